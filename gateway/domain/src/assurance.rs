@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How sure the gateway is of a person: which factors, and when.
+
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+/// One proof of identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Factor {
+    /// A password.
+    Password,
+    /// A code of RFC 6238.
+    Totp,
+    /// A single-use recovery code: leads to enrolment only.
+    RecoveryCode,
+    /// A passkey or security key.
+    Passkey,
+    /// A sign-in at an identity provider.
+    Provider,
+    /// A token that the gateway minted for a tool.
+    Token,
+}
+
+impl Factor {
+    /// The word shown to people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Totp => "authenticator code",
+            Self::RecoveryCode => "recovery code",
+            Self::Passkey => "passkey",
+            Self::Provider => "company sign-in",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// How much was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Nothing.
+    None,
+    /// One factor.
+    One,
+    /// Two different factors.
+    Two,
+}
+
+/// The proofs of one session. The newest proof of each factor counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Assurance {
+    proofs: Vec<(Factor, OffsetDateTime)>,
+}
+
+impl Assurance {
+    /// Adds a proof; an older one of the same factor is replaced.
+    pub fn prove(&mut self, factor: Factor, at: OffsetDateTime) {
+        self.proofs.retain(|(f, _)| *f != factor);
+        self.proofs.push((factor, at));
+    }
+
+    /// The proofs, oldest first.
+    pub fn proofs(&self) -> &[(Factor, OffsetDateTime)] {
+        &self.proofs
+    }
+
+    /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN or finger
+    /// (user verification is required at registration). A token counts as what its maker proved: two.
+    pub fn level(&self) -> Level {
+        let has = |f| self.proofs.iter().any(|(p, _)| *p == f);
+        if has(Factor::Passkey)
+            || has(Factor::Token)
+            || (has(Factor::Password) || has(Factor::Provider)) && has(Factor::Totp)
+        {
+            Level::Two
+        } else if self.proofs.is_empty() {
+            Level::None
+        } else {
+            Level::One
+        }
+    }
+
+    /// When a second factor (or a passkey) was last proven.
+    pub fn stepped_up_at(&self) -> Option<OffsetDateTime> {
+        self.proofs.iter().filter(|(f, _)| matches!(f, Factor::Totp | Factor::Passkey)).map(|(_, at)| *at).max()
+    }
+
+    /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
+    /// (a clock that was set back) is not fresh.
+    pub fn is_fresh(&self, window: Duration, now: OffsetDateTime) -> bool {
+        self.level() == Level::Two && self.stepped_up_at().is_some_and(|at| at <= now && now - at <= window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_proof_is_fresh_inside_its_window_only() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut a = Assurance::default();
+        a.prove(Factor::Password, t);
+        assert_eq!(a.level(), Level::One);
+        assert!(!a.is_fresh(Duration::minutes(5), t));
+        a.prove(Factor::Totp, t);
+        assert_eq!(a.level(), Level::Two);
+        assert!(a.is_fresh(Duration::minutes(5), t + Duration::minutes(5)));
+        assert!(!a.is_fresh(Duration::minutes(5), t + Duration::minutes(5) + Duration::SECOND));
+        assert!(!a.is_fresh(Duration::minutes(5), t - Duration::SECOND));
+    }
+
+    #[test]
+    fn a_recovery_code_is_no_second_factor() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut a = Assurance::default();
+        a.prove(Factor::Password, t);
+        a.prove(Factor::RecoveryCode, t);
+        assert_eq!(a.level(), Level::One);
+    }
+}
