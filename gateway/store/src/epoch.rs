@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One counter that tells the nodes that somebody's rights may have changed.
+
+use crate::{Error, Store, tx::read};
+
+impl Store {
+    /// The counter: it grows with every change to people, factors, grants, tokens and ended sessions.
+    pub async fn epoch(&self) -> Result<i64, Error> {
+        let rows = read!(self, (i64,), "select value from epoch where only_row = 1")?;
+        rows.first().map(|r| r.0).ok_or_else(|| Error::corrupt("epoch", "1", "the row is missing"))
+    }
+
+    /// Moves the counter without another change, to make every node read again.
+    pub async fn bump_epoch(&self) -> Result<i64, Error> {
+        let mut tx = self.begin().await?;
+        tx.bump().await?;
+        tx.commit().await?;
+        self.epoch().await
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::testing::{NOON, on_both, person};
+use portcullis_domain::{Conditions, GrantSource};
+use time::Duration;
+use uuid::Uuid;
+
+fn grant(n: u128, selector: Selector, source: GrantSource) -> Grant {
+    Grant {
+        id: GrantId::new(Uuid::from_u128(n)),
+        role: "operator".parse().unwrap(),
+        selector,
+        from: NOON,
+        until: Some(NOON + Duration::DAY),
+        conditions: Conditions { step_up_seconds: 60, record: false },
+        source,
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_grant_survives_the_store_and_a_revoked_one_is_gone() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        let bob = person(&store, "bob").await;
+        let h = "lab".parse().unwrap();
+        let all = [
+            grant(1, Selector::Everything, GrantSource::Administrator),
+            grant(2, Selector::Hypervisor("lab".parse().unwrap()), GrantSource::Setup),
+            grant(3, Selector::Pool(h, "web tier".into()), GrantSource::PolicyFile),
+            grant(4, Selector::Tag("prod".into()), GrantSource::AccessRequest),
+            grant(5, Selector::Machine("lab/default:c1".parse().unwrap()), GrantSource::IdentityProvider),
+        ];
+        for g in &all {
+            let before = store.epoch().await.unwrap();
+            store.add_grant(ada, g, Some(bob), NOON).await.unwrap();
+            assert!(store.epoch().await.unwrap() > before);
+        }
+        assert_eq!(store.grants_of(ada).await.unwrap(), all);
+        let holdings = store.grants().await.unwrap();
+        assert_eq!(holdings.len(), 5);
+        assert!(holdings.iter().all(|h| h.user == ada && h.created_by == Some(bob) && h.created_at == NOON));
+        assert!(matches!(store.add_grant(ada, &all[0], None, NOON).await, Err(Error::Conflict(_))));
+
+        let before = store.epoch().await.unwrap();
+        assert!(store.revoke_grant(all[0].id, Some(bob), NOON).await.unwrap());
+        assert!(store.epoch().await.unwrap() > before);
+        assert!(!store.revoke_grant(all[0].id, None, NOON).await.unwrap());
+        let unknown = GrantId::new(Uuid::from_u128(99));
+        assert!(matches!(store.revoke_grant(unknown, None, NOON).await, Err(Error::NotFound(_))));
+        assert_eq!(store.grants_of(ada).await.unwrap(), all[1..]);
+        assert!(store.grants_of(bob).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_read_is_an_error_and_not_nothing() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        store.add_grant(ada, &grant(1, Selector::Everything, GrantSource::Setup), None, NOON).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        execute!(tx, "update grants set conditions = '{\"allow\":1}'").unwrap();
+        tx.commit().await.unwrap();
+        assert!(matches!(store.grants_of(ada).await, Err(Error::Corrupt { table: "grants", .. })));
+        let backwards =
+            Grant { until: Some(NOON - Duration::SECOND), ..grant(2, Selector::Everything, GrantSource::Setup) };
+        assert!(matches!(store.add_grant(ada, &backwards, None, NOON).await, Err(Error::Refused(_))));
+    })
+    .await;
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Opening a database, and running one SQL text on either of the two.
+
+use crate::Error;
+use sqlx::{
+    PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{path::Path, str::FromStr, time::Duration};
+
+static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+const BUSY: Duration = Duration::from_secs(5);
+/// Another node may be in the middle of a long migration.
+const BUSY_MIGRATING: Duration = Duration::from_mins(1);
+
+/// The database. A cheap handle: clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) db: Db,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Db {
+    /// Writers queue for one connection: SQLite has one writer at a time, and a queue is fairer than its busy loop.
+    Sqlite { read: SqlitePool, write: SqlitePool },
+    /// One pool.
+    Postgres(PgPool),
+}
+
+/// One transaction on either database; dropped without `commit` it never happened.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Runs a statement inside a transaction and gives the number of rows that it changed.
+macro_rules! execute {
+    ($tx:expr, $sql:expr $(, $arg:expr)* $(,)?) => {
+        match &mut $tx {
+            crate::tx::Tx::Sqlite(t) => {
+                sqlx::query($sql)$(.bind($arg))*.execute(&mut **t).await.map(|r| r.rows_affected())
+            }
+            crate::tx::Tx::Postgres(t) => {
+                sqlx::query($sql)$(.bind($arg))*.execute(&mut **t).await.map(|r| r.rows_affected())
+            }
+        }
+        .map_err(crate::Error::sql)
+    };
+}
+
+/// The rows that a statement inside a transaction gives.
+macro_rules! fetch {
+    ($tx:expr, $row:ty, $sql:expr $(, $arg:expr)* $(,)?) => {
+        match &mut $tx {
+            crate::tx::Tx::Sqlite(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
+            crate::tx::Tx::Postgres(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
+        }
+        .map_err(crate::Error::sql)
+    };
+}
+
+/// The rows of a query that changes nothing.
+macro_rules! read {
+    ($store:expr, $row:ty, $sql:expr $(, $arg:expr)* $(,)?) => {
+        match &$store.db {
+            crate::tx::Db::Sqlite { read, .. } => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(read).await,
+            crate::tx::Db::Postgres(pool) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(pool).await,
+        }
+        .map_err(crate::Error::sql)
+    };
+}
+
+pub(crate) use {execute, fetch, read};
+
+/// Reads a column that was written by this program; anything else is a corrupt row.
+pub(crate) fn parse<T: FromStr>(table: &'static str, column: &'static str, text: &str) -> Result<T, Error>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e| Error::corrupt(table, column, e))
+}
+
+/// The word that serde gives a variant without fields.
+pub(crate) fn word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+/// Reads what [`word`] wrote.
+pub(crate) fn from_word<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    column: &'static str,
+    text: String,
+) -> Result<T, Error> {
+    serde_json::from_value(serde_json::Value::String(text)).map_err(|e| Error::corrupt(table, column, e))
+}
+
+impl Tx {
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(t) => t.commit().await,
+            Self::Postgres(t) => t.commit().await,
+        }
+        .map_err(Error::sql)
+    }
+
+    /// Tells every node to read again who may do what.
+    pub(crate) async fn bump(&mut self) -> Result<(), Error> {
+        execute!(*self, "update epoch set value = value + 1 where only_row = 1").map(drop)
+    }
+}
+
+impl Store {
+    /// Opens `sqlite:///absolute/path.db` or `postgres://…` and runs the migrations that are missing.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let store = if let Some(path) = url.strip_prefix("sqlite://") {
+            Self::open_sqlite(Path::new(path)).await?
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url).await?
+        } else {
+            // Not the address itself: it may hold a password.
+            let scheme = url.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
+            return Err(Error::Address(format!("the database address begins with {scheme:?}")));
+        };
+        Ok(store)
+    }
+
+    /// Closes every connection and waits for those in use.
+    pub async fn close(&self) {
+        match &self.db {
+            Db::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Db::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Asks the database for an answer.
+    pub async fn ping(&self) -> Result<(), Error> {
+        read!(self, (i64,), "select value from epoch where only_row = 1").map(drop)
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once, so that what is read
+    /// inside it cannot change before it commits.
+    pub(crate) async fn begin(&self) -> Result<Tx, Error> {
+        match &self.db {
+            Db::Sqlite { write, .. } => write.begin_with("begin immediate").await.map(Tx::Sqlite),
+            Db::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
+        }
+        .map_err(Error::sql)
+    }
+
+    async fn open_sqlite(path: &Path) -> Result<Self, Error> {
+        if !path.is_absolute() {
+            return Err(Error::Address(format!("the database path {} is not absolute", path.display())));
+        }
+        make_private(path).map_err(|e| Error::Unavailable(Box::new(e)))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+
+        let migrating = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_MIGRATING);
+        let migrating = migrating.connect_with(options.clone().busy_timeout(BUSY_MIGRATING)).await;
+        let migrating = migrating.map_err(Error::sql)?;
+        let migrated = async {
+            let mut tx = migrating.begin_with("begin immediate").await.map_err(MigrateError::Execute)?;
+            SQLITE.run_direct(None, &mut *tx, false).await?;
+            tx.commit().await.map_err(MigrateError::Execute)
+        }
+        .await;
+        let found = match &migrated {
+            Err(_) => sqlx::query_scalar::<_, i64>(NEWEST).fetch_optional(&migrating).await.ok().flatten(),
+            Ok(()) => None,
+        };
+        migrating.close().await;
+        migrated.map_err(|e| refuse(e, found, &SQLITE))?;
+
+        let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY).idle_timeout(None).max_lifetime(None);
+        let write = pool().max_connections(1).connect_with(options.clone()).await.map_err(Error::sql)?;
+        let read = pool().max_connections(4).connect_with(options.read_only(true)).await.map_err(Error::sql)?;
+        Ok(Self { db: Db::Sqlite { read, write } })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| Error::Address("the PostgreSQL address cannot be read".to_owned()))?
+            .application_name("portcullis");
+        let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(BUSY).test_before_acquire(true);
+        let pool = pool.connect_with(options).await.map_err(Error::sql)?;
+        let migrated = async {
+            let mut connection = pool.acquire().await.map_err(MigrateError::Execute)?;
+            let migrated = POSTGRES.run_direct(None, &mut *connection, false).await;
+            if migrated.is_err() {
+                // The migrator's advisory lock belongs to this connection: it must not go back into the pool.
+                drop(connection.detach());
+            }
+            migrated
+        }
+        .await;
+        if let Err(e) = migrated {
+            let found = sqlx::query_scalar::<_, i64>(NEWEST).fetch_optional(&pool).await.ok().flatten();
+            pool.close().await;
+            return Err(refuse(e, found, &POSTGRES));
+        }
+        Ok(Self { db: Db::Postgres(pool) })
+    }
+}
+
+const NEWEST: &str = "select version from _sqlx_migrations order by version desc limit 1";
+
+fn refuse(error: MigrateError, found: Option<i64>, known: &Migrator) -> Error {
+    let known = known.iter().map(|m| m.version).max().unwrap_or(0);
+    match (error, found) {
+        (MigrateError::VersionMissing(_), Some(found)) if found > known => Error::Newer { found, known },
+        (MigrateError::Execute(e), _) => Error::sql(e),
+        (e, _) => Error::Migration(Box::new(e)),
+    }
+}
+
+/// Makes the file with mode 0600 if it is missing: SQLite gives its side files the mode of the database.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::testing::{Bench, NOON, on_both, person};
+use std::os::unix::fs::PermissionsExt;
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_never_happened() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let before = store.epoch().await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        tx.bump().await.unwrap();
+        drop(tx);
+        assert_eq!(store.epoch().await.unwrap(), before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_newer_than_the_program_is_refused_and_left_alone() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let insert = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                      values (9000, 'from the future', true, $1, 0)";
+        let mut tx = store.begin().await.unwrap();
+        execute!(tx, insert, b"x".as_slice()).unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        let known = SQLITE.iter().map(|m| m.version).max().unwrap();
+        match Store::open(&b.url).await {
+            Err(Error::Newer { found: 9000, known: k }) => assert_eq!(k, known),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_that_open_at_once_migrate_once() {
+    on_both(async |b| {
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let url = b.url.clone();
+            opening.spawn(async move { Store::open(&url).await });
+        }
+        while let Some(store) = opening.join_next().await {
+            let store = store.unwrap().expect("every node opens");
+            let applied = read!(store, (i64,), "select count(*) from _sqlx_migrations").unwrap();
+            assert_eq!(applied[0].0, i64::try_from(SQLITE.iter().count()).unwrap());
+            store.close().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn both_databases_have_the_same_migrations() {
+    let names = |m: &Migrator| m.iter().map(|m| (m.version, m.description.to_string())).collect::<Vec<_>>();
+    assert_eq!(names(&SQLITE), names(&POSTGRES));
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_opening_again() {
+    on_both(async |b: &Bench| {
+        let store = b.open().await;
+        let id = person(&store, "Ada").await;
+        store.close().await;
+        let again = b.open().await;
+        again.ping().await.unwrap();
+        assert_eq!(again.user(id).await.unwrap().unwrap().created_at, NOON);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sqlite_is_durable_private_and_keeps_references() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let store = Store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    let Db::Sqlite { read, write } = &store.db else { panic!("SQLite") };
+    for pool in [read, write] {
+        let (journal,): (String,) = sqlx::query_as("pragma journal_mode").fetch_one(pool).await.unwrap();
+        let (full,): (i64,) = sqlx::query_as("pragma synchronous").fetch_one(pool).await.unwrap();
+        let (keys,): (i64,) = sqlx::query_as("pragma foreign_keys").fetch_one(pool).await.unwrap();
+        assert_eq!((journal.as_str(), full, keys), ("wal", 2, 1));
+    }
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_name_no_database_are_refused_without_repeating_them() {
+    for bad in ["", "mysql://root:hunter2@x/y", "sqlite://relative.db", "postgres://u:hunter2@h:port/x", "hunter2"] {
+        let error = Store::open(bad).await.unwrap_err();
+        assert!(matches!(error, Error::Address(_)), "{bad}: {error:?}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_server_is_unavailable() {
+    let error = Store::open("postgres://nobody@127.0.0.1:1/x").await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+}
