@@ -113,7 +113,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Confirms an authenticator by the step of its first code; false when that was done before. With [`Others::Remove`]
+    /// Confirms an authenticator by the step of its first code; false when that was done before, or another
+    /// one is there and [`Others::None`] was asked for. With [`Others::Remove`]
     /// every other authenticator of the person goes in the same transaction.
     pub async fn confirm_totp(
         &self,
@@ -124,13 +125,27 @@ impl Store {
     ) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
         let id = id.to_string();
-        let confirmed = execute!(
-            tx,
-            "update totp_factors set confirmed_at = $2, last_step = $3 where id = $1 and confirmed_at is null",
-            &id,
-            micros(now),
-            step
-        )?;
+        // Holds the person's row, so that two first authenticators cannot be confirmed side by side.
+        execute!(tx, "update users set name = name where id = (select user_id from totp_factors where id = $1)", &id)?;
+        let confirmed = if matches!(others, Others::None) {
+            execute!(
+                tx,
+                "update totp_factors set confirmed_at = $2, last_step = $3 where id = $1 and confirmed_at is null \
+                 and not exists (select 1 from totp_factors o \
+                     where o.user_id = totp_factors.user_id and o.confirmed_at is not null)",
+                &id,
+                micros(now),
+                step
+            )?
+        } else {
+            execute!(
+                tx,
+                "update totp_factors set confirmed_at = $2, last_step = $3 where id = $1 and confirmed_at is null",
+                &id,
+                micros(now),
+                step
+            )?
+        };
         if confirmed == 0 {
             return Ok(false);
         }
@@ -239,6 +254,8 @@ impl Store {
 /// What becomes of a person's other authenticators when one is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
+    /// There must be none that is confirmed, or the confirmation fails.
+    None,
     /// They stay.
     Keep,
     /// They go.

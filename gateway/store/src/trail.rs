@@ -302,6 +302,33 @@ impl Store {
         rows.map_err(Error::sql)?.into_iter().map(TrailRow::try_from).collect()
     }
 
+    /// One event of a node's log.
+    pub async fn trail_row(&self, node: NodeId, seq: Seq) -> Result<Option<TrailRow>, Error> {
+        let Ok(number) = i64::try_from(seq.0) else { return Ok(None) };
+        let rows = read!(
+            self,
+            Row,
+            "select node, seq, at, request, phase, closes, kind, user_id, user_name, peer, action, resource, outcome, \
+             reason, segment, position from trail_events where node = $1 and seq = $2",
+            node.to_string(),
+            number
+        )?;
+        rows.into_iter().next().map(TrailRow::try_from).transpose()
+    }
+
+    /// The number of the event that closed the operation which an event opened.
+    pub async fn trail_closing(&self, node: NodeId, opened: Seq) -> Result<Option<Seq>, Error> {
+        let Ok(number) = i64::try_from(opened.0) else { return Ok(None) };
+        let rows = read!(
+            self,
+            (i64,),
+            "select seq from trail_events where node = $1 and closes = $2 order by seq limit 1",
+            node.to_string(),
+            number
+        )?;
+        rows.first().map(|r| unsigned("seq", r.0).map(Seq)).transpose()
+    }
+
     /// The greatest number of a node's log that the index holds.
     pub async fn trail_head(&self, node: NodeId) -> Result<Option<Seq>, Error> {
         let rows = read!(self, (Option<i64>,), "select max(seq) from trail_events where node = $1", node.to_string())?;

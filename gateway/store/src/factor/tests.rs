@@ -17,7 +17,7 @@ async fn an_authenticator_counts_from_its_first_code_on() {
         // starting again forgets the attempt before
         store.add_totp(id(2), ada, "phone", b"sealed 2", NOON).await.unwrap();
         assert_eq!(store.totp_factors(ada).await.unwrap().len(), 1);
-        assert!(store.confirm_totp(id(2), 100, Others::Keep, NOON).await.unwrap());
+        assert!(store.confirm_totp(id(2), 100, Others::None, NOON).await.unwrap());
         assert!(!store.confirm_totp(id(2), 101, Others::Keep, NOON).await.unwrap());
         let factor = store.totp_factors(ada).await.unwrap().remove(0);
         assert_eq!((factor.sealed.as_slice(), factor.last_step), (b"sealed 2".as_slice(), 100));
@@ -25,6 +25,7 @@ async fn an_authenticator_counts_from_its_first_code_on() {
         assert!(!store.use_totp_step(id(2), 100).await.unwrap(), "the confirming code was used");
 
         store.add_totp(id(3), ada, "tablet", b"sealed 3", NOON).await.unwrap();
+        assert!(!store.confirm_totp(id(3), 7, Others::None, NOON).await.unwrap(), "it is not the first");
         store.add_totp(id(4), bob, "phone", b"sealed 4", NOON).await.unwrap();
         assert!(store.confirm_totp(id(4), 1, Others::Keep, NOON).await.unwrap());
         assert!(store.confirm_totp(id(3), 7, Others::Remove, NOON).await.unwrap());

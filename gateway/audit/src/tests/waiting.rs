@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Waiting: nobody is forgotten, however futures are polled, moved or dropped.
+
+use super::{event, open};
+use crate::{
+    Error, Trail,
+    shared::{Hurry, Shared},
+    tree::Frontier,
+    wait::Durable,
+};
+use portcullis_domain::{Phase, Seq};
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::runtime::Builder;
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn poll(future: &mut Durable) -> Poll<Result<(), Error>> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn one_that_is_not_polled_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        for n in 0..20 {
+            // the first in the list is led, and its task looks elsewhere
+            let mut held = trail.durable(trail.append(&event(n, Phase::Opened)).unwrap());
+            let _first = poll(&mut held);
+            let seq = trail.append(&event(n, Phase::Opened)).unwrap();
+            tokio::time::timeout(LONG, trail.durable(seq)).await.expect("forgotten").unwrap();
+        }
+    });
+}
+
+async fn crowd(trail: Trail, tasks: u64, rounds: u64) {
+    let work = (0..tasks).map(|task| {
+        let trail = trail.clone();
+        async move {
+            for n in 0..rounds {
+                let phase = if n % 3 == 0 { Phase::Noted } else { Phase::Opened };
+                let seq = trail.append(&event(n, phase)).unwrap();
+                let mut future = trail.durable(seq);
+                if (n + task) % 5 == 0 {
+                    // polled once and dropped
+                    let _dropped = poll(&mut trail.durable(seq));
+                    let _once = poll(&mut future);
+                    tokio::task::yield_now().await;
+                }
+                tokio::time::timeout(LONG, future).await.expect("forgotten").unwrap();
+                assert!(trail.head().size > seq.0);
+            }
+        }
+    });
+    futures(work).await;
+}
+
+/// Polls many futures as one task would, all of them at each wake.
+async fn futures(work: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut left: Vec<_> = work.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        left.retain_mut(|f| f.as_mut().poll(context).is_pending());
+        if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+#[test]
+fn a_crowd_on_several_threads_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(crowd(trail.clone(), 20, 60));
+            });
+        }
+    });
+    // and on a runtime that moves tasks between threads
+    Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap().block_on(crowd(trail.clone(), 20, 60));
+    assert_eq!(trail.head().size, 4 * 20 * 60);
+}
+
+#[test]
+fn an_event_that_nobody_waits_for_is_written_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    for n in 0..5 {
+        let seq = trail.append(&event(n, Phase::Noted)).unwrap();
+        let begun = std::time::Instant::now();
+        while trail.head().size <= seq.0 {
+            assert!(begun.elapsed() < LONG, "never written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn a_failure_reaches_all_and_stays() {
+    let shared = Arc::new(Shared::new(Frontier::default()));
+    let mut waiting: Vec<_> = (0..3)
+        .map(|n| {
+            let seq = shared.append(&event(n, Phase::Opened)).unwrap();
+            Durable::new(Arc::clone(&shared), seq, Hurry::Now)
+        })
+        .collect();
+    assert!(waiting.iter_mut().all(|w| poll(w).is_pending()));
+    shared.end(Error::Failed { doing: "flush the trail", source: Arc::new(io::Error::other("gone")) });
+    shared.end(Error::Closed);
+    assert!(waiting.iter_mut().all(|w| matches!(poll(w), Poll::Ready(Err(Error::Failed { .. })))));
+    assert!(matches!(shared.append(&event(9, Phase::Noted)), Err(Error::Failed { .. })));
+}
+
+#[test]
+fn a_disk_that_does_not_keep_up_refuses_instead_of_filling_the_memory() {
+    let shared = Shared::new(Frontier::default());
+    let mut big = event(0, Phase::Noted);
+    big.reason = "x".repeat(60_000).into();
+    let taken = (0..1000).take_while(|_| shared.append(&big).is_ok()).count();
+    assert!((130..150).contains(&taken), "{taken}");
+    assert!(matches!(shared.append(&big), Err(Error::Behind(_))));
+    assert_eq!(shared.append(&event(1, Phase::Noted)).ok(), Some(Seq(taken as u64)), "a small one still fits");
+}

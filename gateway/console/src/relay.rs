@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One console session, from the browser's first byte to the close frame.
+
+mod engine;
+mod queue;
+
+use crate::{
+    Error,
+    record::{Recorder, Summary, cut_at_char},
+    rfb::{Upstream, Wire, WireNumber as _},
+    ws::{self, CloseCode, Decoder, Noticed, Opcode},
+};
+use engine::Engine;
+use portcullis_domain::{ConsoleMode, Ending};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    time::Instant,
+};
+
+/// How long the browser may take to receive the reason and to close.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes of a close frame's text; RFC 6455 allows 123.
+const MAX_CLOSE_TEXT: usize = 120;
+/// What clipboard policy allows at once by default, where it allows anything: 256 KiB.
+pub const CLIPBOARD_LIMIT: u32 = 256 * 1024;
+
+/// Which clipboard texts pass, by the bytes that one may have; none by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clipboard {
+    /// From the browser into the machine.
+    pub inward: Option<u32>,
+    /// Out of the machine to the browser.
+    pub outward: Option<u32>,
+}
+
+/// What a session may do, and for how long.
+pub struct Options {
+    /// Watch only, or keyboard and pointer too.
+    pub mode: ConsoleMode,
+    /// Which clipboard texts pass.
+    pub clipboard: Clipboard,
+    /// How long it may stay without key or pointer input; screen updates do not count.
+    pub idle: Duration,
+    /// When it ends in any case.
+    pub until: Option<Instant>,
+    /// Ends the session as soon as it holds an ending, and when its sender is gone.
+    pub leash: watch::Receiver<Option<Ending>>,
+    /// Records the session; without it nothing is recorded.
+    pub recorder: Option<Recorder>,
+}
+
+/// What happened in a session.
+#[derive(Debug)]
+pub struct Report {
+    /// Why it ended.
+    pub ending: Ending,
+    /// Bytes sent to the hypervisor.
+    pub bytes_up: u64,
+    /// RFB bytes sent to the browser.
+    pub bytes_down: u64,
+    /// Key events, dropped ones included.
+    pub keys: u64,
+    /// Pointer events, dropped ones included.
+    pub pointers: u64,
+    /// Messages of the viewer that policy dropped.
+    pub dropped: u64,
+    /// Clipboard texts that went into the machine.
+    pub texts_in: u64,
+    /// Clipboard texts that came out of the machine.
+    pub texts_out: u64,
+    /// Clipboard texts of the machine that policy dropped.
+    pub texts_dropped: u64,
+    /// Screen updates.
+    pub updates: u64,
+    /// When the first key or pointer event came, from the beginning.
+    pub first_input: Option<Duration>,
+    /// When the last one came.
+    pub last_input: Option<Duration>,
+    /// How long the session was.
+    pub lasted: Duration,
+    /// The recording, if there was one.
+    pub recording: Option<Result<Summary, Error>>,
+}
+
+/// Relays between a browser's WebSocket (after its 101) and a hypervisor's screen until either ends, time is over, or
+/// the leash is pulled. The hypervisor's stream is dropped before the browser is told why.
+///
+/// Dropping the future drops both streams, and closes the recording as abandoned.
+pub async fn run(viewer: impl Wire, upstream: Upstream, options: Options) -> Report {
+    let Options { mode, clipboard, idle, until, mut leash, recorder } = options;
+    let mut engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, recorder));
+    let limits = Limits { idle, until };
+    let stop = {
+        let mut cut = pin!(async move {
+            match leash.wait_for(Option::is_some).await {
+                Ok(held) => held.clone().unwrap_or(Ending::Closed),
+                Err(_) => Ending::Cut("the gateway lost its hold on this session".to_owned()),
+            }
+        });
+        let mut timer = pin!(tokio::time::sleep_until(engine.started()));
+        poll_fn(|cx| turn(&mut engine, &limits, cut.as_mut(), timer.as_mut(), cx)).await
+    };
+    let (mut report, parting, recorder) = (*engine).part(stop.ending.clone());
+    let recording = async {
+        match recorder {
+            Some(recorder) => Some(recorder.finish(&stop.ending).await),
+            None => None,
+        }
+    };
+    // a browser that does not read costs a second and nothing else
+    let farewell = tokio::time::timeout(FAREWELL, say_farewell(parting, &stop));
+    let (recording, _) = tokio::join!(recording, farewell);
+    report.recording = recording;
+    report
+}
+
+/// When a session ends by itself.
+struct Limits {
+    idle: Duration,
+    until: Option<Instant>,
+}
+
+/// The end of a session.
+#[derive(Debug)]
+struct Stop {
+    ending: Ending,
+    code: CloseCode,
+    /// What the browser's own close frame said.
+    echo: Option<u16>,
+}
+
+impl From<Ending> for Stop {
+    fn from(ending: Ending) -> Self {
+        let code = match &ending {
+            Ending::Closed | Ending::Vanished => CloseCode::Normal,
+            Ending::Shutdown => CloseCode::GoingAway,
+            Ending::ViewerFault(_) => CloseCode::Protocol,
+            Ending::Cut(_) => CloseCode::Cut,
+            Ending::Idle => CloseCode::Idle,
+            Ending::TimeUp => CloseCode::TimeUp,
+            Ending::RecordingFailed => CloseCode::RecordingFailed,
+            Ending::UpstreamClosed | Ending::UpstreamFault(_) => CloseCode::Upstream,
+        };
+        Self { ending, code, echo: None }
+    }
+}
+
+/// One wake-up: the leash first, then the clock, then both streams.
+fn turn<V: Wire, C: Future<Output = Ending>>(
+    engine: &mut Engine<V>,
+    limits: &Limits,
+    cut: Pin<&mut C>,
+    mut timer: Pin<&mut tokio::time::Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<Stop> {
+    if let Poll::Ready(ending) = cut.poll(cx) {
+        return Poll::Ready(ending.into());
+    }
+    let now = Instant::now();
+    while timer.as_mut().poll(cx).is_ready() {
+        match engine.tick(limits, now) {
+            Ok(next) => timer.as_mut().reset(next.max(now + Duration::from_millis(1))),
+            Err(stop) => return Poll::Ready(stop),
+        }
+    }
+    engine.poll(cx, now)
+}
+
+/// What is left to tell the browser.
+struct Parting<V> {
+    viewer: V,
+    /// The rest of a frame that was begun.
+    queue: Vec<u8>,
+    decoder: Decoder,
+}
+
+/// Tells the browser why, and reads on until it has closed too: closing a socket with unread input resets it, and the
+/// reason would be lost.
+async fn say_farewell<V: Wire>(parting: Parting<V>, stop: &Stop) {
+    let Parting { mut viewer, mut queue, mut decoder } = parting;
+    if stop.ending == Ending::Vanished {
+        return;
+    }
+    let mut payload = stop.echo.unwrap_or(stop.code.number()).to_be_bytes().to_vec();
+    if stop.echo.is_none() {
+        payload.extend_from_slice(cut_at_char(&stop.ending.to_string(), MAX_CLOSE_TEXT).as_bytes());
+    }
+    ws::append(&mut queue, Opcode::Close, &payload);
+    // a browser that is gone needs no reason
+    if viewer.write_all(&queue).await.is_err() || viewer.shutdown().await.is_err() || stop.echo.is_some() {
+        return;
+    }
+    let mut scratch = vec![0; 4096];
+    let mut noticed = Noticed::default();
+    while let Ok(count @ 1..) = viewer.read(&mut scratch).await {
+        let read = scratch.get_mut(..count).unwrap_or_default();
+        if decoder.decode(read, &mut noticed).is_ok() && noticed.closed.is_some() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

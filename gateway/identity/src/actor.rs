@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who acts, with their grants: cached until the store's epoch moves.
+
+use crate::{Error, Identity, Inner, Stage, rows};
+use portcullis_domain::{Actor, Grant, SessionId, UserId, Via};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tower_sessions::Session;
+
+/// What is known of a person at one epoch; none: they may not act.
+type Known = Option<(Arc<str>, Arc<[Grant]>)>;
+
+/// More people than this at once are looked up again now and then.
+const MOST: usize = 10_000;
+
+/// The cache. An entry counts only at the epoch that it was read at or before.
+#[derive(Default)]
+pub(crate) struct Actors(RwLock<HashMap<UserId, (u64, Known)>>);
+
+impl Actors {
+    fn find(&self, user: UserId, epoch: u64) -> Option<Known> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(&user).filter(|(at, _)| *at == epoch).map(|(_, known)| known.clone())
+    }
+
+    fn keep(&self, user: UserId, epoch: u64, known: Known) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= MOST {
+            map.clear();
+        }
+        map.insert(user, (epoch, known));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Inner {
+    async fn known(&self, user: UserId) -> Result<Known, Error> {
+        // Read before the rows: if the epoch moves meanwhile, what is kept counts for the older one, and not again.
+        let epoch = *self.epoch.borrow();
+        if let Some(known) = self.actors.find(user, epoch) {
+            return Ok(known);
+        }
+        let found = self.store.user(user).await.map_err(Error::store)?;
+        let known = match found {
+            None => None,
+            Some(u) => Some((Arc::from(u.name), self.store.grants_of(user).await.map_err(Error::store)?.into())),
+        };
+        self.actors.keep(user, epoch, known.clone());
+        Ok(known)
+    }
+
+    async fn actor(&self, stage: Stage) -> Result<Option<Actor>, Error> {
+        let Stage::SignedIn { user, session, assurance } = stage else { return Ok(None) };
+        let Some((name, grants)) = self.known(user).await? else { return Ok(None) };
+        Ok(Some(Actor { user, name, via: Via::Session(session), grants, assurance, scope: None }))
+    }
+}
+
+impl Identity {
+    /// Who this browser acts as; none unless both factors were proven and the account is enabled.
+    pub async fn actor(&self, session: &Session) -> Result<Option<Actor>, Error> {
+        self.0.actor(self.0.stage(session).await?).await
+    }
+
+    /// Who a session acts as now, found without its cookie: for what outlives its request, such as a console. None
+    /// when the session was ended or has expired, or its account was disabled.
+    pub async fn actor_of(&self, session: SessionId) -> Result<Option<Actor>, Error> {
+        let now = self.0.clock.now();
+        let Some(live) = self.0.store.live_session(session, now).await.map_err(Error::store)? else { return Ok(None) };
+        self.0.actor(rows::stage_of(&live.data).unwrap_or(Stage::Stranger).at(now)).await
+    }
+
+    /// Notes that the person behind a session did something outside of requests (a key or a pointer in a console);
+    /// false when the session no longer counts. Written at most once a minute.
+    pub async fn keep_alive(&self, session: SessionId) -> Result<bool, Error> {
+        let now = self.0.clock.now();
+        let Some(live) = self.0.store.live_session(session, now).await.map_err(Error::store)? else { return Ok(false) };
+        self.0.rows.touch(&live, now).await.map_err(Error::store)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong, by what the person can do about it.
+
+use portcullis_domain::UserId;
+use std::fmt;
+use time::OffsetDateTime;
+
+/// Why it did not happen. The text of each variant may be shown to anybody; no variant holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was presented does not count. Every reason has the same text.
+    #[error("that did not match: check what you typed and try again")]
+    Refused(Refusal),
+    /// Too many tries; known and unknown names are treated alike.
+    #[error("too many tries: wait until {until} and try again")]
+    Locked {
+        /// When to try again.
+        until: OffsetDateTime,
+    },
+    /// Too many people sign in at this moment.
+    #[error("too many people are signing in: try again in a few seconds")]
+    Busy,
+    /// The new password breaks a rule; the text says which and what helps.
+    #[error("{0}")]
+    Weak(String),
+    /// The step belongs to a sign-in that is over, was ended, or never began: start again.
+    #[error("this sign-in is over: begin again")]
+    Expired,
+    /// A fresh second factor is needed first.
+    #[error("confirm with a new authenticator code first")]
+    NotFresh,
+    /// A name or a time that is not allowed; the text says what is.
+    #[error("{0}")]
+    Invalid(String),
+    /// It exists already.
+    #[error("{0} exists already")]
+    Conflict(&'static str),
+    /// It does not exist.
+    #[error("{0} does not exist")]
+    NotFound(&'static str),
+    /// A setting is out of range.
+    #[error("{0}")]
+    Settings(String),
+    /// The store could not do it: deny, and try later.
+    #[error("the store could not answer")]
+    Store(#[source] portcullis_store::Error),
+    /// The session could not be read or written: deny, and try later.
+    #[error("the session could not be read or written")]
+    Session(#[source] tower_sessions::session::Error),
+    /// A cryptographic operation failed; never because of what was typed.
+    #[error("a cryptographic operation failed: {0}")]
+    Crypto(&'static str),
+}
+
+/// The true reason of a refusal: for the trail, never for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub noted: Why,
+    /// Who it was about, as far as that is known.
+    pub user: Option<UserId>,
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Nobody has this name.
+    UnknownName,
+    /// The account is disabled.
+    Disabled,
+    /// The account has no password yet.
+    NoPassword,
+    /// The password is wrong.
+    WrongPassword,
+    /// The code is wrong.
+    WrongCode,
+    /// The code was right and was used before.
+    UsedCode,
+    /// The recovery code is wrong or was used before.
+    WrongRecoveryCode,
+    /// The invitation is unknown, used or over.
+    WrongInvitation,
+    /// The console ticket is unknown, used, over, or for something else.
+    WrongTicket,
+    /// The form was not made for this session.
+    WrongForm,
+}
+
+impl Why {
+    /// The words in the trail.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::UnknownName => "nobody has this name",
+            Self::Disabled => "the account is disabled",
+            Self::NoPassword => "the account has no password yet",
+            Self::WrongPassword => "wrong password",
+            Self::WrongCode => "wrong authenticator code",
+            Self::UsedCode => "authenticator code was used before",
+            Self::WrongRecoveryCode => "recovery code is wrong or was used before",
+            Self::WrongInvitation => "invitation is unknown, used or over",
+            Self::WrongTicket => "console ticket is unknown, used, over or for something else",
+            Self::WrongForm => "the form was not made for this session",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+impl Error {
+    pub(crate) const fn refused(noted: Why, user: Option<UserId>) -> Self {
+        Self::Refused(Refusal { noted, user })
+    }
+
+    /// The true reason, when there is one beside the text.
+    pub const fn noted(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(*refusal),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn store(error: portcullis_store::Error) -> Self {
+        match error {
+            portcullis_store::Error::Conflict(what) => Self::Conflict(what),
+            portcullis_store::Error::NotFound(what) => Self::NotFound(what),
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who is it, and how sure are we.
+//!
+//! In: what a browser or a tool presents (a session, a password, a code, a token, an invitation) and where it comes
+//! from. Out: a [`Stage`], an [`Actor`](portcullis_domain::Actor) for policy, or an [`Error`] whose text is the same
+//! for every reason that a stranger must not learn, with the true reason beside it for the trail ([`Refusal`]).
+//!
+//! ```text
+//!             sign_in, redeem_invitation           second_factor
+//!  Stranger ────────────┬──────────────> NeedsSecond ─────────────> SignedIn ─┐ step_up,
+//!                       │                     │ recover               ^   ^   <┘ change_password
+//!                       │                     v                       │   │
+//!                       │                RecoveryOnly ────────────────┘   │
+//!                       v                       confirm_enrolment         │
+//!                   MustEnrol ────────────────────────────────────────────┘
+//!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
+//! ```
+//!
+//! Each arrow gives the browser a new session id; the row in the store moves to it in one conditional statement, so
+//! that a session that was ended meanwhile cannot take the step.
+//!
+//! What must never happen here:
+//! - `SignedIn` without a password and a second factor that were both proven for this session;
+//! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
+//! - an answer, a number of hashes or a number of writes that tells whether a name exists;
+//! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).
+//!
+//! Decisions
+//! - 2026-11-21: passwords go through HMAC-SHA-256 under a key of the installation before Argon2id, so that a copy of
+//!   the database alone cannot be tried against word lists.
+//! - 2026-11-21: cookie ids are 128 random bits, the size that tower-sessions has; drawn from aws-lc-rs at `create`.
+//! - 2026-11-21: tokens and their owners' grants are a table in memory, rebuilt when the store's epoch moves; a node
+//!   that has not reached the store for 30 s accepts no token.
+//! - 2026-11-21: a failed or undecided try counts against the name as typed, known or not, and against its network
+//!   prefix; a successful one is taken back.
+
+mod actor;
+mod chance;
+mod enrol;
+mod error;
+mod limit;
+mod password;
+mod people;
+mod rows;
+mod rules;
+mod settings;
+mod sign_in;
+mod stage;
+mod ticket;
+mod token;
+mod totp;
+
+#[cfg(test)]
+mod testing;
+
+pub use enrol::Enrolment;
+pub use error::{Error, Refusal, Why};
+pub use people::{FactorLine, Redeem};
+pub use rows::SessionRows;
+pub use settings::Settings;
+pub use stage::{Next, Stage};
+
+use actor::Actors;
+use password::Passwords;
+use portcullis_domain::Clock;
+use portcullis_store::{Keys, Store};
+use std::{sync::Arc, time::Duration};
+use token::Tokens;
+use tokio::sync::watch;
+use tower_sessions::{Expiry, SessionManagerLayer, cookie::SameSite};
+
+/// Everything that knows who somebody is. A cheap handle: clones share one table of tokens and one cache.
+#[derive(Clone)]
+pub struct Identity(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    passwords: Arc<Passwords>,
+    actors: Actors,
+    tokens: Tokens,
+    rows: SessionRows,
+    epoch: watch::Sender<u64>,
+    /// One refresh at a time.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Checks the settings and makes ready; hashes one password to have something to compare unknown names with.
+    pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
+        let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
+        Ok(Self(Arc::new(Inner {
+            passwords,
+            rows,
+            actors: Actors::default(),
+            tokens: Tokens::default(),
+            epoch: watch::Sender::new(0),
+            refreshing: tokio::sync::Mutex::new(()),
+            store,
+            keys,
+            clock,
+            settings,
+        })))
+    }
+
+    /// The settings in use.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// How many passwords were hashed since the start, dummies among them.
+    pub fn hashes_done(&self) -> u64 {
+        self.0.passwords.hashes_done()
+    }
+
+    /// The layer that gives each request its `tower_sessions::Session`: cookie `__Host-sid`, `Secure`, `HttpOnly`,
+    /// `SameSite=Lax`, `Path=/`, no `Domain`, until the browser closes.
+    pub fn session_layer(&self) -> SessionManagerLayer<SessionRows> {
+        SessionManagerLayer::new(self.0.rows.clone())
+            .with_name("__Host-sid")
+            .with_secure(true)
+            .with_http_only(true)
+            .with_same_site(SameSite::Lax)
+            .with_path("/")
+            .with_expiry(Expiry::OnSessionEnd)
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How often somebody may try.
+
+use crate::{Error, Inner, chance::sha256};
+use portcullis_domain::UserId;
+use portcullis_store::{Backoff, Limit, Try};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use time::{Duration, OffsetDateTime};
+
+const PASSWORD: Backoff =
+    Backoff { free: 5, first: Duration::MINUTE, longest: Duration::minutes(30), forget: Duration::DAY };
+const SECOND: [Limit; 2] =
+    [Limit { tries: 10, window: Duration::minutes(15) }, Limit { tries: 50, window: Duration::DAY }];
+const PREFIX: [Limit; 1] = [Limit { tries: 50, window: Duration::minutes(10) }];
+const TICKETS: [Limit; 1] = [Limit { tries: 30, window: Duration::MINUTE }];
+
+/// Who a password try counts against: a digest, so that a stranger's text is never stored and has one length.
+pub(crate) fn subject_of_name(name_key: &str) -> String {
+    hex::encode(sha256(name_key.as_bytes()))
+}
+
+/// The network that an address counts for: /24, or /64 of IPv6.
+pub(crate) fn prefix(peer: IpAddr) -> String {
+    match peer.to_canonical() {
+        IpAddr::V4(v4) => format!("{}/24", Ipv4Addr::from_bits(v4.to_bits() & 0xFFFF_FF00)),
+        IpAddr::V6(v6) => format!("{}/64", Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+fn pass(tried: Try) -> Result<(), Error> {
+    match tried {
+        Try::Counted(_) => Ok(()),
+        Try::Locked(until) => Err(Error::Locked { until }),
+    }
+}
+
+fn open(until: Option<OffsetDateTime>) -> Result<(), Error> {
+    until.map_or(Ok(()), |until| Err(Error::Locked { until }))
+}
+
+impl Inner {
+    /// Whether a password may be tried at all: reads only, so that a locked subject costs little.
+    pub(crate) async fn look_before_password(
+        &self,
+        subject: &str,
+        peer: IpAddr,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
+        open(self.store.struck_out("prefix", &prefix(peer), &PREFIX, now).await.map_err(Error::store)?)?;
+        open(self.store.locked_until("password", subject, &PASSWORD, now).await.map_err(Error::store)?)
+    }
+
+    /// Counts a password try, before it is hashed.
+    pub(crate) async fn count_password(&self, subject: &str, peer: IpAddr, now: OffsetDateTime) -> Result<(), Error> {
+        self.count_prefix(peer, now).await?;
+        pass(self.store.back_off("password", subject, &PASSWORD, now).await.map_err(Error::store)?)
+    }
+
+    /// Takes back what [`Inner::count_password`] counted, and the failures before it.
+    pub(crate) async fn forget_password(&self, subject: &str, peer: IpAddr, at: OffsetDateTime) -> Result<(), Error> {
+        self.store.clear("password", subject).await.map_err(Error::store)?;
+        self.forgive_prefix(peer, at).await
+    }
+
+    /// Counts a try from a network.
+    pub(crate) async fn count_prefix(&self, peer: IpAddr, now: OffsetDateTime) -> Result<(), Error> {
+        pass(self.store.strike("prefix", &prefix(peer), &PREFIX, now).await.map_err(Error::store)?)
+    }
+
+    /// Takes back one try from a network.
+    pub(crate) async fn forgive_prefix(&self, peer: IpAddr, at: OffsetDateTime) -> Result<(), Error> {
+        self.store.forgive("prefix", &prefix(peer), at).await.map_err(Error::store)
+    }
+
+    /// Counts a try at a second factor or a recovery code: one counter a person, whatever the session or node.
+    pub(crate) async fn count_second(&self, user: UserId, now: OffsetDateTime) -> Result<(), Error> {
+        pass(self.store.strike("second", &user.to_string(), &SECOND, now).await.map_err(Error::store)?)
+    }
+
+    /// Takes back one try at a second factor that succeeded.
+    pub(crate) async fn forgive_second(&self, user: UserId, at: OffsetDateTime) -> Result<(), Error> {
+        self.store.forgive("second", &user.to_string(), at).await.map_err(Error::store)
+    }
+
+    /// Counts a console ticket.
+    pub(crate) async fn count_ticket(&self, user: UserId, now: OffsetDateTime) -> Result<(), Error> {
+        pass(self.store.strike("ticket", &user.to_string(), &TICKETS, now).await.map_err(Error::store)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_share_a_prefix_and_mapped_addresses_are_folded() {
+        let p = |t: &str| prefix(t.parse().unwrap());
+        assert_eq!(p("192.0.2.7"), "192.0.2.0/24");
+        assert_eq!(p("192.0.2.7"), p("::ffff:192.0.2.250"));
+        assert_ne!(p("192.0.2.7"), p("192.0.3.7"));
+        assert_eq!(p("2001:db8:0:1:aaaa::1"), p("2001:db8:0:1:bbbb::2"));
+        assert_ne!(p("2001:db8:0:1::1"), p("2001:db8:0:2::1"));
+    }
+}

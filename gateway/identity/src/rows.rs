@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The session store of tower-sessions, on our own rows.
+
+use crate::{
+    Settings, chance,
+    stage::{STAGE, Stage},
+};
+use async_trait::async_trait;
+use portcullis_domain::{Clock, SessionId, UserId};
+use portcullis_store::{Digest, NewSession, Rotation, Store};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use time::{Duration, OffsetDateTime};
+use tower_sessions::{
+    SessionStore,
+    session::{Id, Record},
+    session_store::{Error, Result},
+};
+
+/// How often a session that is in use is written down as such.
+const TOUCH: Duration = Duration::MINUTE;
+
+tokio::task_local! {
+    /// The step that is being taken: tower-sessions gives it no way through its interface.
+    static STEP: Step;
+}
+
+/// One step of sign-in: which row moves, and what it becomes.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    from: Id,
+    session: SessionId,
+    user: Option<UserId>,
+    created_at: OffsetDateTime,
+    signed_in: bool,
+    peer: Option<IpAddr>,
+    lost: Arc<AtomicBool>,
+}
+
+impl Step {
+    pub(crate) fn new(
+        from: Id,
+        session: SessionId,
+        to: &Stage,
+        created_at: OffsetDateTime,
+        peer: Option<IpAddr>,
+    ) -> Self {
+        let signed_in = matches!(to, Stage::SignedIn { .. });
+        Self { from, session, user: to.user(), created_at, signed_in, peer, lost: Arc::default() }
+    }
+
+    /// Runs `cycle_id` and `save` as this step.
+    pub(crate) async fn run<F: Future>(self, work: F) -> F::Output {
+        STEP.scope(self, work).await
+    }
+
+    /// Whether the row had ended or moved before the step could be taken.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// Sessions in the store: ids hashed, saving only updates, an ended one never comes back.
+#[derive(Clone)]
+pub struct SessionRows {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    idle: Duration,
+    absolute: Duration,
+}
+
+impl fmt::Debug for SessionRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionRows")
+            .field("idle", &self.idle)
+            .field("absolute", &self.absolute)
+            .finish_non_exhaustive()
+    }
+}
+
+fn hash(id: Id) -> Digest {
+    chance::sha256(&id.0.to_le_bytes())
+}
+
+fn backend(error: &portcullis_store::Error) -> Error {
+    Error::Backend(error.to_string())
+}
+
+fn encode(record: &Record) -> Result<String> {
+    serde_json::to_string(&record.data).map_err(|e| Error::Encode(e.to_string()))
+}
+
+/// The stage inside a row's data.
+pub(crate) fn stage_of(data: &str) -> Option<Stage> {
+    let mut data: HashMap<String, serde_json::Value> = serde_json::from_str(data).ok()?;
+    serde_json::from_value(data.remove(STAGE)?).ok()
+}
+
+impl SessionRows {
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, settings: &Settings) -> Self {
+        Self { store, clock, idle: settings.idle(), absolute: settings.absolute() }
+    }
+
+    /// Until when a session counts that began at one instant and was heard of at another.
+    pub(crate) fn expiry(&self, created_at: OffsetDateTime, seen_at: OffsetDateTime) -> OffsetDateTime {
+        (seen_at + self.idle).min(created_at + self.absolute)
+    }
+
+    /// Notes that a session is in use, at most once a minute.
+    pub(crate) async fn touch(
+        &self,
+        live: &portcullis_store::LiveSession,
+        now: OffsetDateTime,
+    ) -> std::result::Result<(), portcullis_store::Error> {
+        if now - live.seen_at >= TOUCH {
+            self.store.touch_session(live.session, now, self.expiry(live.created_at, now)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_step(&self, record: &mut Record, step: &Step) -> Result<()> {
+        let now = self.clock.now();
+        for _ in 0..3 {
+            record.id = new_id()?;
+            let rotation = Rotation {
+                from: hash(step.from),
+                to: hash(record.id),
+                session: step.session,
+                user: step.user,
+                data: encode(record)?,
+                created_at: step.created_at,
+                now,
+                expires_at: self.expiry(step.created_at, now),
+                peer: step.peer,
+                signed_in_at: step.signed_in.then_some(step.created_at),
+            };
+            match self.store.rotate_session(&rotation).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    step.lost.store(true, Ordering::Relaxed);
+                    return Err(Error::Backend("the session ended before its next step".to_owned()));
+                }
+                Err(portcullis_store::Error::Conflict(_)) => {}
+                Err(error) => return Err(backend(&error)),
+            }
+        }
+        Err(Error::Backend("no free session id was found".to_owned()))
+    }
+}
+
+fn new_id() -> Result<Id> {
+    let bytes = chance::bytes::<16>().map_err(|e| Error::Backend(e.to_string()))?;
+    Ok(Id(i128::from_le_bytes(*bytes)))
+}
+
+#[async_trait]
+impl SessionStore for SessionRows {
+    async fn create(&self, record: &mut Record) -> Result<()> {
+        if let Ok(step) = STEP.try_with(Step::clone) {
+            return self.take_step(record, &step).await;
+        }
+        // Only a step makes somebody out of a stranger.
+        if record.data.contains_key(STAGE) {
+            return Err(Error::Backend("a session that has ended was not made anew".to_owned()));
+        }
+        let now = self.clock.now();
+        for _ in 0..3 {
+            record.id = new_id()?;
+            let session = chance::id(now).map_err(|e| Error::Backend(e.to_string()))?;
+            let new = NewSession {
+                id_hash: hash(record.id),
+                session: SessionId::new(session),
+                data: encode(record)?,
+                created_at: now,
+                expires_at: self.expiry(now, now),
+            };
+            match self.store.insert_session(&new).await {
+                Ok(()) => return Ok(()),
+                Err(portcullis_store::Error::Conflict(_)) => {}
+                Err(error) => return Err(backend(&error)),
+            }
+        }
+        Err(Error::Backend("no free session id was found".to_owned()))
+    }
+
+    async fn save(&self, record: &Record) -> Result<()> {
+        // Whether anything was written does not matter: what has ended stays ended.
+        self.store
+            .update_session(&hash(record.id), &encode(record)?, self.clock.now())
+            .await
+            .map_err(|e| backend(&e))?;
+        Ok(())
+    }
+
+    async fn load(&self, id: &Id) -> Result<Option<Record>> {
+        let now = self.clock.now();
+        let Some(live) = self.store.load_session(&hash(*id), now).await.map_err(|e| backend(&e))? else {
+            return Ok(None);
+        };
+        let data: HashMap<_, _> = serde_json::from_str(&live.data).map_err(|e| Error::Decode(e.to_string()))?;
+        // The row says whose it is as well: data that says otherwise was not written by a step.
+        let stage = stage_of(&live.data).unwrap_or(Stage::Stranger);
+        let session_fits = !matches!(stage, Stage::SignedIn { session, .. } if session != live.session);
+        if stage.user() != live.user || !session_fits {
+            return Err(Error::Decode("the session's row and its content name different people".to_owned()));
+        }
+        self.touch(&live, now).await.map_err(|e| backend(&e))?;
+        Ok(Some(Record { id: *id, data, expiry_date: live.expires_at }))
+    }
+
+    async fn delete(&self, id: &Id) -> Result<()> {
+        // The row of a step is moved by its `create`, not ended.
+        if STEP.try_with(|step| step.from == *id).unwrap_or(false) {
+            return Ok(());
+        }
+        self.store.end_session_by_hash(&hash(*id), self.clock.now(), "signed out").await.map_err(|e| backend(&e))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an operator may choose about signing in.
+
+use crate::Error;
+use serde::Deserialize;
+use time::Duration;
+
+/// Settings of sign-in; the defaults are the secure ones.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How many passwords may be hashed at the same time, 19 MiB of memory each. 1 to 64; half the cores by default.
+    pub hash_threads: usize,
+    /// A session ends after so many seconds without a request. 60 to 86,400; 1,800 by default.
+    pub idle_seconds: u32,
+    /// A session ends so many seconds after sign-in, whatever happens. 300 to 604,800; 43,200 by default.
+    pub absolute_seconds: u32,
+    /// How many time steps of 30 s an authenticator's clock may be off. 0 or 1; 1 by default.
+    pub totp_skew: u8,
+    /// What authenticator apps show beside the name. 1 to 64 characters without a colon.
+    pub issuer: String,
+    /// How many sessions a person may have at once; the oldest ends. 1 to 100; 5 by default.
+    pub sessions_per_user: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hash_threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)).min(64),
+            idle_seconds: 30 * 60,
+            absolute_seconds: 12 * 60 * 60,
+            totp_skew: 1,
+            issuer: "Portcullis".to_owned(),
+            sessions_per_user: 5,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses what is out of range, naming the key.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let issuer = self.issuer.chars().count();
+        let rules = [
+            ((1..=64).contains(&self.hash_threads), "hash_threads must be 1 to 64"),
+            ((60..=86_400).contains(&self.idle_seconds), "idle_seconds must be 60 to 86400"),
+            ((300..=604_800).contains(&self.absolute_seconds), "absolute_seconds must be 300 to 604800"),
+            (self.totp_skew <= 1, "totp_skew must be 0 or 1"),
+            (
+                (1..=64).contains(&issuer) && !self.issuer.contains(|c: char| c == ':' || c.is_control()),
+                "issuer must be 1 to 64 characters without a colon",
+            ),
+            ((1..=100).contains(&self.sessions_per_user), "sessions_per_user must be 1 to 100"),
+        ];
+        match rules.iter().find(|(kept, _)| !kept) {
+            Some((_, rule)) => Err(Error::Settings((*rule).to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::seconds(i64::from(self.idle_seconds))
+    }
+
+    pub(crate) fn absolute(&self) -> Duration {
+        Duration::seconds(i64::from(self.absolute_seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range_and_everything_out_of_range_is_named() {
+        assert!(Settings::default().check().is_ok());
+        let d = Settings::default;
+        for (bad, key) in [
+            (Settings { hash_threads: 0, ..d() }, "hash_threads"),
+            (Settings { idle_seconds: 59, ..d() }, "idle_seconds"),
+            (Settings { absolute_seconds: 604_801, ..d() }, "absolute_seconds"),
+            (Settings { totp_skew: 2, ..d() }, "totp_skew"),
+            (Settings { issuer: "a:b".into(), ..d() }, "issuer"),
+            (Settings { issuer: String::new(), ..d() }, "issuer"),
+            (Settings { sessions_per_user: 0, ..d() }, "sessions_per_user"),
+        ] {
+            assert!(bad.check().unwrap_err().to_string().contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        assert!(serde_json::from_str::<Settings>(r#"{"idle_second": 60}"#).is_err());
+        assert_eq!(serde_json::from_str::<Settings>(r#"{"idle_seconds": 60}"#).unwrap().idle(), Duration::MINUTE);
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A whole sign-in on a real store: nodes, a clock, browsers, and people with their apps.
+
+use crate::{Identity, Next, Redeem, Settings, Stage, totp};
+use base64::Engine;
+use portcullis_domain::{Clock, ManualClock, Secret, UserId};
+use portcullis_store::{Keys, Store};
+use std::{net::IpAddr, sync::Arc};
+use tempfile::TempDir;
+use time::{Duration, macros::datetime};
+use tower_sessions::Session;
+
+pub(crate) const PASSWORD: &str = "coral bicycle umbrella thirteen";
+
+pub(crate) fn secret(text: &str) -> Secret {
+    Secret::from(text.to_owned())
+}
+
+pub(crate) fn peer() -> IpAddr {
+    "192.0.2.10".parse().unwrap()
+}
+
+pub(crate) fn text(secret: &Secret) -> String {
+    secret.expose_text().unwrap().to_owned()
+}
+
+pub(crate) struct Bench {
+    pub(crate) id: Identity,
+    /// Another node on the same database.
+    pub(crate) other: Identity,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Store,
+    pub(crate) url: String,
+    _dir: TempDir,
+}
+
+/// A person with both factors, and the secret in their app.
+pub(crate) struct Person {
+    pub(crate) user: UserId,
+    pub(crate) name: String,
+    pub(crate) app: Secret,
+    pub(crate) codes: Vec<String>,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url).await.unwrap();
+        let clock = Arc::new(ManualClock::new(datetime!(2026-11-21 12:00 UTC)));
+        let keys = Arc::new(Keys::for_tests());
+        let node = |store: Store| {
+            let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+            Identity::new(store, Arc::clone(&keys), clock, settings.clone()).unwrap()
+        };
+        let id = node(store.clone());
+        let other = node(Store::open(&url).await.unwrap());
+        id.refresh().await.unwrap();
+        other.refresh().await.unwrap();
+        Self { id, other, clock, store, url, _dir: dir }
+    }
+
+    /// A browser that was never here.
+    pub(crate) fn browser(&self) -> Session {
+        Session::new(None, Arc::new(self.id.0.rows.clone()), None)
+    }
+
+    /// The next request of a browser: with its cookie, and nothing in memory.
+    pub(crate) fn again(&self, session: &Session) -> Session {
+        Session::new(session.id(), Arc::new(self.id.0.rows.clone()), None)
+    }
+
+    /// The code that an app shows now.
+    pub(crate) fn code(&self, app: &Secret) -> String {
+        let now = u64::try_from(self.clock.now().unix_timestamp()).unwrap();
+        totp::build(app, 1, "x", "x").unwrap().generate(now).to_string()
+    }
+
+    /// Moves on to the next step of all apps, so that a code is new.
+    pub(crate) fn next_step(&self) {
+        self.clock.advance(Duration::seconds(30));
+    }
+
+    /// A person who was invited, set a password and enrolled; their browser is signed in.
+    pub(crate) async fn person(&self, name: &str) -> (Person, Session) {
+        let user = self.id.create_user(name, "").await.unwrap();
+        let token = self.id.invite(user).await.unwrap();
+        let session = self.browser();
+        let (password, token) = (secret(PASSWORD), text(&token));
+        let redeem = Redeem { token: &token, name: None, display_name: "", password };
+        assert_eq!(self.id.redeem_invitation(&session, redeem, peer()).await.unwrap(), Next::Enrol);
+        let (app, codes) = self.enrol(&session).await;
+        (Person { user, name: name.to_owned(), app, codes }, session)
+    }
+
+    /// Enrols an app from what the page shows.
+    pub(crate) async fn enrol(&self, session: &Session) -> (Secret, Vec<String>) {
+        let shown = self.id.begin_enrolment(session).await.unwrap();
+        let app = totp_rs::Secret::try_from_base32(shown.secret_text.replace(' ', "")).unwrap();
+        let app = Secret::new(app.as_bytes().to_vec());
+        assert!(shown.uri.starts_with("otpauth://totp/Portcullis:"), "{}", *shown.uri);
+        let codes = self.id.confirm_enrolment(session, &self.code(&app), peer()).await.unwrap();
+        (app, codes.iter().map(|c| c.to_string()).collect())
+    }
+
+    /// Signs a person in with a new browser.
+    pub(crate) async fn signed_in(&self, person: &Person) -> Session {
+        let session = self.browser();
+        self.next_step();
+        let next = self.id.sign_in(&session, &person.name, secret(PASSWORD), peer()).await.unwrap();
+        assert_eq!(next, Next::SecondFactor);
+        self.id.second_factor(&session, &self.code(&person.app), peer()).await.unwrap();
+        session
+    }
+
+    pub(crate) async fn is_signed_in(&self, session: &Session) -> bool {
+        matches!(self.id.stage(session).await.unwrap(), Stage::SignedIn { .. })
+    }
+
+    /// Every byte that the database holds.
+    pub(crate) fn dump(&self) -> Vec<u8> {
+        let path = self.url.strip_prefix("sqlite://").unwrap();
+        let mut all = std::fs::read(path).unwrap();
+        all.extend(std::fs::read(format!("{path}-wal")).unwrap_or_default());
+        all
+    }
+}
+
+/// Whether a text, or the bytes behind its base64, are in a dump.
+pub(crate) fn is_in(dump: &[u8], text: &str) -> bool {
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.rsplit('_').next().unwrap_or(text));
+    let has = |needle: &[u8]| needle.len() >= 8 && dump.windows(needle.len()).any(|w| w == needle);
+    has(text.as_bytes()) || bytes.is_ok_and(|b| has(&b))
+}

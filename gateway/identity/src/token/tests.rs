@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::testing::{Bench, is_in, peer, text};
+use portcullis_domain::{Clock, Conditions, GrantId, GrantSource, Level, Selector};
+use uuid::Uuid;
+
+fn grant() -> Grant {
+    Grant {
+        id: GrantId::new(Uuid::from_u128(1)),
+        role: "operator".parse().unwrap(),
+        selector: Selector::Everything,
+        from: OffsetDateTime::UNIX_EPOCH,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_its_owner_of_now_limited_to_its_hypervisor() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let end = b.clock.now() + Duration::DAY;
+    let lab: HypervisorName = "lab".parse().unwrap();
+    let (id, token) = b.id.mint_token(ada.user, "terraform", Some(lab.clone()), end).await.unwrap();
+    let token = text(&token);
+    assert!(token.starts_with("pct_") && !is_in(&b.dump(), &token));
+    let actor = b.id.token_actor(&token, peer()).unwrap();
+    assert_eq!((actor.user, &*actor.name, actor.via), (ada.user, "ada", Via::Token(id)));
+    assert_eq!((actor.scope.as_ref(), actor.assurance.level(), actor.grants.len()), (Some(&lab), Level::Two, 0));
+    for wrong in ["", "pct_", &token[1..], &format!("{token}A"), &token.to_uppercase()] {
+        assert!(b.id.token_actor(wrong, peer()).is_none(), "{wrong}");
+    }
+    // another node learns of the token, and of the owner's grants, when it asks for the epoch
+    assert!(b.other.token_actor(&token, peer()).is_none());
+    let mut changes = b.other.changes();
+    changes.mark_unchanged();
+    b.store.add_grant(ada.user, &grant(), None, b.clock.now()).await.unwrap();
+    b.other.refresh().await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(b.other.token_actor(&token, peer()).unwrap().grants[..], [grant()]);
+    b.id.refresh().await.unwrap();
+    b.store.revoke_grant(grant().id, None, b.clock.now()).await.unwrap();
+    b.id.refresh().await.unwrap();
+    assert!(b.id.token_actor(&token, peer()).unwrap().grants.is_empty());
+    b.clock.advance(Duration::DAY);
+    b.id.refresh().await.unwrap();
+    assert!(b.id.token_actor(&token, peer()).is_none(), "over");
+}
+
+#[tokio::test]
+async fn revoking_and_disabling_end_tokens_on_every_node() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let (bob, _) = b.person("bob").await;
+    let end = b.clock.now() + Duration::DAY;
+    let (one, first) = b.id.mint_token(ada.user, "one", None, end).await.unwrap();
+    let (_, second) = b.id.mint_token(ada.user, "two", None, end).await.unwrap();
+    let (first, second) = (text(&first), text(&second));
+    b.other.refresh().await.unwrap();
+    assert!(matches!(b.id.revoke_token(bob.user, one).await, Err(Error::NotFound(_))));
+    b.id.revoke_token(ada.user, one).await.unwrap();
+    assert!(matches!(b.id.revoke_token(ada.user, one).await, Err(Error::NotFound(_))));
+    assert!(b.id.token_actor(&first, peer()).is_none() && b.id.token_actor(&second, peer()).is_some());
+    b.id.disable_user(ada.user).await.unwrap();
+    assert!(b.id.token_actor(&second, peer()).is_none());
+    assert!(b.other.token_actor(&first, peer()).is_some(), "until it asks for the epoch");
+    b.other.refresh().await.unwrap();
+    assert!(b.other.token_actor(&first, peer()).is_none() && b.other.token_actor(&second, peer()).is_none());
+    assert_eq!(b.id.tokens_of(ada.user).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_node_that_lost_the_store_accepts_no_token_after_half_a_minute() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let (_, token) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let token = text(&token);
+    b.store.close().await;
+    assert!(matches!(b.id.refresh().await, Err(Error::Store(_))));
+    b.clock.advance(Duration::seconds(30));
+    assert!(b.id.token_actor(&token, peer()).is_some());
+    b.clock.advance(Duration::seconds(1));
+    assert!(b.id.token_actor(&token, peer()).is_none());
+}
+
+#[tokio::test]
+async fn uses_are_written_down_by_the_minute_without_moving_the_epoch() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let (_, token) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    b.clock.advance(Duration::seconds(20));
+    let used_at = b.clock.now();
+    b.id.token_actor(&text(&token), peer()).unwrap();
+    let epoch = b.store.epoch().await.unwrap();
+    b.clock.advance(Duration::minutes(2));
+    b.id.refresh().await.unwrap();
+    assert_eq!(b.id.tokens_of(ada.user).await.unwrap()[0].last_used_at, Some(used_at));
+    assert_eq!(b.store.epoch().await.unwrap(), epoch);
+}
+
+#[tokio::test]
+async fn tokens_without_a_name_or_without_an_end_are_refused() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let now = b.clock.now();
+    for (name, end) in [("", now + Duration::DAY), ("x", now), ("x", now + Duration::days(367))] {
+        assert!(matches!(b.id.mint_token(ada.user, name, None, end).await, Err(Error::Invalid(_))), "{name} {end}");
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a request asks, told from its method, path, query and upgrade alone.
+//!
+//! A hypervisor's API is classified by one reviewed table an API, under `policies/classify`; the gateway's own routes
+//! by [`own`]. What no table knows is denied. The path is read once, by [`canonical`], and the same text is decided on
+//! and sent; the query is sent as it came, so one that could be read in two ways is refused.
+
+mod canonical;
+pub mod own;
+mod query;
+mod table;
+mod tree;
+
+pub use canonical::{Ambiguous, Canonical, canonical};
+pub use table::{ApiKind, Entry, Table};
+
+use portcullis_domain::{Action, Effect, HypervisorName, Operation};
+use std::{borrow::Cow, fmt};
+
+/// Whether the request asks to change the protocol of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// It does not.
+    None,
+    /// It asks for a WebSocket, or another stream of bytes both ways.
+    WebSocket,
+}
+
+/// One request, as far as it says what it asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The method, in capitals as sent.
+    pub method: &'a str,
+    /// The path.
+    pub path: &'a Canonical,
+    /// What follows `?`, undecoded.
+    pub query: Option<&'a str>,
+    /// Whether the protocol is to change.
+    pub upgrade: Upgrade,
+}
+
+/// What a request asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// An operation that can be decided on.
+    Operation {
+        /// What is asked.
+        operation: Operation,
+        /// What must be done to the answer.
+        answer: Answer,
+    },
+    /// A task that an earlier operation began: what it touches is known to whoever keeps tasks.
+    Task {
+        /// Which task, and what is done with it.
+        task: Task,
+        /// What must be done to the answer.
+        answer: Answer,
+    },
+    /// Never passed on. The reason is for the person.
+    Denied(Cow<'static, str>),
+}
+
+/// A task of a hypervisor, named by its id. The machine that it touches must be looked up; a task that nobody of this
+/// gateway began is denied.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Where it runs.
+    pub hypervisor: HypervisorName,
+    /// What is asked of its machine. For a stream, the right that began the task is asked again if it is another one.
+    pub action: Action,
+    /// Whether it can change something.
+    pub effect: Effect,
+    /// Its id: 1 to 64 of `A-Z a-z 0-9 -`.
+    pub id: String,
+    /// The secret that was presented for one of its streams. It is one that the gateway gave out, never the real one.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hypervisor, action, effect, id, secret } = self;
+        let secret = if secret.is_some() { "present" } else { "none" };
+        write!(f, "Task({action} on task {id} of {hypervisor}, {effect:?}, secret {secret})")
+    }
+}
+
+/// What must be done to an answer before the client sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Nothing.
+    Pass,
+    /// Its body carries the secrets of streams: they are exchanged for ones of the gateway's own.
+    ConsoleSecrets,
+    /// Its body may carry secrets of streams: they are taken out.
+    StripSecrets,
+    /// A stream of events: each one is filtered.
+    Events,
+}

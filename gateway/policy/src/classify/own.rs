@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The gateway's own routes, in one table: the router serves what stands here, and the tests of doors try each row.
+//!
+//! A method and path that are not here do not exist. `GET` answers `HEAD` too.
+
+use super::canonical;
+use portcullis_domain::{Action, ConsoleMode, Effect, MachineRef, Operation, OwnObject, Resource};
+use std::borrow::Cow;
+
+/// What somebody must be to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Anybody, without a session: what the browser loads to show any page.
+    Public,
+    /// Anybody; there is a session, whatever stage it is in.
+    Stranger,
+    /// Somebody who is enrolling a factor: after a set-up link, an invitation or a recovery code, or signed in.
+    Enrolling,
+    /// Somebody who is signed in with both factors, for what is their own.
+    SignedIn,
+    /// Somebody who may do this to one of the gateway's own things.
+    Own(Action, OwnObject),
+    /// Somebody who may do this to the machine that the path names as `{hypervisor}/{machine}`. A `{mode}` in the
+    /// path, `view` or `control`, asks for that mode's action instead.
+    Machine(Action),
+}
+
+/// One route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnRoute {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// The path; `{name}` is one part of it, `{*name}` everything that follows.
+    pub pattern: &'static str,
+    /// Who may pass.
+    pub door: Door,
+    /// Whether the visit is an operation in the trail: every change, every use of a machine, and every look at the
+    /// gateway's own things. A look at one's own pages is not.
+    pub trailed: bool,
+}
+
+/// What a visit leaves in the trail.
+#[derive(Clone, Copy)]
+enum Trail {
+    Yes,
+    No,
+}
+
+const fn get(pattern: &'static str, door: Door, trail: Trail) -> OwnRoute {
+    OwnRoute { method: "GET", pattern, door, trailed: matches!(trail, Trail::Yes) }
+}
+
+// Whatever changes something leaves an event.
+const fn post(pattern: &'static str, door: Door) -> OwnRoute {
+    OwnRoute { method: "POST", pattern, door, trailed: true }
+}
+
+const fn read(object: OwnObject) -> Door {
+    Door::Own(Action::Read, object)
+}
+
+const fn write(object: OwnObject) -> Door {
+    Door::Own(Action::Write, object)
+}
+
+/// Every route.
+pub const ROUTES: &[OwnRoute] = &[
+    get("/", Door::Stranger, Trail::No),
+    get("/assets/{*path}", Door::Public, Trail::No),
+    get("/favicon.ico", Door::Public, Trail::No),
+    // Signing in. Its steps are events of the identity room, with more to say than the visit itself.
+    get("/sign-in", Door::Stranger, Trail::No),
+    post("/sign-in", Door::Stranger),
+    get("/sign-in/code", Door::Stranger, Trail::No),
+    post("/sign-in/code", Door::Stranger),
+    get("/sign-in/recovery", Door::Stranger, Trail::No),
+    post("/sign-in/recovery", Door::Stranger),
+    post("/sign-out", Door::Stranger),
+    get("/set-up", Door::Stranger, Trail::No),
+    post("/set-up", Door::Stranger),
+    get("/invitation", Door::Stranger, Trail::No),
+    post("/invitation", Door::Stranger),
+    get("/enrol", Door::Enrolling, Trail::No),
+    post("/enrol", Door::Enrolling),
+    get("/step-up", Door::SignedIn, Trail::No),
+    post("/step-up", Door::SignedIn),
+    // One's own things. Where a fresh factor is needed, the identity room asks for it.
+    get("/me", Door::SignedIn, Trail::No),
+    post("/me/sessions/end", Door::SignedIn),
+    post("/me/sessions/end-others", Door::SignedIn),
+    post("/me/recovery-codes", Door::SignedIn),
+    post("/me/password", Door::SignedIn),
+    post("/me/tokens", Door::SignedIn),
+    post("/me/tokens/revoke", Door::SignedIn),
+    // Machines. The lists hold what the person may see.
+    get("/machines", Door::SignedIn, Trail::No),
+    get("/api/v1/machines", Door::SignedIn, Trail::No),
+    post("/favourites", Door::SignedIn),
+    post("/machines/{hypervisor}/{machine}/power", Door::Machine(Action::Power)),
+    get("/c/{hypervisor}/{machine}", Door::Machine(Action::ConsoleView), Trail::Yes),
+    post("/api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", Door::Machine(Action::ConsoleView)),
+    get("/api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", Door::Machine(Action::ConsoleView), Trail::Yes),
+    // Administration.
+    get("/users", read(OwnObject::Users), Trail::Yes),
+    post("/users", write(OwnObject::Users)),
+    get("/users/{id}", read(OwnObject::Users), Trail::Yes),
+    post("/users/{id}/disable", write(OwnObject::Users)),
+    post("/users/{id}/enable", write(OwnObject::Users)),
+    post("/users/{id}/reset", write(OwnObject::Users)),
+    post("/users/{id}/sign-out", Door::Own(Action::Lock, OwnObject::Sessions)),
+    get("/grants", read(OwnObject::Policy), Trail::Yes),
+    post("/grants", write(OwnObject::Policy)),
+    post("/grants/revoke", write(OwnObject::Policy)),
+    get("/roles", read(OwnObject::Policy), Trail::Yes),
+    get("/sessions", read(OwnObject::Sessions), Trail::Yes),
+    post("/sessions/end", Door::Own(Action::Lock, OwnObject::Sessions)),
+    get("/hypervisors", read(OwnObject::Hypervisors), Trail::Yes),
+    get("/recordings", read(OwnObject::Recordings), Trail::Yes),
+    get("/trail", read(OwnObject::Audit), Trail::Yes),
+    get("/trail/{node}/{number}", read(OwnObject::Audit), Trail::Yes),
+];
+
+impl OwnRoute {
+    /// The kind of its events in the trail.
+    pub const fn kind(&self) -> &'static str {
+        match self.door {
+            Door::Machine(action) if action.is_console() => "console",
+            Door::Machine(_) => "machine",
+            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Own(..) => "page",
+        }
+    }
+}
+
+/// A request's route, with what its path holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<'p> {
+    /// The route.
+    pub route: &'static OwnRoute,
+    params: Vec<(&'static str, Cow<'p, str>)>,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no such path.
+    Path,
+    /// The path is there, but not with this method.
+    Method,
+    /// The path could be read in more than one way.
+    Ambiguous,
+}
+
+impl Found<'_> {
+    /// A parameter of the path, decoded.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(n, _)| *n == name).map(|(_, v)| &**v)
+    }
+
+    /// The operation that the door asks to be decided on: none where somebody need only be there, or where the path
+    /// names no machine, hypervisor or mode that could exist. Opening a screen is never safe, though it is a GET.
+    pub fn operation(&self) -> Option<Operation> {
+        let effect = if self.route.method == "GET" { Effect::Safe } else { Effect::Unsafe };
+        match self.route.door {
+            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn => None,
+            Door::Own(action, object) => Some(Operation { action, resource: Resource::Own(object), effect }),
+            Door::Machine(action) => {
+                let hypervisor = self.param("hypervisor")?.parse().ok()?;
+                let machine = self.param("machine")?.parse().ok()?;
+                let action = match self.param("mode") {
+                    Some(mode) => mode.parse::<ConsoleMode>().ok()?.action(),
+                    None => action,
+                };
+                let effect = if action.is_console() { Effect::Unsafe } else { effect };
+                Some(Operation { action, resource: Resource::Machine(MachineRef { hypervisor, machine }), effect })
+            }
+        }
+    }
+}
+
+/// The route of a request, by its method and the path as it stands in the request line.
+pub fn find<'p>(method: &str, path: &'p str) -> Result<Found<'p>, Missing> {
+    let canonical = canonical(path).map_err(|_| Missing::Ambiguous)?;
+    let method = if method == "HEAD" { "GET" } else { method };
+    let segments: Vec<&str> = canonical.segments().collect();
+    // No separator can be encoded in a canonical path, so the raw one has the same parts at the same places.
+    let raw: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+    let mut missing = Missing::Path;
+    for route in ROUTES {
+        let Some(params) = fit(route.pattern, &segments, &raw) else { continue };
+        if route.method == method {
+            return Ok(Found { route, params });
+        }
+        missing = Missing::Method;
+    }
+    Err(missing)
+}
+
+fn fit<'p>(pattern: &'static str, segments: &[&str], raw: &[&'p str]) -> Option<Vec<(&'static str, Cow<'p, str>)>> {
+    let inside = pattern.strip_prefix('/')?;
+    let mut params = Vec::new();
+    let mut rest = segments.iter().zip(raw);
+    for part in inside.split('/').filter(|p| !p.is_empty()) {
+        let name = part.strip_prefix('{').and_then(|p| p.strip_suffix('}'));
+        if let Some(name) = name.and_then(|n| n.strip_prefix('*')) {
+            let tail: Vec<&str> = rest.by_ref().map(|(s, _)| *s).collect();
+            let whole = !tail.is_empty() && tail.iter().all(|s| !s.is_empty());
+            params.push((name, Cow::Owned(tail.join("/"))));
+            return whole.then_some(params);
+        }
+        let (segment, raw) = rest.next()?;
+        match name {
+            Some(name) if !segment.is_empty() => {
+                let value = if segment == raw { Cow::Borrowed(*raw) } else { Cow::Owned((*segment).to_owned()) };
+                params.push((name, value));
+            }
+            None if part == *segment => {}
+            _ => return None,
+        }
+    }
+    rest.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn each_row_is_found_by_its_own_path_and_by_no_other_method() {
+        for (n, route) in ROUTES.iter().enumerate() {
+            let path = route.pattern.replace("{*path}", "a/b.js").replace("{mode}", "view").replace(['{', '}'], "");
+            let found = find(route.method, &path).unwrap();
+            assert_eq!(found.route, route, "{path}");
+            for method in ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "OPTIONS", "get", ""] {
+                assert_eq!(find(method, &path), Err(Missing::Method), "{method} {path}");
+            }
+            assert_eq!(
+                find(route.method, &format!("{path}/")).err(),
+                if path == "/" { Some(Missing::Ambiguous) } else { Some(Missing::Path) },
+                "{path}/"
+            );
+            assert!(!ROUTES[..n].contains(route), "{route:?} stands twice");
+            if let Door::Own(action, object) = route.door {
+                assert!(Kind::Own(object).answers(action), "{route:?}");
+            }
+            if let Door::Machine(action) = route.door {
+                assert!(Kind::Machine.answers(action), "{route:?}");
+                assert!(route.pattern.contains("{hypervisor}/{machine}"), "{route:?}");
+            }
+            // Nothing that changes something, and nothing of the gateway's own, goes unseen.
+            let unseen = matches!(route.door, Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn);
+            assert!(route.trailed || (unseen && route.method == "GET"), "{route:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_route_asks_for_what_its_path_names() {
+        let found = find("GET", "/api/v1/consoles/qemu/vm%2d1/stream/control").unwrap();
+        assert_eq!(found.param("machine"), Some("vm-1"));
+        let operation = found.operation().unwrap();
+        assert_eq!(operation.to_string(), "console.control on qemu/vm-1");
+        assert_eq!(operation.effect, Effect::Unsafe);
+        let view = find("POST", "/api/v1/consoles/qemu/vm-1/ticket/view").unwrap().operation().unwrap();
+        assert_eq!(view.action, Action::ConsoleView);
+        for bad in ["/c/QEMU/vm-1", "/c/qemu/.vm", "/api/v1/consoles/qemu/vm-1/stream/console.viewx"] {
+            assert_eq!(find("GET", bad).unwrap().operation(), None, "{bad}");
+        }
+        assert_eq!(find("GET", "/users").unwrap().operation().unwrap().to_string(), "read on gateway:users");
+        assert_eq!(find("HEAD", "/users").unwrap().route.method, "GET");
+        assert_eq!(find("GET", "/me").unwrap().operation(), None);
+    }
+
+    #[test]
+    fn a_path_with_two_readings_has_no_route() {
+        for bad in
+            ["/public/../users", "/users/%2e%2e/me", "//users", "/users%2f1", "/users;x", "http://h/users", "/a%00"]
+        {
+            assert_eq!(find("GET", bad), Err(Missing::Ambiguous), "{bad}");
+        }
+        for missing in ["/Users", "/users/a/b", "/assets", "/assets/", "/nothing", "/api"] {
+            assert_eq!(find("GET", missing), Err(Missing::Path), "{missing}");
+        }
+    }
+}

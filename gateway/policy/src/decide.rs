@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: Apache-2.0
+//! May they: actor, operation, inventory and now become a permit, a step-up or a denial.
+//!
+//! One walk over the actor's grants finds those that count here and now; their roles, inheritance included, are the
+//! question that Casbin answers. The walk is linear in the grants of this one person, and compares what is cheap first.
+
+use crate::{
+    Error, Kind,
+    enforcer::{Judge, Verdict},
+    permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
+    reason::{Doors, Reason},
+    roleset::{RoleIndex, RoleSet},
+    rules::{Effect, Rules},
+};
+use arc_swap::ArcSwap;
+use portcullis_domain::{
+    Action, Actor, Grant, GrantId, HypervisorName, Inventory, Level, Machine, MachineRef, Operation, OwnObject,
+    Resource, RoleName, Selector, Via,
+};
+use serde::Serialize;
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use time::{Duration, OffsetDateTime};
+
+/// Most grants that a permit names.
+const NAMED: usize = 16;
+/// A step-up window is never shorter: the code must be typed and the request sent again within it.
+const SHORTEST_WINDOW: Duration = Duration::seconds(15);
+
+/// Decides. Shared by all threads; readers take no lock.
+pub struct Engine {
+    model: String,
+    current: ArcSwap<Snapshot>,
+    generation: AtomicU64,
+}
+
+/// One policy, loaded and whole. A decision is made on one snapshot from its first step to its last.
+pub(crate) struct Snapshot {
+    pub(crate) rules: Rules,
+    pub(crate) judge: Judge,
+}
+
+/// A role as pages show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoleInfo {
+    /// Its name.
+    pub name: RoleName,
+    /// What it is for, from the policy file; empty when the file does not say.
+    pub words: String,
+    /// The roles that it includes.
+    pub includes: Vec<RoleName>,
+    /// Everything that it allows, inheritance included, in the order of the matrix.
+    pub rights: Vec<(Kind, Action)>,
+}
+
+/// Whether a fresh factor is asked for where the action needs one.
+#[derive(Clone, Copy)]
+enum Freshness {
+    Asked {
+        first_at: OffsetDateTime,
+    },
+    /// The permit that is renewed was given with one.
+    Carried {
+        first_at: OffsetDateTime,
+    },
+}
+
+/// One thing that grants must cover.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    Machine(&'a Machine),
+    Hypervisor(&'a HypervisorName),
+    Own,
+}
+
+impl Target<'_> {
+    /// Whether a selector covers it.
+    pub(crate) fn is_covered_by(self, selector: &Selector) -> bool {
+        match (selector, self) {
+            (Selector::Everything, _) => true,
+            (Selector::Hypervisor(h), Target::Hypervisor(at)) => h == at,
+            (Selector::Hypervisor(h), Target::Machine(m)) => *h == m.at.hypervisor,
+            (Selector::Pool(h, pool), Target::Machine(m)) => {
+                m.pool.as_deref() == Some(pool.as_str()) && *h == m.at.hypervisor
+            }
+            (Selector::Tag(tag), Target::Machine(m)) => m.tags.iter().any(|t| t == tag),
+            (Selector::Machine(at), Target::Machine(m)) => *at == m.at,
+            (_, Target::Own)
+            | (Selector::Pool(..) | Selector::Tag(_) | Selector::Machine(_), Target::Hypervisor(_)) => false,
+        }
+    }
+}
+
+/// What the grants of all targets add up to. The strictest condition counts.
+struct Sum {
+    grants: Vec<GrantId>,
+    until: Option<OffsetDateTime>,
+    window: Duration,
+    record: bool,
+}
+
+impl Sum {
+    const fn new() -> Self {
+        Self { grants: Vec::new(), until: None, window: Duration::MAX, record: false }
+    }
+
+    fn add(&mut self, grant: &Grant) {
+        if self.grants.len() < NAMED && !self.grants.contains(&grant.id) {
+            self.grants.push(grant.id);
+        }
+        self.until = match (self.until, grant.until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.window = self.window.min(grant.conditions.step_up());
+        self.record |= grant.conditions.record;
+    }
+}
+
+impl Engine {
+    /// Reads a model and a set of rules. Refuses both when either is wrong.
+    pub async fn load(model: &str, csv: &str) -> Result<Self, Error> {
+        let first = Snapshot::load(model, csv).await?;
+        Ok(Self { model: model.to_owned(), current: ArcSwap::from_pointee(first), generation: AtomicU64::new(0) })
+    }
+
+    /// The policy that comes with the gateway.
+    pub async fn builtin() -> Result<Self, Error> {
+        Self::load(crate::MODEL, crate::RULES).await
+    }
+
+    /// Tries a set of rules and changes nothing.
+    pub async fn check(&self, csv: &str) -> Result<(), Error> {
+        Snapshot::load(&self.model, csv).await.map(drop)
+    }
+
+    /// Takes a new set of rules, whole; when it is refused, the last good one stays. Live streams must be renewed.
+    pub async fn replace(&self, csv: &str) -> Result<(), Error> {
+        let next = Snapshot::load(&self.model, csv).await?;
+        self.current.store(Arc::new(next));
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// How many times the rules were replaced: a number that moved means that live streams must be renewed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Decides one operation of one person now.
+    pub fn decide(&self, actor: &Actor, operation: &Operation, inventory: &Inventory, now: OffsetDateTime) -> Decision {
+        self.current.load().decide(actor, operation, inventory, now, Freshness::Asked { first_at: now })
+    }
+
+    /// Decides the operation of a permit again, for a live stream that goes on. Everything is asked anew except the
+    /// fresh factor, which was proven when the stream was opened. It must be the same person with the same session or
+    /// token, and no more than [`LONGEST`] after the first permit.
+    pub fn renew(&self, permit: &Permit, actor: &Actor, inventory: &Inventory, now: OffsetDateTime) -> Decision {
+        if permit.user() != actor.user || permit.via() != actor.via {
+            return Decision::Deny(Reason::Stranger);
+        }
+        if now < permit.first_at() || now - permit.first_at() >= LONGEST {
+            return Decision::Deny(Reason::Worn);
+        }
+        let freshness = Freshness::Carried { first_at: permit.first_at() };
+        self.current.load().decide(actor, permit.operation(), inventory, now, freshness)
+    }
+
+    /// Whether a person may know that something exists: `view` on it, or `read` for the gateway's own things. A
+    /// hypervisor may be known to whoever may see it or any machine on it.
+    pub fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, now: OffsetDateTime) -> bool {
+        self.current.load().may_see(actor, resource, inventory, now)
+    }
+
+    /// The machines that a person may see, by hypervisor, then id.
+    pub fn visible<'i>(&self, actor: &Actor, inventory: &'i Inventory, now: OffsetDateTime) -> Vec<&'i Machine> {
+        let snapshot = self.current.load();
+        inventory
+            .iter()
+            .filter(|m| snapshot.sees(actor, Target::Machine(m), Kind::Machine, Action::View, now))
+            .collect()
+    }
+
+    /// Whether a person holds, now, every right that these grants give, on at least what they cover. Machines are not
+    /// looked up: a machine's grant is covered by one on the same machine, its hypervisor, or everything. Grants that
+    /// are over count for nothing; grants that are yet to begin count.
+    pub fn covers<'g>(&self, actor: &Actor, grants: impl IntoIterator<Item = &'g Grant>, now: OffsetDateTime) -> bool {
+        let snapshot = self.current.load();
+        actor.assurance.level() == Level::Two
+            && actor.scope.is_none()
+            && grants.into_iter().filter(|g| g.until.is_none_or(|u| now < u)).all(|g| snapshot.covers(actor, g, now))
+    }
+
+    /// Whether a role exists.
+    pub fn has_role(&self, role: &RoleName) -> bool {
+        self.current.load().rules.find(role).is_some()
+    }
+
+    /// Whether a role, inheritance included, allows an action on a kind of thing.
+    pub fn role_allows(&self, role: &RoleName, kind: Kind, action: Action) -> bool {
+        let snapshot = self.current.load();
+        snapshot.rules.find(role).is_some_and(|r| snapshot.allows(snapshot.rules.closure(r), kind, action))
+    }
+
+    /// Every role, by name.
+    pub fn roles(&self) -> Vec<RoleInfo> {
+        let snapshot = self.current.load();
+        let name = |i| snapshot.rules.role(i).map(|r| r.name.clone());
+        let info = |(_, role): (RoleIndex, &crate::rules::Role)| RoleInfo {
+            name: role.name.clone(),
+            words: role.words.clone(),
+            includes: role.includes.iter().filter_map(|i| name(*i)).collect(),
+            rights: questions().filter(|(kind, action)| snapshot.allows(role.closure, *kind, *action)).collect(),
+        };
+        snapshot.rules.roles().map(info).collect()
+    }
+
+    /// Who may do what, as a table: a line for each kind and action, a column for each role.
+    pub fn matrix(&self) -> String {
+        let snapshot = self.current.load();
+        let roles: Vec<_> = snapshot.rules.roles().map(|(_, r)| r).collect();
+        let kinds = Kind::all().map(|k| k.word().len()).max().unwrap_or(0);
+        let actions = Action::ALL.iter().map(|a| a.word().len()).max().unwrap_or(0);
+        let mut lines = vec![(
+            "kind".to_owned(),
+            "action".to_owned(),
+            roles.iter().map(|r| r.name.to_string()).collect::<Vec<_>>(),
+        )];
+        lines.extend(questions().map(|(kind, action)| {
+            let cell =
+                |r: &&crate::rules::Role| if snapshot.allows(r.closure, kind, action) { "allow" } else { "deny" };
+            (kind.to_string(), action.to_string(), roles.iter().map(|r| cell(r).to_owned()).collect())
+        }));
+        let mut text = String::new();
+        let mut last = String::new();
+        for (kind, action, cells) in lines {
+            if kind != last && !last.is_empty() {
+                text.push('\n');
+            }
+            let mut line = format!("{kind:kinds$}  {action:actions$}");
+            for (cell, role) in cells.iter().zip(&roles) {
+                // Writing to a string cannot fail.
+                let _ = write!(line, "  {cell:width$}", width = role.name.as_str().len().max(5));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+            last = kind;
+        }
+        text
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+}
+
+/// Everything that can be asked, in the order of the matrix.
+pub(crate) fn questions() -> impl Iterator<Item = (Kind, Action)> {
+    Kind::all().flat_map(|k| Action::ALL.iter().filter(move |a| k.answers(**a)).map(move |a| (k, *a)))
+}
+
+impl Snapshot {
+    async fn load(model: &str, csv: &str) -> Result<Self, Error> {
+        let rules = Rules::read(csv)?;
+        let judge = Judge::new(model, &rules).await?;
+        Ok(Self { rules, judge })
+    }
+
+    pub(crate) fn verdict(&self, roles: RoleSet, kind: Kind, action: Action) -> Verdict {
+        self.judge.verdict(&self.rules, roles, kind, action)
+    }
+
+    fn allows(&self, roles: RoleSet, kind: Kind, action: Action) -> bool {
+        self.verdict(roles, kind, action) == Verdict::Allow
+    }
+
+    fn decide(
+        &self,
+        actor: &Actor,
+        operation: &Operation,
+        inventory: &Inventory,
+        now: OffsetDateTime,
+        freshness: Freshness,
+    ) -> Decision {
+        let kind = Kind::of(&operation.resource);
+        let sum = match self.weigh_all(actor, operation, kind, inventory, now) {
+            Ok(sum) => sum,
+            Err(reason) => return Decision::Deny(reason),
+        };
+        let first_at = match freshness {
+            Freshness::Carried { first_at } => first_at,
+            Freshness::Asked { first_at } => {
+                if kind.asks_fresh(operation.action) {
+                    let window = sum.window.max(SHORTEST_WINDOW);
+                    match (actor.via, kind) {
+                        (Via::Token(_), Kind::Own(_)) => return Decision::Deny(Reason::TokenCannotStepUp),
+                        (Via::Token(_), Kind::Machine | Kind::Hypervisor) => {}
+                        (Via::Session(_) | Via::CommandLine, _) if actor.assurance.is_fresh(window, now) => {}
+                        (Via::Session(_) | Via::CommandLine, _) => return Decision::StepUp(Need { window }),
+                    }
+                }
+                first_at
+            }
+        };
+        let limit = now + LIFE;
+        let recorded = if sum.record && operation.action.is_console() { Recorded::Must } else { Recorded::NeedNot };
+        Decision::Permit(Permit::make(Terms {
+            operation,
+            user: actor.user,
+            name: &actor.name,
+            via: actor.via,
+            grants: sum.grants,
+            first_at,
+            expires_at: sum.until.map_or(limit, |u| u.min(limit)),
+            recorded,
+        }))
+    }
+
+    /// Every target of the operation must be allowed.
+    fn weigh_all(
+        &self,
+        actor: &Actor,
+        operation: &Operation,
+        kind: Kind,
+        inventory: &Inventory,
+        now: OffsetDateTime,
+    ) -> Result<Sum, Reason> {
+        let action = operation.action;
+        if actor.assurance.level() != Level::Two {
+            return Err(Reason::Assurance);
+        }
+        if !kind.answers(action) {
+            return Err(Reason::Impossible(action, kind));
+        }
+        if let Some(scope) = &actor.scope
+            && operation.resource.hypervisor() != Some(scope)
+        {
+            return Err(Reason::Scope(scope.clone()));
+        }
+        let mut sum = Sum::new();
+        let find = |at: &MachineRef| inventory.find(at).ok_or_else(|| Reason::Hidden(self.doors(kind, action)));
+        match &operation.resource {
+            Resource::Machine(at) => self.weigh(actor, Target::Machine(find(at)?), kind, action, now, &mut sum)?,
+            Resource::Hypervisor(h) => self.weigh(actor, Target::Hypervisor(h), kind, action, now, &mut sum)?,
+            Resource::Own(_) => self.weigh(actor, Target::Own, kind, action, now, &mut sum)?,
+            Resource::Machines(h, ids) => {
+                if ids.is_empty() {
+                    return Err(Reason::Nothing);
+                }
+                for id in ids {
+                    let at = MachineRef { hypervisor: h.clone(), machine: id.clone() };
+                    self.weigh(actor, Target::Machine(find(&at)?), kind, action, now, &mut sum)?;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// One target: adds the grants that allow it, or says why it is denied.
+    fn weigh(
+        &self,
+        actor: &Actor,
+        target: Target<'_>,
+        kind: Kind,
+        action: Action,
+        now: OffsetDateTime,
+        sum: &mut Sum,
+    ) -> Result<(), Reason> {
+        let (mut all, mut asked, mut open) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
+        for grant in &*actor.grants {
+            if !target.is_covered_by(&grant.selector) || !grant.is_active(now) {
+                continue;
+            }
+            // A role that the policy no longer has gives nothing.
+            let Some(role) = self.rules.find(&grant.role) else { continue };
+            if !asked.contains(role) {
+                asked.insert(role);
+                let closure = self.rules.closure(role);
+                all.add(closure);
+                match self.verdict(closure, kind, action) {
+                    Verdict::Allow => open.insert(role),
+                    Verdict::Deny => {}
+                    Verdict::Fault => return Err(Reason::Fault),
+                }
+            }
+            if open.contains(role) {
+                sum.add(grant);
+            }
+        }
+        match self.verdict(all, kind, action) {
+            Verdict::Allow if !open.is_empty() => Ok(()),
+            Verdict::Allow | Verdict::Fault => Err(Reason::Fault),
+            Verdict::Deny => Err(self.refusal(all, kind, action)),
+        }
+    }
+
+    /// Why a set of roles is not enough.
+    fn refusal(&self, roles: RoleSet, kind: Kind, action: Action) -> Reason {
+        if kind == Kind::Machine && !self.allows(roles, kind, Action::View) {
+            return Reason::Hidden(self.doors(kind, action));
+        }
+        let by = self
+            .rules
+            .rows
+            .iter()
+            .filter(|r| r.effect == Effect::Deny && r.kind == kind && r.action == action && roles.contains(r.role));
+        let by: Vec<RoleName> = by.filter_map(|r| self.rules.role(r.role)).map(|r| r.name.clone()).collect();
+        if by.is_empty() { Reason::Role(self.doors(kind, action)) } else { Reason::Forbidden { action, kind, by } }
+    }
+
+    /// The roles that would open a door, the smallest first.
+    fn doors(&self, kind: Kind, action: Action) -> Doors {
+        let mut openers: Vec<(usize, RoleName)> = self
+            .rules
+            .roles()
+            .filter(|(_, r)| self.allows(r.closure, kind, action))
+            .map(|(_, r)| (self.rules.rows.iter().filter(|x| r.closure.contains(x.role)).count(), r.name.clone()))
+            .collect();
+        openers.sort();
+        let givers = self
+            .rules
+            .roles()
+            .filter(|(_, r)| self.allows(r.closure, Kind::Own(OwnObject::Policy), Action::Write))
+            .map(|(_, r)| r.name.clone())
+            .collect();
+        Doors { action, kind, openers: openers.into_iter().map(|(_, n)| n).collect(), givers }
+    }
+
+    /// Whether a person may do something for which no fresh factor counts.
+    fn sees(&self, actor: &Actor, target: Target<'_>, kind: Kind, action: Action, now: OffsetDateTime) -> bool {
+        let inside = match (&actor.scope, target) {
+            (None, _) => true,
+            (Some(scope), Target::Machine(m)) => m.at.hypervisor == *scope,
+            (Some(scope), Target::Hypervisor(h)) => h == scope,
+            (Some(_), Target::Own) => false,
+        };
+        if !inside || actor.assurance.level() != Level::Two {
+            return false;
+        }
+        let counts = |g: &&Grant| target.is_covered_by(&g.selector) && g.is_active(now);
+        let mut roles = RoleSet::EMPTY;
+        for role in actor.grants.iter().filter(counts).filter_map(|g| self.rules.find(&g.role)) {
+            roles.add(self.rules.closure(role));
+        }
+        self.allows(roles, kind, action)
+    }
+
+    fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, now: OffsetDateTime) -> bool {
+        let sees = |target, kind| self.sees(actor, target, kind, Action::View, now);
+        let machine = |at: &MachineRef| inventory.find(at).is_some_and(|m| sees(Target::Machine(m), Kind::Machine));
+        match resource {
+            Resource::Machine(at) => machine(at),
+            Resource::Machines(h, ids) => {
+                !ids.is_empty()
+                    && ids.iter().all(|id| machine(&MachineRef { hypervisor: h.clone(), machine: id.clone() }))
+            }
+            Resource::Hypervisor(h) => {
+                sees(Target::Hypervisor(h), Kind::Hypervisor)
+                    || inventory.iter().any(|m| m.at.hypervisor == *h && sees(Target::Machine(m), Kind::Machine))
+            }
+            Resource::Own(object) => self.sees(actor, Target::Own, Kind::Own(*object), Action::Read, now),
+        }
+    }
+
+    /// Whether everything that one grant gives is held already, on at least as much.
+    fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
+        let Some(role) = self.rules.find(&grant.role) else { return true };
+        let given = self.rules.closure(role);
+        let mut held = RoleSet::EMPTY;
+        for g in actor.grants.iter().filter(|g| g.is_active(now) && encloses(&g.selector, &grant.selector)) {
+            if let Some(role) = self.rules.find(&g.role) {
+                held.add(self.rules.closure(role));
+            }
+        }
+        questions()
+            .filter(|(kind, _)| {
+                matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
+            })
+            .all(|(kind, action)| !self.allows(given, kind, action) || self.allows(held, kind, action))
+    }
+}
+
+/// Whether one selector covers at least what another does, whatever the inventory holds.
+fn encloses(outer: &Selector, inner: &Selector) -> bool {
+    match (outer, inner) {
+        (Selector::Everything, _) => true,
+        (Selector::Hypervisor(a), Selector::Hypervisor(b) | Selector::Pool(b, _)) => a == b,
+        (Selector::Hypervisor(a), Selector::Machine(m)) => *a == m.hypervisor,
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,643 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use crate::{
+    Counts::{Elsewhere, NoSuchRole, NotYet, Over, Yes},
+    MATRIX, MODEL, RULES,
+};
+use portcullis_domain::{
+    Assurance, Conditions, ConsoleKind, Effect as Safety, Factor, GrantSource, MachineKind, PowerState, SessionId,
+    TokenId, UserId,
+};
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{TestRng, TestRunner};
+use std::sync::OnceLock;
+use time::macros::datetime;
+use uuid::Uuid;
+
+const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn builtin() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| run(Engine::builtin()).unwrap())
+}
+
+fn machine(at: &str, pool: Option<&str>, tags: &[&str]) -> Machine {
+    let at: MachineRef = at.parse().unwrap();
+    Machine {
+        name: at.machine.to_string(),
+        at,
+        kind: MachineKind::Guest,
+        state: PowerState::Running,
+        pool: pool.map(str::to_owned),
+        tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+        node: None,
+        console: ConsoleKind::Vnc,
+    }
+}
+
+fn inventory() -> Inventory {
+    Inventory::new([
+        machine("one/own", Some("pay"), &["web"]),
+        machine("one/other", Some("hr"), &["db"]),
+        machine("two/own", Some("pay"), &["web"]),
+    ])
+}
+
+fn grant(role: &str, selector: Selector) -> Grant {
+    Grant {
+        id: GrantId::new(id(7)),
+        role: role.parse().unwrap(),
+        selector,
+        from: NOW - Duration::HOUR,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+    }
+}
+
+fn on(at: &str) -> Selector {
+    Selector::Machine(at.parse().unwrap())
+}
+
+fn actor(grants: impl IntoIterator<Item = Grant>) -> Actor {
+    let mut assurance = Assurance::default();
+    assurance.prove(Factor::Password, NOW);
+    assurance.prove(Factor::Totp, NOW);
+    Actor {
+        user: UserId::new(id(1)),
+        name: "ann".into(),
+        via: Via::Session(SessionId::new(id(2))),
+        grants: grants.into_iter().collect(),
+        assurance,
+        scope: None,
+    }
+}
+
+fn token(mut actor: Actor, scope: Option<&str>) -> Actor {
+    actor.via = Via::Token(TokenId::new(id(3)));
+    actor.assurance = Assurance::default();
+    actor.assurance.prove(Factor::Token, NOW - Duration::days(30));
+    actor.scope = scope.map(|s| s.parse().unwrap());
+    actor
+}
+
+fn ask(action: Action, resource: Resource) -> Operation {
+    Operation { action, resource, effect: Safety::Unsafe }
+}
+
+fn at(machine: &str) -> Resource {
+    Resource::Machine(machine.parse().unwrap())
+}
+
+fn decide(actor: &Actor, action: Action, resource: Resource) -> Decision {
+    builtin().decide(actor, &ask(action, resource), &inventory(), NOW)
+}
+
+fn permitted(decision: Decision) -> Permit {
+    match decision {
+        Decision::Permit(p) => p,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn denied(decision: Decision) -> Reason {
+    match decision {
+        Decision::Deny(r) => r,
+        other => panic!("{other:?}"),
+    }
+}
+
+// ---- who and where (1A)
+
+// SEC-002
+#[test]
+fn a_grant_on_one_machine_reaches_that_machine_and_no_other_exists() {
+    let ann = actor([grant("console-user", on("one/own"))]);
+    for action in [Action::View, Action::ConsoleView, Action::ConsoleControl] {
+        let permit = permitted(decide(&ann, action, at("one/own")));
+        assert_eq!(permit.operation(), &ask(action, at("one/own")));
+        let other = denied(decide(&ann, action, at("one/other")));
+        let absent = denied(decide(&ann, action, at("one/absent")));
+        let elsewhere = denied(decide(&ann, action, at("two/own")));
+        let nowhere = denied(decide(&ann, action, at("three/own")));
+        assert!(matches!(other, Reason::Hidden(_)));
+        assert!([&absent, &elsewhere, &nowhere].iter().all(|r| **r == other && r.to_string() == other.to_string()));
+    }
+    assert!(matches!(
+        denied(decide(&ann, Action::View, Resource::Hypervisor("one".parse().unwrap()))),
+        Reason::Role(_)
+    ));
+    assert_eq!(builtin().visible(&ann, &inventory(), NOW).len(), 1);
+}
+
+#[test]
+fn a_machine_that_may_be_seen_is_refused_with_the_role_that_opens_it() {
+    let ann = actor([grant("viewer", on("one/own"))]);
+    let reason = denied(decide(&ann, Action::ConsoleControl, at("one/own")));
+    assert_eq!(
+        reason.to_string(),
+        "You need the role console-user (or operator, administrator) on this machine. Ask a security lead."
+    );
+    let reason = denied(decide(&ann, Action::Write, Resource::Own(OwnObject::Hypervisors)));
+    assert_eq!(reason.to_string(), "You need the role administrator on everything. Ask a security lead.");
+    let reason = denied(decide(&ann, Action::ConsoleUsb, at("one/own")));
+    assert_eq!(reason.to_string(), "No role allows console.usb on this machine.");
+}
+
+#[test]
+fn each_selector_covers_what_it_says_and_nothing_more() {
+    let all = [
+        at("one/own"),
+        at("one/other"),
+        at("two/own"),
+        Resource::Hypervisor("one".parse().unwrap()),
+        Resource::Hypervisor("two".parse().unwrap()),
+    ];
+    let h = |n: &str| n.parse::<HypervisorName>().unwrap();
+    for (selector, covers) in [
+        (Selector::Everything, [true, true, true, true, true]),
+        (Selector::Hypervisor(h("one")), [true, true, false, true, false]),
+        (Selector::Pool(h("one"), "pay".into()), [true, false, false, false, false]),
+        (Selector::Tag("web".into()), [true, false, true, false, false]),
+        (on("one/own"), [true, false, false, false, false]),
+        (Selector::Tag("we".into()), [false; 5]),
+        (Selector::Pool(h("one"), String::new()), [false; 5]),
+    ] {
+        let ann = actor([grant("administrator", selector.clone())]);
+        let got: Vec<bool> =
+            all.iter().map(|r| matches!(decide(&ann, Action::Power, r.clone()), Decision::Permit(_))).collect();
+        assert_eq!(got, covers, "{selector}");
+        let own = matches!(decide(&ann, Action::Read, Resource::Own(OwnObject::Users)), Decision::Permit(_));
+        assert_eq!(own, selector == Selector::Everything, "{selector}");
+    }
+}
+
+#[test]
+fn several_machines_are_allowed_only_together() {
+    let several =
+        |ids: &[&str]| Resource::Machines("one".parse().unwrap(), ids.iter().map(|i| i.parse().unwrap()).collect());
+    let ann = actor([grant("operator", on("one/own"))]);
+    let both = actor([grant("operator", Selector::Hypervisor("one".parse().unwrap()))]);
+    assert!(matches!(decide(&ann, Action::Power, several(&["own"])), Decision::Permit(_)));
+    assert!(matches!(decide(&ann, Action::Power, several(&["own", "other"])), Decision::Deny(Reason::Hidden(_))));
+    assert!(matches!(decide(&both, Action::Power, several(&["own", "other"])), Decision::Permit(_)));
+    assert!(matches!(decide(&both, Action::Power, several(&["own", "absent"])), Decision::Deny(Reason::Hidden(_))));
+    assert_eq!(denied(decide(&both, Action::Power, several(&[]))), Reason::Nothing);
+}
+
+// SEC-007: a word that names no action cannot become an operation; what cannot be asked of a kind is never allowed.
+#[test]
+fn what_cannot_be_asked_is_denied_to_everybody() {
+    let root = actor(["administrator", "security-lead", "auditor"].map(|r| grant(r, Selector::Everything)));
+    assert!("console.viewx".parse::<Action>().is_err());
+    for (action, resource) in [
+        (Action::Session, at("one/own")),
+        (Action::Deny, at("one/own")),
+        (Action::Read, at("one/own")),
+        (Action::Create, at("one/own")),
+        (Action::ConsoleView, Resource::Hypervisor("one".parse().unwrap())),
+        (Action::View, Resource::Own(OwnObject::Users)),
+    ] {
+        assert!(matches!(denied(decide(&root, action, resource)), Reason::Impossible(..)), "{action}");
+    }
+}
+
+// SEC-011, SEC-015
+#[test]
+fn every_credential_meets_every_limit() {
+    let root = || actor(["administrator", "security-lead"].map(|r| grant(r, Selector::Everything)));
+    let on_one = Resource::Hypervisor("one".parse().unwrap());
+    let scoped = token(root(), Some("one"));
+    assert!(matches!(decide(&scoped, Action::View, at("one/own")), Decision::Permit(_)));
+    assert!(matches!(decide(&scoped, Action::NodeAdmin, on_one), Decision::Permit(_)), "fresh when it was made");
+    assert!(matches!(denied(decide(&scoped, Action::View, at("two/own"))), Reason::Scope(_)));
+    assert!(matches!(denied(decide(&scoped, Action::View, at("two/absent"))), Reason::Scope(_)));
+    assert!(matches!(denied(decide(&scoped, Action::Read, Resource::Own(OwnObject::Users))), Reason::Scope(_)));
+    assert_eq!(builtin().visible(&scoped, &inventory(), NOW).len(), 2);
+    assert!(!builtin().may_see(&scoped, &Resource::Own(OwnObject::Users), &inventory(), NOW));
+    let wide = token(root(), None);
+    assert!(matches!(decide(&wide, Action::Read, Resource::Own(OwnObject::Users)), Decision::Permit(_)));
+    for (action, object) in
+        [(Action::Write, OwnObject::Users), (Action::Lock, OwnObject::Sessions), (Action::Approve, OwnObject::Requests)]
+    {
+        assert_eq!(denied(decide(&wide, action, Resource::Own(object))), Reason::TokenCannotStepUp);
+    }
+    // A token is never more than its owner.
+    let bare = token(actor([grant("viewer", on("one/own"))]), Some("one"));
+    assert!(matches!(decide(&bare, Action::Power, at("one/own")), Decision::Deny(Reason::Role(_))));
+    // Fewer than two factors open nothing, whatever the grants.
+    for factors in [vec![], vec![Factor::Password], vec![Factor::Totp], vec![Factor::Password, Factor::RecoveryCode]] {
+        let mut weak = root();
+        weak.assurance = Assurance::default();
+        for factor in &factors {
+            weak.assurance.prove(*factor, NOW);
+        }
+        assert_eq!(denied(decide(&weak, Action::View, at("one/own"))), Reason::Assurance, "{factors:?}");
+        assert!(!builtin().may_see(&weak, &at("one/own"), &inventory(), NOW));
+        assert!(builtin().visible(&weak, &inventory(), NOW).is_empty());
+    }
+}
+
+// ---- when
+
+#[test]
+fn a_grant_counts_from_its_first_instant_until_its_last() {
+    let window = Grant { from: NOW, until: Some(NOW + Duration::MINUTE), ..grant("viewer", on("one/own")) };
+    let ann = actor([window]);
+    let decide = |now| builtin().decide(&ann, &ask(Action::View, at("one/own")), &inventory(), now);
+    assert!(matches!(decide(NOW - Duration::NANOSECOND), Decision::Deny(_)));
+    assert_eq!(permitted(decide(NOW)).expires_at(), NOW + Duration::MINUTE, "never after the grant");
+    assert!(matches!(decide(NOW + Duration::MINUTE - Duration::NANOSECOND), Decision::Permit(_)));
+    assert!(matches!(decide(NOW + Duration::MINUTE), Decision::Deny(_)));
+    let long = actor([grant("viewer", on("one/own"))]);
+    let permit = permitted(builtin().decide(&long, &ask(Action::View, at("one/own")), &inventory(), NOW));
+    assert_eq!(permit.expires_at(), NOW + LIFE);
+    assert!(permit.is_good(NOW + LIFE - Duration::NANOSECOND) && !permit.is_good(NOW + LIFE));
+}
+
+#[test]
+fn what_is_strong_asks_for_a_fresh_factor_within_the_window() {
+    let everything = ["administrator", "security-lead", "auditor"].map(|r| grant(r, Selector::Everything));
+    let mut ann = actor(everything);
+    let asks = |ann: &Actor, action, resource: Resource, now| {
+        matches!(builtin().decide(ann, &ask(action, resource), &inventory(), now), Decision::StepUp(_))
+    };
+    let later = NOW + Duration::seconds(301);
+    for (action, resource, strong) in [
+        (Action::View, at("one/own"), false),
+        (Action::Power, at("one/own"), false),
+        (Action::Configure, at("one/own"), false),
+        (Action::ConsoleView, at("one/own"), true),
+        (Action::ConsoleControl, at("one/own"), true),
+        (Action::GuestExec, at("one/own"), true),
+        (Action::Destroy, at("one/own"), true),
+        (Action::NodeAdmin, Resource::Hypervisor("one".parse().unwrap()), true),
+        (Action::AccessAdmin, Resource::Hypervisor("one".parse().unwrap()), true),
+        (Action::Read, Resource::Own(OwnObject::Audit), false),
+        (Action::Write, Resource::Own(OwnObject::Policy), true),
+        (Action::Lock, Resource::Own(OwnObject::Sessions), true),
+        (Action::Play, Resource::Own(OwnObject::Recordings), true),
+        (Action::Export, Resource::Own(OwnObject::Audit), true),
+        (Action::Approve, Resource::Own(OwnObject::Requests), true),
+    ] {
+        assert!(!asks(&ann, action, resource.clone(), NOW + Duration::seconds(300)), "{action}");
+        assert_eq!(asks(&ann, action, resource, later), strong, "{action}");
+    }
+    // A clock set back makes no proof fresh.
+    assert!(asks(&ann, Action::ConsoleView, at("one/own"), NOW - Duration::SECOND));
+    // The command line has no exemption.
+    ann.via = Via::CommandLine;
+    assert!(asks(&ann, Action::ConsoleView, at("one/own"), later));
+    // Whoever may not is not asked for a code first.
+    let viewer = actor([grant("viewer", on("one/own"))]);
+    assert!(matches!(
+        builtin().decide(&viewer, &ask(Action::ConsoleView, at("one/own")), &inventory(), later),
+        Decision::Deny(_)
+    ));
+}
+
+#[test]
+fn the_strictest_condition_of_the_grants_that_allow_counts() {
+    let with = |role: &str, n, seconds, record, until| Grant {
+        id: GrantId::new(id(n)),
+        conditions: Conditions { step_up_seconds: seconds, record },
+        until,
+        ..grant(role, on("one/own"))
+    };
+    let end = NOW + Duration::MINUTE;
+    let loose = || with("console-user", 1, 3600, false, None);
+    let strict = || with("console-user", 2, 60, true, Some(end));
+    let idle = || with("viewer", 3, 0, true, Some(NOW + Duration::SECOND));
+    let get = |grants: Vec<Grant>, now| {
+        builtin().decide(&actor(grants), &ask(Action::ConsoleView, at("one/own")), &inventory(), now)
+    };
+    let permit = permitted(get(vec![loose()], NOW));
+    assert!(!permit.must_record());
+    // A grant that does not allow the operation says nothing about it.
+    assert_eq!(permitted(get(vec![loose(), idle()], NOW)), permit);
+    let both = permitted(get(vec![loose(), strict()], NOW));
+    assert!(both.must_record());
+    assert_eq!(both.expires_at(), end);
+    assert_eq!(both.grants(), [GrantId::new(id(1)), GrantId::new(id(2))]);
+    assert_eq!(get(vec![loose(), strict()], NOW + Duration::seconds(59)), {
+        let first_at = NOW + Duration::seconds(59);
+        let Decision::Permit(p) = get(vec![strict(), loose()], first_at) else { panic!() };
+        assert_eq!(p.first_at(), first_at);
+        get(vec![loose(), strict()], first_at)
+    });
+    let stale = || NOW + Duration::seconds(61);
+    let endless = Grant { until: None, ..strict() };
+    assert_eq!(get(vec![loose(), endless], stale()), Decision::StepUp(Need { window: Duration::seconds(60) }));
+    assert!(matches!(get(vec![loose()], stale()), Decision::Permit(_)));
+    // A window of nothing would ask for ever.
+    let zero = with("console-user", 4, 0, true, None);
+    assert!(matches!(get(vec![zero], NOW + Duration::seconds(10)), Decision::Permit(_)));
+    // Recording is for screens.
+    let power = actor([Grant { conditions: Conditions::default(), ..grant("operator", on("one/own")) }]);
+    assert!(!permitted(decide(&power, Action::Power, at("one/own"))).must_record());
+}
+
+#[test]
+fn renewing_asks_everything_anew_but_the_code() {
+    let ann = actor([grant("console-user", on("one/own"))]);
+    let permit = permitted(decide(&ann, Action::ConsoleControl, at("one/own")));
+    let later = NOW + Duration::hours(6);
+    let engine = builtin();
+    let next = permitted(engine.renew(&permit, &ann, &inventory(), later));
+    assert_eq!((next.first_at(), next.expires_at()), (NOW, later + LIFE));
+    assert_eq!(next.operation(), permit.operation());
+    // Somebody else's, another session, a revoked grant, a lost machine, a lost factor, a day later.
+    let other = Actor { user: UserId::new(id(9)), ..ann.clone() };
+    assert_eq!(denied(engine.renew(&permit, &other, &inventory(), later)), Reason::Stranger);
+    let elsewhere = Actor { via: Via::Session(SessionId::new(id(9))), ..ann.clone() };
+    assert_eq!(denied(engine.renew(&permit, &elsewhere, &inventory(), later)), Reason::Stranger);
+    let revoked = Actor { grants: Arc::new([]), ..ann.clone() };
+    assert!(matches!(engine.renew(&permit, &revoked, &inventory(), later), Decision::Deny(Reason::Hidden(_))));
+    assert!(matches!(engine.renew(&permit, &ann, &Inventory::default(), later), Decision::Deny(Reason::Hidden(_))));
+    let weak = Actor { assurance: Assurance::default(), ..ann.clone() };
+    assert_eq!(denied(engine.renew(&permit, &weak, &inventory(), later)), Reason::Assurance);
+    assert_eq!(denied(engine.renew(&permit, &ann, &inventory(), NOW + LONGEST)), Reason::Worn);
+    assert_eq!(denied(engine.renew(&next, &ann, &inventory(), NOW + LONGEST)), Reason::Worn, "renewing adds no time");
+    assert_eq!(denied(engine.renew(&permit, &ann, &inventory(), NOW - Duration::SECOND)), Reason::Worn);
+}
+
+// ---- the policy itself
+
+#[test]
+fn a_rule_that_forbids_wins_over_every_rule_that_allows() {
+    let csv = format!("{RULES}\np, frozen, machine, power, deny\np, held, machine, view, allow\ng, held, frozen\n");
+    let engine = run(Engine::load(MODEL, &csv)).unwrap();
+    let power = |roles: &[&str], on: &[&str]| {
+        let ann = actor(roles.iter().flat_map(|r| on.iter().map(|m| grant(r, super::tests::on(m)))));
+        engine.decide(&ann, &ask(Action::Power, at("one/own")), &inventory(), NOW)
+    };
+    assert!(matches!(power(&["operator"], &["one/own"]), Decision::Permit(_)));
+    for roles in [["operator", "frozen"], ["held", "operator"]] {
+        let reason = denied(power(&roles, &["one/own"]));
+        assert_eq!(reason.to_string(), "Your role frozen forbids power on this machine.");
+    }
+    // Only where its grant is.
+    let ann = actor([grant("operator", on("one/own")), grant("frozen", on("one/other"))]);
+    assert!(matches!(engine.decide(&ann, &ask(Action::Power, at("one/own")), &inventory(), NOW), Decision::Permit(_)));
+    // A grant of a role that the policy does not have gives nothing, and takes nothing.
+    let ann = actor([grant("operator", on("one/own")), grant("gone", on("one/own"))]);
+    assert!(matches!(engine.decide(&ann, &ask(Action::Power, at("one/own")), &inventory(), NOW), Decision::Permit(_)));
+}
+
+// SEC-182
+#[test]
+fn a_refused_set_leaves_the_last_good_one_and_no_decision_sees_a_mixed_one() {
+    let opens = "p, viewer, machine, view, allow\np, viewer, machine, power, allow\n";
+    let shuts = "p, viewer, machine, view, allow\np, viewer, machine, configure, allow\n";
+    let engine = run(Engine::load(MODEL, opens)).unwrap();
+    let ann = actor([grant("viewer", on("one/own"))]);
+    let yes = |a| matches!(engine.decide(&ann, &ask(a, at("one/own")), &inventory(), NOW), Decision::Permit(_));
+    for bad in [
+        "",
+        "p, viewer, machine",
+        "p, viewer, machine, view, maybe",
+        "g, viewer, nobody",
+        "p, viewer, machine, viewx, allow",
+    ] {
+        assert!(run(engine.replace(bad)).is_err(), "{bad}");
+        assert!(run(engine.check(bad)).is_err(), "{bad}");
+        assert!(yes(Action::Power) && !yes(Action::Configure), "{bad}");
+    }
+    assert_eq!(engine.generation(), 0);
+    // Each snapshot allows exactly one of the two actions. A reader that asks one snapshot twice must never find both
+    // or neither.
+    std::thread::scope(|s| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                s.spawn(|| {
+                    for _ in 0..20_000 {
+                        let snapshot = engine.snapshot();
+                        let asked = |a| {
+                            let freshness = Freshness::Asked { first_at: NOW };
+                            let decision = snapshot.decide(&ann, &ask(a, at("one/own")), &inventory(), NOW, freshness);
+                            matches!(decision, Decision::Permit(_))
+                        };
+                        assert_ne!(asked(Action::Power), asked(Action::Configure));
+                    }
+                })
+            })
+            .collect();
+        let mut turns = 0u64;
+        while readers.iter().any(|r| !r.is_finished()) {
+            turns += 1;
+            run(engine.replace(if turns.is_multiple_of(2) { opens } else { shuts })).unwrap();
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert_eq!(engine.generation(), turns);
+    });
+    run(engine.replace(shuts)).unwrap();
+    assert!(!yes(Action::Power) && yes(Action::Configure), "an answer that was kept does not outlive its policy");
+}
+
+#[test]
+fn the_matrix_is_the_reviewed_one() {
+    let found = builtin().matrix();
+    assert!(
+        found == MATRIX,
+        "the roles mean something else than policies/matrix.txt says. If that is wanted, run\n\
+         portcullis policy matrix > policies/matrix.txt\nand review the difference.\n\n{found}"
+    );
+}
+
+#[test]
+fn roles_are_kept_apart() {
+    let engine = builtin();
+    let role = |name: &str| engine.roles().into_iter().find(|r| r.name.as_str() == name).unwrap();
+    let has = |name: &str, kind, action| role(name).rights.contains(&(kind, action));
+    let auditor = role("auditor");
+    assert!(
+        auditor
+            .rights
+            .iter()
+            .all(|(k, a)| matches!(k, Kind::Own(_)) && matches!(a, Action::Read | Action::Play | Action::Export))
+    );
+    assert!(
+        role("security-lead")
+            .rights
+            .iter()
+            .all(|(_, a)| !a.is_console() && *a != Action::GuestExec && *a != Action::Play)
+    );
+    assert!(!has("administrator", Kind::Own(OwnObject::Policy), Action::Write), "an administrator gives no roles");
+    assert!(!has("administrator", Kind::Own(OwnObject::Audit), Action::Read));
+    for quiet in ["viewer", "console-user", "operator"] {
+        assert!(role(quiet).rights.iter().all(|(k, _)| !matches!(k, Kind::Own(_))), "{quiet}");
+    }
+    for (lower, higher) in [("viewer", "console-user"), ("console-user", "operator"), ("operator", "administrator")] {
+        let higher = role(higher);
+        assert!(role(lower).rights.iter().all(|r| higher.rights.contains(r)), "{lower}");
+    }
+}
+
+#[test]
+fn an_explanation_names_the_grants_and_the_rules() {
+    let grants = [
+        grant("operator", on("one/own")),
+        grant("auditor", on("two/own")),
+        grant("gone", on("one/own")),
+        Grant { from: NOW + Duration::HOUR, ..grant("viewer", on("one/own")) },
+        Grant { until: Some(NOW), ..grant("viewer", on("one/own")) },
+    ];
+    let told = builtin().explain(&actor(grants), &ask(Action::Power, at("one/own")), &inventory(), NOW);
+    assert_eq!(told.decision, "permit");
+    assert_eq!(told.grants.iter().map(|g| g.counts).collect::<Vec<_>>(), [Yes, Elsewhere, NoSuchRole, NotYet, Over]);
+    assert_eq!(told.roles.iter().map(ToString::to_string).collect::<Vec<_>>(), ["console-user", "operator", "viewer"]);
+    let [rule] = told.rules.as_slice() else { panic!("{told}") };
+    let line = RULES.lines().nth(rule.line - 1).unwrap();
+    assert_eq!(line, "p, operator, machine, power, allow");
+    assert!(told.to_string().contains(&format!("line {}: operator says allow", rule.line)), "{told}");
+}
+
+// SEC-006
+#[test]
+fn rights_are_covered_only_by_as_many_on_as_much() {
+    let engine = builtin();
+    let everything = |r| grant(r, Selector::Everything);
+    let one = || Selector::Hypervisor("one".parse().unwrap());
+    let covers = |held: Vec<Grant>, asked: &[Grant]| engine.covers(&actor(held), asked, NOW);
+    assert!(covers(vec![everything("administrator")], &[everything("operator"), grant("viewer", on("one/own"))]));
+    assert!(!covers(vec![everything("administrator")], &[everything("security-lead")]));
+    assert!(!covers(vec![everything("security-lead")], &[everything("administrator")]));
+    assert!(covers(
+        vec![everything("security-lead"), everything("administrator")],
+        &[everything("security-lead"), everything("administrator")]
+    ));
+    assert!(covers(vec![grant("administrator", one())], &[grant("administrator", on("one/own"))]));
+    assert!(!covers(vec![grant("administrator", one())], &[grant("viewer", on("two/own"))]));
+    assert!(!covers(vec![grant("administrator", one())], &[grant("viewer", Selector::Tag("web".into()))]));
+    assert!(!covers(vec![grant("administrator", on("one/own"))], &[grant("viewer", one())]));
+    assert!(!covers(vec![], &[grant("viewer", on("one/own"))]));
+    assert!(covers(vec![], &[]));
+    // What is over counts for nothing; what is yet to begin counts.
+    assert!(covers(vec![], &[Grant { until: Some(NOW), ..everything("administrator") }]));
+    assert!(!covers(vec![], &[Grant { from: NOW + Duration::DAY, ..everything("administrator") }]));
+    assert!(!engine.covers(&token(actor([everything("administrator")]), Some("one")), &[everything("viewer")], NOW));
+}
+
+#[test]
+fn a_person_with_ten_thousand_grants_is_decided_like_any_other() {
+    let many = (0..10_000).map(|n| Grant { id: GrantId::new(id(n)), ..grant("operator", on(&format!("one/m{n}"))) });
+    let ann = actor(many.chain([grant("operator", on("one/own"))]));
+    assert!(matches!(decide(&ann, Action::Power, at("one/own")), Decision::Permit(_)));
+    assert!(matches!(decide(&ann, Action::Power, at("one/other")), Decision::Deny(Reason::Hidden(_))));
+    let everywhere = (0..10_000).map(|n| Grant { id: GrantId::new(id(n)), ..grant("operator", Selector::Everything) });
+    assert_eq!(permitted(decide(&actor(everywhere), Action::Power, at("one/own"))).grants().len(), NAMED);
+}
+
+// ---- the same answers as Casbin (D2), and no mixing of questions (SEC-017)
+
+fn pick<T: Copy>(rng: &mut TestRng, from: &[T]) -> T {
+    from[usize::try_from(rng.next_u64() % from.len() as u64).unwrap()]
+}
+
+const ROLES: [&str; 7] = ["a", "b", "ab", "a-b", "b-a", "a-b-c", "c"];
+
+/// A random policy. Names such as `a`, `a-b`, `b` sit beside each other, as do `b-a` and `ab`.
+fn random_policy(rng: &mut TestRng, questions: &[(Kind, Action)]) -> (String, Vec<(&'static str, &'static str)>) {
+    let mut lines: Vec<String> = Vec::new();
+    let mut includes = Vec::new();
+    // Every role exists, so that any may be included.
+    for role in ROLES {
+        let (kind, action) = pick(rng, questions);
+        lines.push(format!("p, {role}, {kind}, {action}, allow"));
+    }
+    for _ in 0..pick(rng, &[0, 5, 20]) {
+        let (kind, action) = pick(rng, questions);
+        let effect = pick(rng, &["allow", "allow", "allow", "deny"]);
+        lines.push(format!("p, {}, {kind}, {action}, {effect}", pick(rng, &ROLES)));
+    }
+    for _ in 0..pick(rng, &[0, 2, 4]) {
+        // Only upwards in the list: no circles.
+        let low = pick(rng, &[0usize, 1, 2, 3, 4, 5]);
+        let high = pick(rng, &(low + 1..ROLES.len()).collect::<Vec<_>>());
+        includes.push((ROLES[low], ROLES[high]));
+        lines.push(format!("g, {}, {}", ROLES[low], ROLES[high]));
+    }
+    lines.sort();
+    lines.dedup();
+    (lines.join("\n"), includes)
+}
+
+/// What Casbin says when it is asked with all roles at once, by the plainest closure there is.
+fn oracle(judge: &Judge, includes: &[(&str, &str)], held: &[&str], kind: Kind, action: Action) -> bool {
+    let mut roles: std::collections::BTreeSet<&str> = held.iter().copied().collect();
+    loop {
+        let more: Vec<&str> = includes.iter().filter(|(r, _)| roles.contains(r)).map(|(_, i)| *i).collect();
+        let before = roles.len();
+        roles.extend(more);
+        if roles.len() == before {
+            break;
+        }
+    }
+    let text: Vec<&str> = roles.into_iter().collect();
+    judge.ask(&text.join(" "), kind, action) == Verdict::Allow
+}
+
+#[test]
+fn ten_thousand_random_decisions_are_what_casbin_says() {
+    let mut runner = TestRunner::deterministic();
+    let rng = runner.rng();
+    let all: Vec<_> = questions().collect();
+    let (mut allowed, mut asked) = (0, 0);
+    for _ in 0..100 {
+        // Few questions a policy, so that rules meet; other ones each time.
+        let questions: Vec<_> = (0..6).map(|_| pick(rng, &all)).collect();
+        let (csv, includes) = random_policy(rng, &questions);
+        let engine = run(Engine::load(MODEL, &csv)).unwrap();
+        let fresh = run(Judge::new(MODEL, &Rules::read(&csv).unwrap())).unwrap();
+        for _ in 0..100 {
+            let held: Vec<&str> = (0..pick(rng, &[0, 1, 2, 3]))
+                .map(|_| pick(rng, &["a", "b", "ab", "a-b", "b-a", "a-b-c", "c", "d"]))
+                .collect();
+            let (kind, action) = pick(rng, &questions);
+            let resource = match kind {
+                Kind::Machine => at("one/own"),
+                Kind::Hypervisor => Resource::Hypervisor("one".parse().unwrap()),
+                Kind::Own(o) => Resource::Own(o),
+            };
+            let ann = actor(held.iter().map(|r| grant(r, Selector::Everything)));
+            let ours = engine.decide(&ann, &ask(action, resource), &inventory(), NOW);
+            let theirs = oracle(&fresh, &includes, &held, kind, action);
+            assert_eq!(matches!(ours, Decision::Permit(_)), theirs, "{csv}\n{held:?} {action} on {kind}: {ours:?}");
+            allowed += usize::from(theirs);
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 10_000);
+    assert!(allowed > 1_000, "only {allowed} of them were allowed: the test says little");
+}
+
+#[test]
+fn questions_asked_at_once_do_not_get_each_others_answers() {
+    let csv = "p, a, machine, view, allow\np, a-b, machine, power, allow\np, b, machine, configure, allow\n";
+    let engine = run(Engine::load(MODEL, csv)).unwrap();
+    let right = [("a", Action::View), ("a-b", Action::Power), ("b", Action::Configure)];
+    std::thread::scope(|s| {
+        for turn in 0..4usize {
+            let engine = &engine;
+            s.spawn(move || {
+                for n in 0..5_000usize {
+                    let (role, _) = right[(n + turn) % 3];
+                    let (_, action) = right[n * 7 / 3 % 3];
+                    let ann = actor([grant(role, on("one/own"))]);
+                    let got = engine.decide(&ann, &ask(action, at("one/own")), &inventory(), NOW);
+                    assert_eq!(matches!(got, Decision::Permit(_)), right.contains(&(role, action)), "{role} {action}");
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is asked, and may they.
+//!
+//! In comes a request as method, path and query, and out comes an [`Operation`](portcullis_domain::Operation) or a
+//! denial ([`classify`]); in comes an operation with the person who asks, and out comes a [`Decision`]: a [`Permit`],
+//! a wish for a fresh factor, or a denial that names the role which would open the door ([`Engine`]). A permit is the
+//! key that the next rooms ask for. It has one maker, here, and names one operation.
+//!
+//! ```text
+//! request ──canonical──▶ path ──Table──▶ Operation ──Engine::decide──▶ Permit ──▶ upstream, console, pages
+//!            │ 400        │ unknown        │ Deny(Reason) · StepUp(Need)    │ Engine::renew, for live streams
+//!            ▼            ▼                ▼                                ▼ each time something changed
+//! ```
+//!
+//! What must never happen here: a permit from anything but a decision; a decision on another path than the one that
+//! is sent; a half-loaded policy; an answer that depends on a hash; an error or a panic that allows.
+//!
+//! Decisions:
+//! - 2026-11-21: Casbin decides on (roles, kind, action) and nothing else. Which grants count now, on which resource,
+//!   is worked out in Rust, because Casbin's own role graph cuts chains at a depth that depends on the order of rows.
+//!   Its answers are kept per policy snapshot, keyed by the question in full.
+//! - 2026-11-21: the strictest condition of the grants that allow an operation counts, not the most convenient one.
+//! - 2026-11-21: a machine that is not in the inventory, and one that the person may not see, are denied in the same
+//!   words.
+//! - 2026-11-21: a token cannot give a fresh factor. It was made with one, so on hypervisors it counts as fresh; for
+//!   the gateway's own things it never does.
+//! - 2026-11-21: renewing a permit does not ask for a fresh factor again: the person who opened a screen proved it
+//!   then. Everything else is asked anew, for at most [`LONGEST`].
+
+pub mod classify;
+mod decide;
+mod enforcer;
+mod explain;
+mod kind;
+mod permit;
+mod reason;
+mod roleset;
+mod rules;
+
+pub use decide::{Engine, RoleInfo};
+pub use explain::{Counts, Explanation, GrantLine, RuleLine};
+pub use kind::Kind;
+pub use permit::{Decision, LIFE, LONGEST, Need, Permit};
+pub use reason::{Doors, Reason};
+pub use rules::{Effect as RuleEffect, LineError};
+
+/// The model that comes with the gateway.
+pub const MODEL: &str = include_str!("../../../policies/model.conf");
+/// The rules that come with the gateway.
+pub const RULES: &str = include_str!("../../../policies/builtin.csv");
+/// What the rules that come with the gateway mean, as a table: the reviewed copy of [`Engine::matrix`].
+pub const MATRIX: &str = include_str!("../../../policies/matrix.txt");
+
+/// Why a policy or a classification table was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Lines of the rules are wrong. The whole set was refused and the one before it stays.
+    #[error("{}", rules::list(.0))]
+    Rules(Vec<LineError>),
+    /// The rules are well-formed but are no policy: empty, or too many.
+    #[error("the policy was refused: {0}")]
+    Set(String),
+    /// The model is not one that this program can rely on.
+    #[error("policies/model.conf: {0}")]
+    Model(String),
+    /// Casbin would not take model or rules.
+    #[error("the policy engine refused the policy")]
+    Casbin(#[source] casbin::Error),
+    /// A classification table is wrong.
+    #[error("classification table: {0}")]
+    Table(String),
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The key that a decision hands out.
+
+use crate::reason::Reason;
+use portcullis_domain::{GrantId, Operation, UserId, Via};
+use std::sync::Arc;
+use time::{Duration, OffsetDateTime};
+
+/// How long a permit counts at most.
+pub const LIFE: Duration = Duration::minutes(5);
+/// How long a permit can be renewed after it was first given.
+pub const LONGEST: Duration = Duration::hours(24);
+
+/// Leave to do one operation, for one person, for a few minutes. It has no public constructor and is not `Clone`:
+/// whoever holds one got it from a decision. What is done under it must be what [`Permit::operation`] says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Permit {
+    operation: Operation,
+    user: UserId,
+    name: Arc<str>,
+    via: Via,
+    grants: Vec<GrantId>,
+    first_at: OffsetDateTime,
+    expires_at: OffsetDateTime,
+    recorded: Recorded,
+}
+
+/// Whether what is done under a permit must be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    Must,
+    NeedNot,
+}
+
+/// What a decision found out, ready to become a permit.
+pub(crate) struct Terms<'a> {
+    pub(crate) operation: &'a Operation,
+    pub(crate) user: UserId,
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) via: Via,
+    pub(crate) grants: Vec<GrantId>,
+    pub(crate) first_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+    pub(crate) recorded: Recorded,
+}
+
+impl Permit {
+    /// The one maker; `decide` is its one caller.
+    pub(crate) fn make(terms: Terms<'_>) -> Self {
+        let Terms { operation, user, name, via, grants, first_at, expires_at, recorded } = terms;
+        Self { operation: operation.clone(), user, name: Arc::clone(name), via, grants, first_at, expires_at, recorded }
+    }
+
+    /// What may be done, and to what. Nothing else may be.
+    pub const fn operation(&self) -> &Operation {
+        &self.operation
+    }
+
+    /// Who may do it.
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The name they sign in with.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What they presented.
+    pub const fn via(&self) -> Via {
+        self.via
+    }
+
+    /// The grants that allow it: the first sixteen, where there are more.
+    pub fn grants(&self) -> &[GrantId] {
+        &self.grants
+    }
+
+    /// When it was first given; renewing does not change it.
+    pub const fn first_at(&self) -> OffsetDateTime {
+        self.first_at
+    }
+
+    /// First instant at which it no longer counts: at most [`LIFE`] after it was given, and not after the end of any
+    /// grant that it stands on.
+    pub const fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
+
+    /// Whether it still counts.
+    pub fn is_good(&self, now: OffsetDateTime) -> bool {
+        now < self.expires_at
+    }
+
+    /// Whether the screen must be recorded, and must close when it cannot be. Only ever true for `console` actions.
+    pub const fn must_record(&self) -> bool {
+        matches!(self.recorded, Recorded::Must)
+    }
+}
+
+/// The answer of [`crate::Engine::decide`]. Deny wins over step-up, step-up over permit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes; here is the key.
+    Permit(Permit),
+    /// Yes, after a fresh factor.
+    StepUp(Need),
+    /// No, and why.
+    Deny(Reason),
+}
+
+/// What a step-up must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// How old the strong factor may be.
+    pub window: Duration,
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pages of administrators, auditors and security leads. Each is an operation on one of the gateway's own things:
+//! the passage has decided it, and its event is open, before a handler here runs.
+
+pub(crate) mod grants;
+pub(crate) mod hypervisors;
+pub(crate) mod sessions;
+pub(crate) mod trail;
+pub(crate) mod users;

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What runs now, and what is kept of it: live consoles and recordings.
+
+use crate::{
+    pages::{Answer, encode, go_with, page},
+    reply::Refusal,
+    router::Guest,
+    state::House,
+    view::{LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings, Tone, size, span},
+};
+use axum::{
+    Form,
+    extract::{Query, State},
+};
+use portcullis_domain::{Action, Ending, OwnObject, Resource};
+use portcullis_store::RecordingFilter;
+use serde::Deserialize;
+use std::sync::Arc;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+/// Recordings on one page.
+const PAGE: u32 = 50;
+
+/// Live consoles of this node.
+pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    let actor = guest.actor()?;
+    let inventory = house.fleet.inventory();
+    let longest = Duration::seconds(i64::from(house.config.consoles.longest_seconds));
+    let rows = house
+        .lives
+        .list()
+        .iter()
+        .map(|live| LiveRow {
+            id: live.id.to_string(),
+            user: live.user_name.to_string(),
+            place: live.place.to_string(),
+            hypervisor: live.machine.hypervisor.to_string(),
+            machine: live.machine.machine.to_string(),
+            machine_name: inventory.find(&live.machine).map_or_else(|| live.machine.machine.to_string(), |m| m.name.clone()),
+            mode: live.mode,
+            started: house.when(live.started_at),
+            ends: Some(house.when(live.started_at + longest)),
+            recorded: live.recording.is_some(),
+        })
+        .collect();
+    let may_end = house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions));
+    page(&LiveConsoles { shell: house.shell(&guest).await, rows, may_end })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct End {
+    id: Uuid,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Ends a live console; the person reads why.
+pub(crate) async fn end(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<End>) -> Answer {
+    let actor = guest.actor()?;
+    let reason: String = form.reason.chars().filter(|c| !c.is_control()).take(80).collect();
+    let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason };
+    if house.lives.cut(form.id, Ending::Cut(format!("ended by {}: {reason}", actor.name))) {
+        go_with(&guest, "/sessions", Tone::Good, "The console was ended.").await
+    } else {
+        Err(Refusal::NotFound)
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Older {
+    before: Option<String>,
+}
+
+/// What was recorded, newest first.
+pub(crate) async fn recordings(State(house): State<Arc<House>>, guest: Guest, Query(older): Query<Older>) -> Answer {
+    let before = match older.before.as_deref() {
+        None => None,
+        Some(text) => {
+            let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Refusal::Bad("before is a time like 2026-01-31T12:00:00Z.".into()))?;
+            Some(at)
+        }
+    };
+    let filter = RecordingFilter { before, ..RecordingFilter::default() };
+    let all = house.store.recordings(&filter, PAGE).await.map_err(|e| house.unavailable(&e))?;
+    let older = (all.len() == PAGE as usize)
+        .then(|| all.last().and_then(|r| r.started_at.format(&Rfc3339).ok()))
+        .flatten()
+        .map(|at| format!("/recordings?before={}", encode(&at)));
+    let inventory = house.fleet.inventory();
+    let rows = all
+        .into_iter()
+        .map(|r| RecordingRow {
+            id: r.id.to_string(),
+            machine_name: inventory.find(&r.machine).map_or_else(|| r.machine.machine.to_string(), |m| m.name.clone()),
+            machine: r.machine.to_string(),
+            started: house.when(r.started_at),
+            length: r.ended_at.map_or_else(|| "running".to_owned(), |end| span(end - r.started_at)),
+            size: size(r.bytes),
+            state: match (r.ended_at, r.ending) {
+                (Some(_), Some(ending)) => RecordingState::Whole(ending),
+                _ => RecordingState::Live,
+            },
+            user: r.user_name,
+        })
+        .collect();
+    page(&Recordings { shell: house.shell(&guest).await, rows, older })
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! People: invite, disable, enable, reset. An administrator can reset a way to sign in but never choose one.
+
+use crate::{
+    pages::{Answer, again, go_with, page},
+    reply::{self, Refusal},
+    router::{Guest, Step},
+    start::invitation_link,
+    state::House,
+    view::{OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
+};
+use axum::{
+    Form,
+    extract::{Path, State},
+};
+use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
+use portcullis_identity::Error;
+use portcullis_store::{Holding, User};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// How long an invitation counts (the identity room's own number, for the words beside the link).
+const INVITATION: time::Duration = time::Duration::minutes(15);
+
+pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    listed(&house, &guest, None, ("", ""), Problems::none()).await
+}
+
+async fn listed(house: &House, guest: &Guest, link: Option<OneTimeLink>, typed: (&str, &str), problems: Problems) -> Answer {
+    let actor = guest.actor()?;
+    let failed = |e: portcullis_store::Error| house.unavailable(&e);
+    let holdings = house.store.grants().await.map_err(failed)?;
+    let mut rows = Vec::new();
+    for user in house.store.users().await.map_err(failed)? {
+        rows.push(row(house, &user, &holdings).await?);
+    }
+    let wrong = !problems.is_empty();
+    let shown = Users {
+        shell: house.shell(guest).await,
+        rows,
+        may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
+        link,
+        name: typed.0.to_owned(),
+        display_name: typed.1.to_owned(),
+        problems,
+    };
+    if wrong { again(&shown) } else { page(&shown) }
+}
+
+async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow, Refusal> {
+    let failed = |e: portcullis_store::Error| house.unavailable(&e);
+    let now = house.clock.now();
+    let has_factor = house.store.totp_factors(user.id).await.map_err(failed)?.iter().any(|f| f.confirmed_at.is_some());
+    let sessions = house.store.sessions_of(user.id, now).await.map_err(failed)?;
+    let state = match (user.disabled_at, &user.password_hash, has_factor) {
+        (Some(_), _, _) => UserState::Disabled,
+        (None, None, _) => UserState::Invited,
+        (None, Some(_), false) => UserState::NoFactor,
+        (None, Some(_), true) => UserState::Active,
+    };
+    let mine = holdings.iter().filter(|h| h.user == user.id && h.grant.is_active(now));
+    Ok(UserRow {
+        id: user.id.to_string(),
+        name: user.name.clone(),
+        display_name: user.display_name.clone(),
+        state,
+        roles: mine.map(|h| format!("{} on {}", h.grant.role, h.grant.selector)).collect(),
+        seen: sessions.iter().map(|s| s.seen_at).max().map(|at| house.when(at)),
+    })
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPerson {
+    name: String,
+    #[serde(default)]
+    display_name: String,
+}
+
+/// Invites somebody: an account without a password, and a link that works once.
+pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<NewPerson>) -> Answer {
+    match house.identity.create_user(&form.name, &form.display_name).await {
+        Ok(user) => {
+            let link = link(&house, user, &form.name).await?;
+            guest.say(&house, &Step::done("user", &form.name, "an account was made and a one-time link given"))?;
+            listed(&house, &guest, Some(link), ("", ""), Problems::none()).await
+        }
+        Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => {
+            let shown = house.shown(&error)?;
+            listed(&house, &guest, None, (&form.name, &form.display_name), Problems::one("name", shown)).await
+        }
+        Err(error) => Err(reply::identity(&error, house.clock.now())),
+    }
+}
+
+async fn link(house: &House, user: UserId, who: &str) -> Result<OneTimeLink, Refusal> {
+    let token: Secret = house.identity.invite(user).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    Ok(one_time(house, &token, who))
+}
+
+fn one_time(house: &House, token: &Secret, who: &str) -> OneTimeLink {
+    let expires = house.clock.now() + INVITATION;
+    OneTimeLink { url: invitation_link(&house.config, token), who: who.to_owned(), expires: house.when(expires) }
+}
+
+async fn find(house: &House, id: &str) -> Result<User, Refusal> {
+    let id: UserId = id.parse().map_err(|_| Refusal::NotFound)?;
+    house.store.user(id).await.map_err(|e| house.unavailable(&e))?.ok_or(Refusal::NotFound)
+}
+
+pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    let user = find(&house, &id).await?;
+    shown(&house, &guest, &user, None).await
+}
+
+async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLink>) -> Answer {
+    let actor = guest.actor()?;
+    let failed = |e: portcullis_store::Error| house.unavailable(&e);
+    let holdings = house.store.grants().await.map_err(failed)?;
+    let factors = house.store.totp_factors(user.id).await.map_err(failed)?;
+    let sessions = house.store.sessions_of(user.id, house.clock.now()).await.map_err(failed)?;
+    let mine = holdings.iter().filter(|h| h.user == user.id);
+    let grants = mine.map(|h| super::grants::row(house, h, &user.name)).collect();
+    page(&PersonPage {
+        shell: house.shell(guest).await,
+        user: row(house, user, &holdings).await?,
+        created: house.when(user.created_at),
+        factors: factors.iter().filter(|f| f.confirmed_at.is_some()).map(|f| format!("Authenticator app: {}", f.name)).collect(),
+        sessions: sessions.len(),
+        grants,
+        may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
+        may_grant: house.may(actor, Action::Write, Resource::Own(OwnObject::Policy)),
+        kept: kept(house, guest, user).await?,
+        link,
+    })
+}
+
+/// Why an account cannot be disabled or reset by this person.
+async fn kept(house: &House, guest: &Guest, user: &User) -> Result<Option<String>, Refusal> {
+    if guest.actor()?.user == user.id {
+        return Ok(Some("This is your own account: someone else must do it.".into()));
+    }
+    house.grants.keeps(&house.engine, user.id).await.map_err(reply::governance)
+}
+
+async fn changeable(house: &House, guest: &Guest, id: &str) -> Result<User, Refusal> {
+    let user = find(house, id).await?;
+    match kept(house, guest, &user).await? {
+        Some(why) => Err(Refusal::Conflict(why)),
+        None => Ok(user),
+    }
+}
+
+/// Disables somebody: sessions, tokens and consoles end within seconds.
+pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    let user = changeable(&house, &guest, &id).await?;
+    guest.say(&house, &Step::done("user", &user.name, "disabled"))?;
+    house.identity.disable_user(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can no longer sign in; what was open is being cut.", user.name)).await
+}
+
+pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    let user = find(&house, &id).await?;
+    guest.say(&house, &Step::done("user", &user.name, "enabled"))?;
+    house.identity.enable_user(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
+}
+
+/// Takes password and factors away and gives a new one-time link.
+pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    let user = changeable(&house, &guest, &id).await?;
+    guest.say(&house, &Step::done("user", &user.name, "password and factors reset; a one-time link was given"))?;
+    let token = house.identity.reset(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    let link = one_time(&house, &token, &user.name);
+    let user = find(&house, &id).await?;
+    shown(&house, &guest, &user, Some(link)).await
+}
+
+/// Ends every browser of somebody.
+pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    let user = find(&house, &id).await?;
+    guest.say(&house, &Step::done("session", &user.name, "signed out everywhere by an administrator"))?;
+    let why = "signed out by an administrator";
+    house.store.end_sessions_of(user.id, None, house.clock.now(), why).await.map_err(|e| house.unavailable(&e))?;
+    house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
+    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} is signed out everywhere.", user.name)).await
+}

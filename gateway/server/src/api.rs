@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A hypervisor's management API, proxied: classified by its table, authorized, forwarded with a credential that the
+//! sender never sees. A tool presents a token of ours as `Authorization: Bearer`; cookies are worth nothing here, so
+//! that no web page can ride on a signed-in browser.
+
+use crate::{
+    body::{Body, Passing, Response, done},
+    events,
+    layers::Peer,
+    passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
+    reply::{self, Refusal},
+    state::{House, Shard, chain},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use portcullis_audit::OpenEntry;
+use portcullis_domain::{Actor, HypervisorName, Outcome, Via};
+use portcullis_policy::{
+    Decision, Permit,
+    classify::{self, Answer, Canonical, Upgrade, Verdict},
+};
+use portcullis_upstream::{Answer as Got, MAX_ANSWER, RequestContext, ResponseBody, Tunnel};
+use std::{sync::Arc, time::Duration};
+use tokio::io::copy_bidirectional_with_sizes;
+
+/// Answers one request to a hypervisor's API.
+pub(crate) async fn proxy(
+    house: &Arc<House>,
+    shard: &Arc<Shard>,
+    name: &HypervisorName,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Response {
+    match through(house, shard, name, peer, request).await {
+        Ok(answer) => answer,
+        Err(refusal) => dialect(&refusal, peer),
+    }
+}
+
+async fn through(
+    house: &Arc<House>,
+    shard: &Arc<Shard>,
+    name: &HypervisorName,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response, Refusal> {
+    let table = house.tables.get(name).ok_or(Refusal::Misdirected)?;
+    let upgrade = if request.headers().contains_key(header::UPGRADE) { Upgrade::WebSocket } else { Upgrade::None };
+    let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
+    let asked = classify::Asked { method: request.method().as_str(), path: &path, query: request.uri().query(), upgrade };
+    let (asked, answer) = match table.classify(name, &asked) {
+        Verdict::Operation { operation, answer } => (Asked::Operation(operation), answer),
+        Verdict::Task { task, answer } => (Asked::Task(task), answer),
+        Verdict::Denied(reason) => (Asked::Denied(reason.into_owned()), Answer::Pass),
+    };
+    let caller = std::future::ready(caller(house, name, peer, request.headers()));
+    let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes };
+    let call = Call { house, shard, peer, path, answer, upgrade };
+    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(request, passed)).await
+}
+
+/// The token of a tool. No second chance by another header, a cookie or a query.
+fn caller(house: &House, name: &HypervisorName, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")),
+        _ => None,
+    };
+    let actor = token.and_then(|t| house.identity.token_actor(t, peer.ip));
+    match actor {
+        Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == name) => Ok(Caller::Known(actor)),
+        _ if house.strangers.check(peer.ip) => Ok(Caller::Stranger),
+        _ => Err(Refusal::TooMany(5)),
+    }
+}
+
+/// One call that was let through.
+struct Call<'a> {
+    house: &'a Arc<House>,
+    shard: &'a Arc<Shard>,
+    peer: Peer,
+    path: Canonical,
+    answer: Answer,
+    upgrade: Upgrade,
+}
+
+impl Call<'_> {
+    async fn forward(self, mut request: Request<Incoming>, passed: Passed) -> Result<Response, Refusal> {
+        let Passed { actor: Some(actor), permit: Some(permit), open: Some(open) } = passed else {
+            return Err(Refusal::Unavailable("The request lost its permit on the way.".into()));
+        };
+        let refuse = |open: OpenEntry, refusal: Refusal| {
+            end(open, Outcome::Failed, &refusal.words().1, &[]);
+            refusal
+        };
+        let client = (self.upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
+        let context = RequestContext { request: self.peer.request, upgrade: self.upgrade };
+        match self.shard.forwarder.forward(&permit, &self.path, request, context).await {
+            Ok(Got::Response(got)) => self.answered(got, &permit, open).await,
+            Ok(Got::Upgraded(head, tunnel)) => match client {
+                Some(client) => {
+                    let stream = Stream { house: Arc::clone(self.house), permit, actor, open, answer: self.answer };
+                    self.house.tasks.spawn(stream.run(client, tunnel));
+                    Ok(head.map(|()| Body::empty()))
+                }
+                None => Err(refuse(open, Refusal::Upstream("It switched protocols without being asked.".into()))),
+            },
+            Err(error) => Err(refuse(open, reply::upstream(&error))),
+        }
+    }
+
+    async fn answered(
+        self,
+        got: http::Response<ResponseBody>,
+        permit: &Permit,
+        open: OpenEntry,
+    ) -> Result<Response, Refusal> {
+        let status = got.status();
+        if matches!(self.answer, Answer::Pass | Answer::Events) {
+            return Ok(got.map(|body| Body::Upstream(Box::new(Passing::new(body, open, status.as_u16())))));
+        }
+        let (mut parts, body) = got.into_parts();
+        let text = match whole(body).await {
+            Ok(text) => text,
+            Err(why) => {
+                end(open, Outcome::Failed, why, &[]);
+                return Err(Refusal::Upstream(why.to_owned()));
+            }
+        };
+        match self.clean(permit, status.is_success(), &text) {
+            Ok(clean) => {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                parts.headers.remove(header::ETAG);
+                let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
+                done(open, outcome, status.as_u16(), clean.len() as u64);
+                Ok(Response::from_parts(parts, Body::Whole(Some(Bytes::from(clean)))))
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "an answer with secrets was withheld");
+                end(open, Outcome::Failed, "the answer could not be read, so its secrets could not be taken out", &[]);
+                Err(Refusal::Upstream("Its answer could not be read.".into()))
+            }
+        }
+    }
+
+    /// An answer without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
+    fn clean(&self, permit: &Permit, good: bool, text: &[u8]) -> Result<Vec<u8>, portcullis_upstream::Error> {
+        match self.answer {
+            Answer::ConsoleSecrets if good => self.house.fleet.exchange(permit, text),
+            _ => self.house.fleet.broker().strip(permit, text),
+        }
+    }
+}
+
+async fn whole(body: ResponseBody) -> Result<Bytes, &'static str> {
+    let read = Limited::new(body, MAX_ANSWER).collect();
+    match tokio::time::timeout(Duration::from_secs(3600), read).await {
+        Ok(Ok(all)) => Ok(all.to_bytes()),
+        Ok(Err(_)) => Err("Its answer was too long or broke off."),
+        Err(_) => Err("Its answer did not arrive in time."),
+    }
+}
+
+/// An upgraded stream: copied both ways until one side ends it, the house closes, or the permit is no longer renewed.
+struct Stream {
+    house: Arc<House>,
+    permit: Permit,
+    actor: Arc<Actor>,
+    open: OpenEntry,
+    answer: Answer,
+}
+
+impl Stream {
+    async fn run(self, client: hyper::upgrade::OnUpgrade, tunnel: Tunnel) {
+        let Self { house, permit, actor, open, answer } = self;
+        let Ok(Ok(client)) = tokio::time::timeout(Duration::from_secs(10), client).await else {
+            return end(open, Outcome::Failed, "the client did not take the stream", &[]);
+        };
+        let (mut client, mut tunnel) = (TokioIo::new(client), tunnel);
+        let copied = async {
+            match answer {
+                Answer::Events => events::copy(&house, &actor, &permit, client, tunnel).await,
+                _ => copy_bidirectional_with_sizes(&mut client, &mut tunnel, 16 * 1024, 16 * 1024).await,
+            }
+        };
+        let (outcome, reason, (up, down)) = tokio::select! {
+            copied = copied => match copied {
+                Ok(bytes) => (Outcome::Done, "closed".to_owned(), bytes),
+                Err(error) => (Outcome::Failed, error.to_string(), (0, 0)),
+            },
+            reason = lost(&house, &permit, &actor) => (Outcome::Failed, format!("access ended: {reason}"), (0, 0)),
+            () = house.closing.cancelled() => (Outcome::Done, "the gateway is shutting down".to_owned(), (0, 0)),
+        };
+        end(open, outcome, &reason, &[("bytes up", &up.to_string()), ("bytes down", &down.to_string())]);
+    }
+}
+
+/// Waits until a live stream may not go on: the token was revoked, the person disabled, the grant ended.
+async fn lost(house: &House, permit: &Permit, actor: &Actor) -> String {
+    let mut changes = house.identity.changes();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return "the gateway is shutting down".into() },
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        let Via::Token(token) = actor.via else { return "the token no longer counts".into() };
+        let Some(now) = house.identity.token_owner(token) else { return "the token no longer counts".into() };
+        if let Decision::Deny(reason) = house.engine.renew(permit, &now, &house.fleet.inventory(), house.clock.now()) {
+            return reason.to_string();
+        }
+    }
+}
+
+/// A refusal as LXD's own clients read it: `{"type":"error","error":…,"error_code":…}` beside the fields of RFC 9457.
+fn dialect(refusal: &Refusal, peer: Peer) -> Response {
+    let (title, detail) = refusal.words();
+    let code = refusal.status().as_u16();
+    let body = serde_json::json!({
+        "type": "error", "error": format!("{title}: {detail}"), "error_code": code, "metadata": null,
+        "title": title, "detail": detail, "status": code, "request": peer.request.to_string(),
+    });
+    let mut answer = refusal.problem(peer.request).map(|_| Body::from(body.to_string()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

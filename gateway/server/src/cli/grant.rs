@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `portcullis grant`: roles for people, from a shell on the gateway's own machine.
+
+use super::{Answer, At};
+use clap::Subcommand;
+use portcullis_domain::{Clock as _, Conditions, Grant as Given, GrantId, GrantSource, RoleName, Selector, SystemClock};
+use portcullis_policy::Engine;
+use serde::Serialize;
+use time::{Duration, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Grant {
+    /// List every grant that was not revoked
+    List {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Give a role to somebody
+    Add {
+        /// Whom
+        user: String,
+        /// The role; see: portcullis policy roles
+        role: RoleName,
+        /// On what: everything, hypervisor:NAME, pool:HYPERVISOR/POOL, tag:TAG or machine:HYPERVISOR/ID
+        on: String,
+        /// For how many hours; left out means until revoked
+        #[arg(long)]
+        hours: Option<u32>,
+        /// How old a code may be where one is asked for, in seconds
+        #[arg(long, default_value_t = 300)]
+        step_up_seconds: u32,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take a grant back
+    Revoke {
+        /// Its id
+        id: GrantId,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Serialize)]
+struct Line {
+    user: String,
+    role: String,
+    on: String,
+    from: String,
+    until: String,
+    source: GrantSource,
+    id: String,
+}
+
+impl Grant {
+    pub(super) async fn run(self) -> anyhow::Result<Answer> {
+        match self {
+            Self::List { at } => {
+                let desk = at.open().await?;
+                let users = desk.store.users().await?;
+                let name = |id| users.iter().find(|u| u.id == id).map(|u| u.name.clone()).unwrap_or_default();
+                let rows: Vec<Line> = desk
+                    .store
+                    .grants()
+                    .await?
+                    .into_iter()
+                    .map(|h| Line {
+                        user: name(h.user),
+                        role: h.grant.role.to_string(),
+                        on: h.grant.selector.to_string(),
+                        from: h.grant.from.format(&Rfc3339).unwrap_or_default(),
+                        until: h.grant.until.and_then(|u| u.format(&Rfc3339).ok()).unwrap_or_default(),
+                        source: h.grant.source,
+                        id: h.grant.id.to_string(),
+                    })
+                    .collect();
+                at.print(&rows, &["user", "role", "on", "from", "until", "source", "id"])?;
+            }
+            Self::Add { user, role, on, hours, step_up_seconds, at } => {
+                let desk = at.open().await?;
+                let user = desk.find(&user).await?;
+                let engine = Engine::builtin().await?;
+                if !engine.roles().iter().any(|r| r.name == role) {
+                    anyhow::bail!("{role}: no such role; see: portcullis policy roles");
+                }
+                let (kind, value) = on.split_once(':').unwrap_or((&on, ""));
+                let selector = Selector::parse(kind, value)?;
+                let from = SystemClock.now();
+                let grant = Given {
+                    id: GrantId::new(Uuid::now_v7()),
+                    role,
+                    selector,
+                    from,
+                    until: hours.map(|h| from + Duration::hours(i64::from(h))),
+                    conditions: Conditions { step_up_seconds: step_up_seconds.min(86_400), ..Conditions::default() },
+                    source: GrantSource::Administrator,
+                };
+                let words = format!("{} was given to {} on {}", grant.role, user.name, grant.selector);
+                desk.note("grant", &user.name, &words).await?;
+                desk.store.add_grant(user.id, &grant, None, from).await?;
+                println!("{words}. Its id is {}", grant.id);
+            }
+            Self::Revoke { id, at } => {
+                let desk = at.open().await?;
+                desk.note("grant", &id.to_string(), "revoked").await?;
+                if !desk.store.revoke_grant(id, None, SystemClock.now()).await? {
+                    println!("{id}: there is no such grant, or it was revoked before.");
+                    return Ok(Answer::No);
+                }
+                println!("Revoked.");
+            }
+        }
+        Ok(Answer::Yes)
+    }
+}

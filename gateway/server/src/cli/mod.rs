@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: one verb a job. Exit codes: 0 yes, 1 no, 2 could not.
+
+mod audit;
+mod grant;
+mod init;
+mod machine;
+mod policy;
+mod recording;
+mod serve;
+mod user;
+
+use crate::config::{Config, ConfigError, one_line};
+use clap::{Args, Parser, Subcommand};
+use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
+use portcullis_store::{Keys, Store};
+use serde::Serialize;
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use uuid::Uuid;
+
+/// The gateway through which people reach hypervisors: signs people in, authorizes every request, lends the
+/// hypervisor's credential without showing it, relays and records the screen, and keeps a trail that nobody can
+/// change unseen.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::Init),
+    Serve(serve::Serve),
+    /// People: list, invite, disable, enable
+    #[command(subcommand)]
+    User(user::User),
+    /// Roles given to people: list, add, revoke
+    #[command(subcommand)]
+    Grant(grant::Grant),
+    /// The policy: check, matrix, explain
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// The hypervisors of the configuration and how they answer
+    #[command(subcommand)]
+    Hypervisor(machine::Hypervisor),
+    /// The machines behind this gateway
+    #[command(subcommand)]
+    Machine(machine::Machine),
+    /// The trail: verify, tail, search, rebuild the index
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Recordings: list, verify
+    #[command(subcommand)]
+    Recording(recording::Recording),
+}
+
+/// What every verb that works on an installation takes.
+#[derive(Debug, Args)]
+struct At {
+    /// The configuration file
+    #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "portcullis.toml")]
+    config: PathBuf,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Yes or no, for scripts.
+enum Answer {
+    Yes,
+    No,
+}
+
+/// What `portcullis init` does: a key file, an own CA with a certificate for `name`, and a configuration that runs.
+pub fn init_at(dir: &std::path::Path, name: &str, listen: std::net::SocketAddr, clock: &dyn portcullis_domain::Clock) -> anyhow::Result<()> {
+    init::make(dir, name, listen, clock)
+}
+
+/// Runs the program. One line says what is wrong; code 2 means that nothing was done.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli.verb) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("portcullis: {}", one_line(&chain(&error)));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// An error and its causes, each said once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
+    let verb = match verb {
+        Verb::Init(init) => return init.run(&SystemClock).map(|()| Answer::Yes),
+        Verb::Serve(serve) => return serve.run().map(|()| Answer::Yes),
+        Verb::Policy(policy::Policy::Matrix) => return alone(policy::matrix()),
+        verb => verb,
+    };
+    alone(async move {
+        match verb {
+            Verb::User(verb) => verb.run().await,
+            Verb::Grant(verb) => verb.run().await,
+            Verb::Policy(verb) => verb.run().await,
+            Verb::Hypervisor(verb) => verb.run().await,
+            Verb::Machine(verb) => verb.run().await,
+            Verb::Audit(verb) => verb.run().await,
+            Verb::Recording(verb) => verb.run().await,
+            Verb::Init(_) | Verb::Serve(_) => Ok(Answer::Yes),
+        }
+    })
+}
+
+/// Runs one verb on a runtime of its own.
+fn alone(work: impl Future<Output = anyhow::Result<Answer>>) -> anyhow::Result<Answer> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// An installation as a verb sees it.
+struct Desk {
+    config: Config,
+    store: Store,
+    keys: Arc<Keys>,
+}
+
+impl At {
+    fn read(&self) -> Result<Config, ConfigError> {
+        Config::read(&self.config, std::env::vars())
+    }
+
+    async fn open(&self) -> anyhow::Result<Desk> {
+        let config = self.read()?;
+        let keys = Arc::new(Keys::load(&config.keys.file)?);
+        let store = Store::open(&config.store.url).await.map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
+        Ok(Desk { config, store, keys })
+    }
+
+    /// Prints rows as a table or as JSON.
+    fn print<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> anyhow::Result<()> {
+        if self.json {
+            for row in rows {
+                println!("{}", serde_json::to_string(row)?);
+            }
+            return Ok(());
+        }
+        let mut table = vec![columns.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>()];
+        for row in rows {
+            let value = serde_json::to_value(row)?;
+            table.push(columns.iter().map(|c| cell(value.get(*c))).collect());
+        }
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|i| table.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
+            .collect();
+        for row in &table {
+            let line: Vec<String> = row.iter().zip(&widths).map(|(c, w)| format!("{c:w$}", w = *w)).collect();
+            println!("{}", line.join("  ").trim_end());
+        }
+        Ok(())
+    }
+}
+
+/// A value as one cell, without control characters: names come from hypervisors.
+fn cell(value: Option<&serde_json::Value>) -> String {
+    let text = match value {
+        None | Some(serde_json::Value::Null) => String::new(),
+        Some(serde_json::Value::String(s)) => s.clone(),
+        Some(serde_json::Value::Array(a)) => a.iter().map(|v| cell(Some(v))).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    };
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+impl Desk {
+    /// Writes one event to the command line's own log beside the server's: a log belongs to the process that writes
+    /// it. The event is durable when this returns.
+    async fn note(&self, kind: &str, resource: &str, reason: &str) -> anyhow::Result<()> {
+        let clock = Arc::new(SystemClock);
+        let (trail, _) = crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
+        let event = Event {
+            at_us: micros(clock.now()),
+            request: RequestId::new(Uuid::now_v7()),
+            phase: Phase::Noted,
+            kind: kind.into(),
+            subject: None,
+            peer: None,
+            action: None,
+            resource: resource.into(),
+            outcome: Outcome::Done,
+            reason: format!("command line: {reason}").into(),
+            details: vec![],
+        };
+        let seq = trail.append(&event)?;
+        trail.durable(seq).await?;
+        // The server indexes its own log; this one is indexed by whoever writes it.
+        portcullis_audit::rebuild(&trail.reader(), &self.store).await?;
+        trail.close()?;
+        Ok(())
+    }
+}

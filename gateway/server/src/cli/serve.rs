@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `portcullis serve`: runs the gateway until it is told to stop.
+
+use crate::{
+    config::Config,
+    start::{Running, Transport},
+};
+use clap::Args;
+use portcullis_domain::SystemClock;
+use std::{path::PathBuf, sync::Arc};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run the gateway
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The configuration file
+    #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "portcullis.toml")]
+    config: PathBuf,
+    /// Plain HTTP, on loopback only: for measuring and developing
+    #[arg(long)]
+    dev: bool,
+    /// Log as JSON lines
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Serve {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| "info".into());
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        if self.log_json {
+            log.json().try_init().ok();
+        } else {
+            log.try_init().ok();
+        }
+        let config = Config::read(&self.config, std::env::vars())?;
+        let transport = if self.dev { Transport::PlainLoopback } else { Transport::Tls };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+            let url = config.portal.origin();
+            let running = Running::start(config, Arc::new(SystemClock), transport).await?;
+            println!("Portcullis answers at {url}");
+            if let Some(link) = &running.set_up {
+                println!("Nobody has an account yet. Open this link within 30 minutes to become the first administrator; it works once:");
+                println!("  {link}");
+            }
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping");
+            running.stop().await;
+            Ok(())
+        })
+    }
+}

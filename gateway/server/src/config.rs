@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The configuration file: every key typed, an unknown key refused, every message naming the file and the key.
+//!
+//! `PORTCULLIS__SECTION__KEY=value` in the environment overrides `[section] key`. Relative paths count from the
+//! folder of the file. Secrets never stand in the file: keys name files.
+
+use portcullis_identity::Settings as IdentitySettings;
+use portcullis_upstream::HypervisorConfig;
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// A configuration that cannot be used: one line that names the file and the key.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {message}", file.display())]
+pub struct ConfigError {
+    file: PathBuf,
+    message: String,
+}
+
+impl ConfigError {
+    /// For a file and what is wrong in it.
+    pub fn new(file: &Path, message: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), message: message.into() }
+    }
+}
+
+/// Everything that the file says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where this configuration was read; set by [`Config::read`].
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// The pages and the gateway's own API.
+    pub portal: Portal,
+    /// The certificate of every HTTPS listener.
+    pub tls: Tls,
+    /// The key file.
+    pub keys: Keys,
+    /// The database.
+    pub store: StoreSection,
+    /// The audit trail.
+    pub trail: TrailSection,
+    /// Console recordings.
+    pub recordings: Recordings,
+    /// Health and metrics.
+    #[serde(default)]
+    pub health: Health,
+    /// Sign-in and sessions.
+    #[serde(default)]
+    pub identity: IdentitySettings,
+    /// Limits of every listener.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Console sessions.
+    #[serde(default)]
+    pub consoles: Consoles,
+    /// The hypervisors behind this gateway.
+    #[serde(default)]
+    pub hypervisors: Vec<HypervisorConfig>,
+}
+
+/// `[portal]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Portal {
+    /// The address people type: `https://console.example.org`, no path. Its host decides which `Host` is answered,
+    /// its origin which requests may change something.
+    pub external_url: String,
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Where hypervisor APIs live: `<name>.<api_domain>` by `Host`, on the portal's listeners. Empty: by own ports only.
+    #[serde(default)]
+    pub api_domain: String,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificate, then its issuers.
+    pub cert_file: PathBuf,
+    /// PEM file with its private key; not readable by others.
+    pub key_file: PathBuf,
+}
+
+/// `[keys]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The key file that `portcullis init` made, mode 0400.
+    pub file: PathBuf,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSection {
+    /// `sqlite:///path/to/file.db` or `postgres://user@host/database`.
+    pub url: String,
+}
+
+/// `[trail]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrailSection {
+    /// Folder of this node's log.
+    pub dir: PathBuf,
+}
+
+/// `[recordings]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recordings {
+    /// Folder of the recordings.
+    pub dir: PathBuf,
+    /// Free space below which no recorded console opens, in MiB.
+    #[serde(default = "two_gib")]
+    pub min_free_mib: u64,
+}
+
+/// `[health]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Address of `/healthz`, `/readyz` and `/metrics`; loopback is advised. None: not served.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Worker threads, each with its own listeners; 0 means one a core.
+    pub shards: usize,
+    /// Connections open at once, over all listeners.
+    pub connections: usize,
+    /// Requests a second and address prefix (/24, /64) before sign-in.
+    pub stranger_per_second: u32,
+    /// The burst on top of it.
+    pub stranger_burst: u32,
+}
+
+impl Config {
+    /// The address of a hypervisor's own API port: on the same interface as the portal.
+    pub fn api_listen(&self, hypervisor: &HypervisorConfig) -> Option<SocketAddr> {
+        let port = hypervisor.api()?.port?;
+        self.portal.listen.first().map(|at| SocketAddr::new(at.ip(), port))
+    }
+}
+
+/// `[consoles]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consoles {
+    /// Seconds without key or pointer input after which a console ends.
+    pub idle_seconds: u32,
+    /// Longest console session, in seconds.
+    pub longest_seconds: u32,
+    /// Live consoles a person may have.
+    pub per_person: usize,
+    /// Live consoles a hypervisor may have through this node.
+    pub per_hypervisor: usize,
+}
+
+const fn two_gib() -> u64 {
+    2048
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { shards: 0, connections: 10_000, stranger_per_second: 20, stranger_burst: 60 }
+    }
+}
+
+impl Default for Consoles {
+    fn default() -> Self {
+        Self { idle_seconds: 900, longest_seconds: 12 * 3600, per_person: 10, per_hypervisor: 50 }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file, with the overrides of `environment`.
+    pub fn read(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| ConfigError::new(file, format!("cannot be read: {e}. Make one with: portcullis init --dir DIR")))?;
+        Self::parse(file, &text, environment)
+    }
+
+    fn parse(file: &Path, text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let wrong = |e: toml::de::Error| ConfigError::new(file, one_line(&e.to_string()));
+        // Without overrides the file is read directly, so that a mistake is shown with its line.
+        let overrides: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix("PORTCULLIS__")?.to_lowercase(), v))).collect();
+        let mut config: Self = toml::from_str(text).map_err(wrong)?;
+        if !overrides.is_empty() {
+            let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
+            for (key, value) in overrides {
+                let Some((section, key)) = key.split_once("__") else {
+                    return Err(ConfigError::new(file, format!("PORTCULLIS__{key}: write PORTCULLIS__SECTION__KEY")));
+                };
+                let value = value.parse::<toml::Value>().unwrap_or(toml::Value::String(value));
+                let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+                let toml::Value::Table(entry) = entry else {
+                    return Err(ConfigError::new(file, format!("[{section}] cannot be set from the environment")));
+                };
+                entry.insert(key.to_owned(), value);
+            }
+            config = Self::deserialize(table).map_err(|e| ConfigError::new(file, format!("with PORTCULLIS__ overrides: {e}")))?;
+        }
+        config.file = file.to_owned();
+        config.resolve_paths();
+        config.check()?;
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self) {
+        let base = self.file.parent().map(Path::to_owned).unwrap_or_default();
+        for path in [
+            &mut self.tls.cert_file,
+            &mut self.tls.key_file,
+            &mut self.keys.file,
+            &mut self.trail.dir,
+            &mut self.recordings.dir,
+        ] {
+            if path.is_relative() {
+                *path = base.join(&*path);
+            }
+        }
+        if let Some(relative) = self.store.url.strip_prefix("sqlite://").filter(|p| !p.starts_with('/')) {
+            self.store.url = format!("sqlite://{}", base.join(relative).display());
+        }
+        for hypervisor in &mut self.hypervisors {
+            hypervisor.rebase(&base);
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |message: String| Err(ConfigError::new(&self.file, message));
+        let Some(host) = self.portal.host() else {
+            return wrong(format!(
+                "portal.external_url: {:?} is not an address like https://console.example.org",
+                self.portal.external_url
+            ));
+        };
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            return wrong(format!("portal.external_url: {host} is an IP address: cookies and passkeys need a name"));
+        }
+        if self.portal.listen.is_empty() {
+            return wrong("portal.listen: name at least one address, such as 127.0.0.1:8443".into());
+        }
+        if !self.store.url.starts_with("sqlite://") && !self.store.url.starts_with("postgres://") {
+            return wrong("store.url: use sqlite://FILE or postgres://…".into());
+        }
+        if self.limits.connections == 0 {
+            return wrong("limits.connections: 0 would let nobody in".into());
+        }
+        Ok(())
+    }
+}
+
+impl Portal {
+    /// The host (and port, unless 443) of the external address, lower case.
+    pub fn authority(&self) -> Option<String> {
+        let rest = self.external_url.strip_prefix("https://")?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let ok = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
+        ok.then(|| rest.strip_suffix(":443").unwrap_or(rest).to_ascii_lowercase())
+    }
+
+    /// The host of the external address, without its port.
+    pub fn host(&self) -> Option<String> {
+        let authority = self.authority()?;
+        let host = authority.split_once(':').map_or(authority.as_str(), |(h, _)| h);
+        (!host.is_empty()).then(|| host.to_owned())
+    }
+
+    /// The origin that requests which change something must come from: `https://host[:port]`.
+    pub fn origin(&self) -> String {
+        format!("https://{}", self.authority().unwrap_or_default())
+    }
+}
+
+/// A message of several lines as one: what a log and a terminal can both show.
+pub(crate) fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect::<Vec<_>>().join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        portal = { external_url = "https://localhost:8443", listen = ["127.0.0.1:8443"] }
+        tls = { cert_file = "tls/cert.pem", key_file = "tls/key.pem" }
+        keys = { file = "portcullis.key" }
+        store = { url = "sqlite://portcullis.db" }
+        trail = { dir = "trail" }
+        recordings = { dir = "recordings" }
+    "#;
+
+    fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/etc/p/portcullis.toml"), text, env.iter().map(|(k, v)| ((*k).into(), (*v).into())))
+    }
+
+    #[test]
+    fn relative_paths_count_from_the_file() {
+        let c = parse(GOOD, &[]).expect("good");
+        assert_eq!(c.tls.cert_file, Path::new("/etc/p/tls/cert.pem"));
+        assert_eq!(c.store.url, "sqlite:///etc/p/portcullis.db");
+        assert_eq!(c.portal.origin(), "https://localhost:8443");
+    }
+
+    #[test]
+    fn the_environment_overrides_a_key() {
+        let c = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARDS", "3"), ("PORTCULLIS__STORE__URL", "postgres://db/p")]).expect("good");
+        assert_eq!((c.limits.shards, c.store.url.as_str()), (3, "postgres://db/p"));
+        let e = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARD", "3")]).expect_err("unknown key").to_string();
+        assert!(e.contains("shard") && !e.contains('\n'), "{e}");
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_names_file_and_key() {
+        for (text, words) in [
+            (GOOD.replace("trail =", "trial ="), "trial"),
+            (GOOD.replace("https://localhost:8443", "http://localhost"), "portal.external_url"),
+            (GOOD.replace("https://localhost:8443", "https://127.0.0.1:8443"), "portal.external_url"),
+            (GOOD.replace("[\"127.0.0.1:8443\"]", "[]"), "portal.listen"),
+            (GOOD.replace("sqlite://", "mysql://"), "store.url"),
+        ] {
+            let e = parse(&text, &[]).expect_err("wrong").to_string();
+            assert!(e.contains("/etc/p/portcullis.toml") && e.contains(words) && !e.contains('\n'), "{e}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What holds for every request before anybody is known: the head is sane, the host is ours, the request has an id;
+//! and what every answer of ours carries.
+
+use crate::{
+    api,
+    body::{Body, Response},
+    listener::Purpose,
+    reply::Refusal,
+    state::{House, Shard},
+};
+use axum::response::IntoResponse as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
+use portcullis_domain::{HypervisorName, RequestId};
+use std::{net::IpAddr, sync::Arc};
+use tower::ServiceExt as _;
+
+/// Longest address of a request, in bytes (security defaults: 8 KiB).
+const MAX_URI: usize = 8 * 1024;
+
+/// From where, and under which number: put on every request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) ip: IpAddr,
+    pub(crate) request: RequestId,
+}
+
+/// Which of our names a request was sent to.
+enum Host {
+    Portal,
+    Api(HypervisorName),
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    house: Arc<House>,
+    shard: Arc<Shard>,
+    purpose: &Purpose,
+    ip: IpAddr,
+    mut request: Request<Incoming>,
+) -> Response {
+    let peer = Peer { ip, request: house.request_id() };
+    let host = match check(&house, purpose, &request) {
+        Ok(host) => host,
+        Err(refusal) => {
+            let mut answer = refusal.problem(peer.request).map(|b| Body::Whole(Some(b)));
+            dress(&mut answer, Dress::Portal);
+            return answer;
+        }
+    };
+    match host {
+        Host::Portal => {
+            request.extensions_mut().insert(peer);
+            let request = request.map(axum::body::Body::new);
+            let answer = match shard.portal.clone().oneshot(request).await {
+                Ok(answer) => answer,
+                Err(never) => never.into_response(),
+            };
+            let mut answer = answer.map(Body::Page);
+            dress(&mut answer, Dress::Portal);
+            answer
+        }
+        Host::Api(name) => {
+            let mut answer = api::proxy(&house, &shard, &name, peer, request).await;
+            dress(&mut answer, Dress::Api);
+            answer
+        }
+    }
+}
+
+/// The head of a request: one form, one host, a method that is answered at all.
+fn check<B>(house: &House, purpose: &Purpose, request: &Request<B>) -> Result<Host, Refusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+        return Err(Refusal::Method);
+    }
+    let uri = request.uri();
+    if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI {
+        return Err(Refusal::HeadTooLarge);
+    }
+    if request.headers().len() > crate::listener::MAX_HEADERS {
+        return Err(Refusal::HeadTooLarge);
+    }
+    let host = host(request)?;
+    match purpose {
+        Purpose::Api(name) => Ok(Host::Api(name.clone())),
+        Purpose::Portal if host.eq_ignore_ascii_case(&house.authority) => Ok(Host::Portal),
+        Purpose::Portal => house.api_host(host).map(Host::Api).ok_or(Refusal::Misdirected),
+    }
+}
+
+/// The one host that a request names. Absolute-form, two hosts, or a host that differs from `:authority` is refused.
+fn host<B>(request: &Request<B>) -> Result<&str, Refusal> {
+    let wrong = || Refusal::Bad("Send exactly one Host, and the path alone in the request line.".into());
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let named = hosts.next().map(|h| h.to_str().map_err(|_| wrong())).transpose()?;
+    if hosts.next().is_some() {
+        return Err(wrong());
+    }
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    match (request.version(), authority, named) {
+        (http::Version::HTTP_2, Some(a), None) => Ok(a),
+        (http::Version::HTTP_2, Some(a), Some(h)) if a.eq_ignore_ascii_case(h) => Ok(a),
+        (http::Version::HTTP_11, None, Some(h)) if !h.is_empty() => Ok(h),
+        _ => Err(wrong()),
+    }
+}
+
+/// What an answer carries, by the part of the house that gives it.
+#[derive(Clone, Copy)]
+pub(crate) enum Dress {
+    /// Our own pages: everything in section "secure defaults".
+    Portal,
+    /// A hypervisor's answer: nobody caches it, no browser shows it as a page of ours.
+    Api,
+}
+
+const PORTAL: &[(&str, &str)] = &[
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; \
+         font-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'",
+    ),
+    ("strict-transport-security", "max-age=63072000; includeSubDomains"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-embedder-policy", "require-corp"),
+    (
+        "permissions-policy",
+        "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), clipboard-write=(self), display-capture=(), \
+         fullscreen=(self), geolocation=(), gyroscope=(), hid=(), magnetometer=(), microphone=(), midi=(), payment=(), \
+         publickey-credentials-get=(self), screen-wake-lock=(), serial=(), usb=(), xr-spatial-tracking=()",
+    ),
+    ("cache-control", "no-store"),
+];
+const API: &[(&str, &str)] = &[
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; sandbox"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+/// Puts the standing headers on an answer. A caching rule that an asset set stays; all others are ours.
+pub(crate) fn dress(answer: &mut Response, dress: Dress) {
+    let headers: &mut HeaderMap = answer.headers_mut();
+    let table = match dress {
+        Dress::Portal => PORTAL,
+        Dress::Api => API,
+    };
+    for (name, value) in table {
+        let name = HeaderName::from_static(name);
+        let keep = matches!(dress, Dress::Portal) && name == header::CACHE_CONTROL && headers.contains_key(&name);
+        if !keep {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+}

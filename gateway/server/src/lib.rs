@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The building: doors, corridors, reception.
+//!
+//! In: sockets, a configuration file, a command line. Out: a gateway that runs ([`Running`]), or one clear line that
+//! says what is wrong. This room owns HTTP on our side, templates, status codes and configuration; every request walks
+//! through `passage`, which calls the other rooms in order.
+//!
+//! ```text
+//! listener ─► layers ─┬─► router ─► passage ─► pages, admin, console   (own doors)
+//!                     └─► api ────► passage ─► upstream                (hypervisor APIs)
+//! ```
+//!
+//! What must never happen here: a way to a handler, an upstream or a console around the passage; a status code decided
+//! outside `reply`; a secret in a page, a log line or an address; a listener that opens before everything else works.
+//!
+//! Decisions
+//! - 2026-11-21: a shard is one thread with its own listeners (`SO_REUSEPORT`) and its own connections to hypervisors;
+//!   no lock is shared on a proxied request. Housekeeping has a thread of its own.
+//! - 2026-11-21: tools present a token and never a cookie on hypervisor APIs: a web page cannot ride on a signed-in
+//!   browser there.
+//! - 2026-11-21: a form that meets a step-up is not lost: it can carry the fresh code itself (`step_up_code`).
+
+mod admin;
+mod api;
+mod assets;
+mod body;
+pub mod cli;
+mod config;
+mod events;
+mod health;
+mod layers;
+mod listener;
+mod lives;
+mod pages;
+mod passage;
+mod reply;
+mod router;
+mod start;
+mod state;
+mod view;
+
+pub use cli::init_at as init;
+pub use config::{Config, ConfigError};
+pub use start::{Running, Transport};

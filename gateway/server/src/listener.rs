@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Doors: sockets, TLS and HTTP framing. A shard is one thread with its own listeners on the same ports, so that a
+//! connection never changes thread and no lock is shared between cores.
+//!
+//! Limits that hold before anybody is known: connections open at once, 10 s for the TLS handshake, 10 s for a
+//! request's head, 60 s of idle keep-alive, 64 headers, 16 KiB of head (checked in `layers`).
+
+use crate::{
+    layers,
+    state::{House, Shard},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_domain::HypervisorName;
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest wait for a request's head, and for the next request on an idle connection of HTTP/2.
+const HEAD: Duration = Duration::from_secs(10);
+/// Most bytes of one request head.
+const MAX_HEAD: usize = 16 * 1024;
+/// Most headers of one request.
+pub(crate) const MAX_HEADERS: usize = 64;
+
+/// What a listener is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The pages, and hypervisor APIs by host name.
+    Portal,
+    /// One hypervisor's API on its own port.
+    Api(HypervisorName),
+}
+
+/// A listener before it is bound.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) purpose: Purpose,
+    pub(crate) at: SocketAddr,
+    /// None only for `--dev` on loopback.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
+/// Checks that a port is free. `SO_REUSEPORT` would let a second gateway share it silently.
+pub(crate) fn probe(at: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(1)
+}
+
+/// One shard's listener on a door.
+pub(crate) fn bind(at: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the house closes.
+pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, listener: TcpListener) {
+    let acceptor = door.tls.clone().map(TlsAcceptor::from);
+    loop {
+        let accepted = tokio::select! {
+            () = house.closing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(pair) => pair,
+            Err(error) => {
+                // Out of descriptors: those held now are worth more than new ones. Pause, then go on.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if house.connections.fetch_add(1, Ordering::Relaxed) >= house.config.limits.connections {
+            house.connections.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let held = Held(Arc::clone(&house));
+        let (shard, door, acceptor) = (Arc::clone(&shard), Arc::clone(&door), acceptor.clone());
+        house.tasks.spawn(async move {
+            let house = Arc::clone(&held.0);
+            serve(house, shard, door, acceptor, stream, peer).await;
+            drop(held);
+        });
+    }
+}
+
+/// Counts an open connection until it is dropped.
+struct Held(Arc<House>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(
+    house: Arc<House>,
+    shard: Arc<Shard>,
+    door: Arc<Door>,
+    acceptor: Option<TlsAcceptor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    stream.set_nodelay(true).ok();
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).ok();
+    let ip = peer.ip().to_canonical();
+    let Some(acceptor) = acceptor else {
+        return http1(house, shard, door, stream, ip).await;
+    };
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(house, shard, door, stream, ip).await,
+        Ok(Ok(stream)) => http1(house, shard, door, stream, ip).await,
+        Ok(Err(error)) => tracing::debug!(%error, %ip, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%ip, "TLS handshake took too long"),
+    }
+}
+
+async fn http1<S>(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: S, ip: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let closing = house.closing.clone();
+    let service = hyper::service::service_fn(move |request| {
+        let (house, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
+        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &door.purpose, ip, request).await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(64 * 1024).half_close(false);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %ip, "connection ended");
+    }
+}
+
+async fn http2<S>(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: S, ip: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let closing = house.closing.clone();
+    let executor = house.executor();
+    let service = hyper::service::service_fn(move |request| {
+        let (house, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
+        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &door.purpose, ip, request).await) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 * 1024)
+        .max_pending_accept_reset_streams(Some(20))
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(HEAD);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %ip, "connection ended");
+    }
+}
+
+/// The server's TLS: 1.3 preferred, 1.2 with AEAD suites only (rustls has no others), no early data.
+pub(crate) fn tls(config: &crate::config::Config) -> Result<Arc<ServerConfig>, crate::config::ConfigError> {
+    use crate::config::ConfigError;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let wrong = |key: &str, path: &std::path::Path, why: String| {
+        ConfigError::new(&config.file, format!("tls.{key}: {}: {why}", path.display()))
+    };
+    let (cert, key) = (&config.tls.cert_file, &config.tls.key_file);
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| wrong("cert_file", cert, format!("is no readable PEM certificate: {e}")))?;
+    if chain.is_empty() {
+        return Err(wrong("cert_file", cert, "holds no certificate".into()));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong("key_file", key, format!("is no readable PEM key: {e}")))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong("cert_file", cert, e.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|e| wrong("key_file", key, format!("does not fit the certificate: {e}")))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.max_early_data_size = 0;
+    Ok(Arc::new(tls))
+}
+
+/// Runs hyper's HTTP/2 tasks under the house's tracker.
+#[derive(Clone)]
+pub(crate) struct Tracked(pub(crate) tokio_util::task::TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: std::future::Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is mine: the authenticator app, recovery codes, signed-in browsers, the password; and confirming that it is me.
+
+use super::{
+    Answer, again, encode, go, go_with,
+    login::{known, next_step, noted},
+    page, safe_next,
+};
+use crate::{
+    reply::{self, Refusal},
+    router::{Guest, Step},
+    state::House,
+    view::{
+        Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, SessionRow, Shell, StepUp, TokenRow, TokenState, Tone,
+        device,
+    },
+};
+use axum::{
+    Form,
+    extract::{Query, State},
+};
+use portcullis_domain::{Secret, Via};
+use portcullis_identity::{Error, Stage};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Where somebody confirms that it is them, and comes back from.
+pub(crate) fn step_up_address(back: Option<&str>) -> String {
+    format!("/step-up?next={}", encode(safe_next(back, "/")))
+}
+
+pub(crate) async fn enrol_form(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    enrolling(&house, &guest, Problems::none()).await
+}
+
+async fn enrolling(house: &House, guest: &Guest, problems: Problems) -> Answer {
+    let reason = match guest.stage {
+        Stage::MustEnrol { .. } => EnrolReason::First,
+        Stage::RecoveryOnly { .. } => EnrolReason::Lost,
+        Stage::SignedIn { .. } => EnrolReason::Another,
+        Stage::Stranger | Stage::NeedsSecond { .. } => return go(&next_step(Some(&guest.stage), None)),
+    };
+    let enrolment = house.identity.begin_enrolment(&guest.session).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    let account = format!("{} at {}", house.name_of(&guest.stage).await?, house.authority);
+    let wrong = !problems.is_empty();
+    let shown = Enrol {
+        shell: house.shell(guest).await,
+        reason,
+        key: enrolment.secret_text.to_string(),
+        account,
+        picture: Enrol::picture_of(&enrolment.qr_svg),
+        problems,
+    };
+    if wrong { again(&shown) } else { page(&shown) }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CodeForm {
+    code: String,
+}
+
+/// The first code of a new authenticator app; answers with the recovery codes, once.
+pub(crate) async fn enrol(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<CodeForm>) -> Answer {
+    match house.identity.confirm_enrolment(&guest.session, &form.code, guest.peer.ip).await {
+        Ok(codes) => {
+            let after = house.stage(&guest).await?;
+            let name = house.name_of(&after).await?;
+            let words = "an authenticator app was added; new recovery codes were made";
+            guest.say(&house, &Step { user: known(&after), ..Step::done("factor", &name, words) })?;
+            let account = format!("{name} at {}", house.authority);
+            page(&RecoveryCodes { shell: Shell::default(), codes: plain(codes), account, next: "/".into() })
+        }
+        Err(error) => {
+            guest.say(&house, &Step::denied("factor", "", &noted(&error)))?;
+            if matches!(error, Error::Expired) {
+                return go("/sign-in");
+            }
+            let shown = house.shown(&error)?;
+            enrolling(&house, &guest, Problems::one("code", shown)).await
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Next {
+    next: Option<String>,
+}
+
+pub(crate) async fn step_up_form(State(house): State<Arc<House>>, guest: Guest, Query(next): Query<Next>) -> Answer {
+    step_up_page(&house, &guest, next.next.as_deref(), Problems::none()).await
+}
+
+async fn step_up_page(house: &House, guest: &Guest, next: Option<&str>, problems: Problems) -> Answer {
+    let next = safe_next(next, "/").to_owned();
+    let intent = intent(&next);
+    let minutes = u32::try_from(crate::pages::STEP_UP.whole_minutes()).unwrap_or(5);
+    let wrong = !problems.is_empty();
+    let shown = StepUp { shell: house.shell(guest).await, intent, minutes, next, problems };
+    if wrong { again(&shown) } else { page(&shown) }
+}
+
+/// What a path of ours is for, in words that finish "You are about to".
+fn intent(next: &str) -> String {
+    let path = next.split('?').next().unwrap_or(next);
+    match path.split('/').nth(1).unwrap_or_default() {
+        "c" => format!("open the console of {}", path.trim_start_matches("/c/").trim_end_matches('/')),
+        "users" => "manage people".into(),
+        "grants" | "roles" => "manage what people may do".into(),
+        "sessions" => "manage live consoles".into(),
+        "hypervisors" => "manage hypervisors".into(),
+        "recordings" => "look at recordings".into(),
+        "trail" => "read the trail".into(),
+        "me" => "change how you sign in".into(),
+        _ => "do something that needs it".into(),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct StepUpForm {
+    code: String,
+    next: Option<String>,
+}
+
+/// A fresh code; then back to what it was asked for.
+pub(crate) async fn step_up(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<StepUpForm>) -> Answer {
+    match house.identity.step_up(&guest.session, &form.code, guest.peer.ip).await {
+        Ok(()) => {
+            guest.say(&house, &Step::done("step-up", "", "a fresh code was given"))?;
+            go(safe_next(form.next.as_deref(), "/"))
+        }
+        Err(error) => {
+            guest.say(&house, &Step::denied("step-up", "", &noted(&error)))?;
+            let shown = house.shown(&error)?;
+            step_up_page(&house, &guest, form.next.as_deref(), Problems::one("code", shown)).await
+        }
+    }
+}
+
+pub(crate) async fn me(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    mine(&house, &guest, None, Problems::none()).await
+}
+
+/// The page of what is mine, with a token that was made just now or with what went wrong.
+pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, problems: Problems) -> Answer {
+    let actor = guest.actor()?;
+    let (user, now) = (actor.user, house.clock.now());
+    let failed = |e: portcullis_store::Error| house.unavailable(&e);
+    let factors = house.store.totp_factors(user).await.map_err(failed)?;
+    let confirmed: Vec<_> = factors.iter().filter(|f| f.confirmed_at.is_some()).collect();
+    let only_one = confirmed.len() < 2;
+    let factors = confirmed
+        .iter()
+        .map(|f| FactorRow {
+            id: f.id.to_string(),
+            what: format!("Authenticator app: {}", f.name),
+            added: house.when(f.created_at),
+            used: (f.last_step > 0)
+                .then(|| time::OffsetDateTime::from_unix_timestamp(f.last_step.saturating_mul(30)).ok())
+                .flatten()
+                .map(|at| house.when(at)),
+            removable: !only_one,
+        })
+        .collect();
+    let current = match actor.via {
+        Via::Session(session) => Some(session),
+        Via::Token(_) | Via::CommandLine => None,
+    };
+    let mut sessions: Vec<_> = house
+        .store
+        .sessions_of(user, now)
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .map(|s| SessionRow {
+            id: s.session.to_string(),
+            device: device(s.agent.as_deref().unwrap_or_default()),
+            place: s.peer.map_or_else(|| "unknown".to_owned(), |p| p.to_string()),
+            started: house.when(s.created_at),
+            seen: house.when(s.seen_at),
+            ends: house.when(s.expires_at),
+            current: Some(s.session) == current,
+        })
+        .collect();
+    sessions.sort_by_key(|s| !s.current);
+    let mut tokens: Vec<_> = house
+        .store
+        .tokens_of(user)
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .map(|t| TokenRow {
+            id: t.id.to_string(),
+            name: t.name,
+            hypervisor: t.hypervisor.map(|h| h.to_string()),
+            created: house.when(t.created_at),
+            expires: house.when(t.expires_at),
+            used: t.last_used_at.map(|at| house.when(at)),
+            state: match t.revoked_at {
+                Some(_) => TokenState::Revoked,
+                None if t.expires_at <= now => TokenState::Expired,
+                None => TokenState::Live,
+            },
+        })
+        .collect();
+    tokens.sort_by_key(|t| t.state != TokenState::Live);
+    let recovery_left = house.store.recovery_codes_left(user).await.map_err(failed)?;
+    let grants = actor.grants.iter().filter(|g| g.is_active(now));
+    let grants = grants.map(|g| format!("{} on {}{}", g.role, g.selector, until_words(g.until))).collect();
+    let wrong = !problems.is_empty();
+    let shown = Me {
+        shell: house.shell(guest).await,
+        factors,
+        recovery_left: u32::try_from(recovery_left).unwrap_or(u32::MAX),
+        sessions,
+        tokens,
+        minted,
+        hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        grants,
+        problems,
+    };
+    if wrong { again(&shown) } else { page(&shown) }
+}
+
+fn until_words(until: Option<time::OffsetDateTime>) -> String {
+    until.map(|u| format!(", until {}", u.date())).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ById {
+    id: String,
+}
+
+/// Ends one of my browsers.
+pub(crate) async fn end_session(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
+    let session = form.id.parse().map_err(|_| Refusal::NotFound)?;
+    guest.say(&house, &Step::done("session", &form.id, "ended by its owner"))?;
+    let ended = house.identity.end_own_session(&guest.session, session).await;
+    ended.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    go_with(&guest, "/me", Tone::Good, "That browser is signed out.").await
+}
+
+/// Ends all my other browsers.
+pub(crate) async fn end_others(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    guest.say(&house, &Step::done("session", "", "all other browsers ended by their owner"))?;
+    house.identity.end_others(&guest.session).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    go_with(&guest, "/me", Tone::Good, "All your other browsers are signed out.").await
+}
+
+/// New recovery codes; the old ones stop working. Shown once.
+pub(crate) async fn recovery_codes(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    fresh(&house, &guest)?;
+    let codes = house.identity.regenerate_recovery_codes(&guest.session).await;
+    let codes = plain(codes.map_err(|e| reply::identity(&e, house.clock.now()))?);
+    guest.say(&house, &Step::done("factor", "", "new recovery codes were made"))?;
+    let account = format!("{} at {}", guest.actor()?.name, house.authority);
+    page(&RecoveryCodes { shell: house.shell(&guest).await, codes, account, next: "/me".into() })
+}
+
+/// Codes for the page that shows them once.
+fn plain(codes: Vec<impl std::ops::Deref<Target = String>>) -> Vec<String> {
+    codes.into_iter().map(|c| c.to_string()).collect()
+}
+
+/// How one signs in is changed with a fresh code only.
+pub(super) fn fresh(house: &House, guest: &Guest) -> Result<(), Refusal> {
+    let actor = guest.actor()?;
+    if actor.assurance.is_fresh(crate::pages::STEP_UP, house.clock.now()) { Ok(()) } else { Err(Refusal::StepUp) }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NewPassword {
+    old: String,
+    password: String,
+}
+
+pub(crate) async fn change_password(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<NewPassword>) -> Answer {
+    fresh(&house, &guest)?;
+    let (old, new) = (Secret::from(form.old), Secret::from(form.password));
+    match house.identity.change_password(&guest.session, old, new).await {
+        Ok(()) => {
+            guest.say(&house, &Step::done("factor", "", "the password was changed; other browsers ended"))?;
+            go_with(&guest, "/me", Tone::Good, "Your password is changed. Your other browsers are signed out.").await
+        }
+        Err(error) => {
+            guest.say(&house, &Step::denied("factor", "", &noted(&error)))?;
+            let field = if matches!(error, Error::Weak(_)) { "password" } else { "old" };
+            let shown = house.shown(&error)?;
+            mine(&house, &guest, None, Problems::one(field, shown)).await
+        }
+    }
+}

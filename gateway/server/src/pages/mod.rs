@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pages that everybody has: sign-in, factors, machines, console.
+//!
+//! A handler is reached through the passage only; it reads what it may show, fills a struct of `view`, and answers.
+
+pub(crate) mod console;
+pub(crate) mod factors;
+pub(crate) mod login;
+pub(crate) mod machines;
+pub(crate) mod tokens;
+
+use crate::{
+    reply::Refusal,
+    router::Guest,
+    state::House,
+    view::{Doors, Flash, Shell, Tone, When, Who},
+};
+use askama::Template;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use http::{HeaderValue, StatusCode, header};
+use portcullis_domain::{Action, Actor, Effect, Operation, OwnObject, Resource};
+use portcullis_policy::Decision;
+
+/// The key under which messages wait in a session for the next page.
+const FLASHES: &str = "flashes";
+
+/// How long a fresh code counts for one's own account and, unless a grant says otherwise, for everything else.
+pub(crate) const STEP_UP: time::Duration = time::Duration::minutes(5);
+
+/// What a handler answers.
+pub(crate) type Answer = Result<Response, Refusal>;
+
+/// A page as an answer.
+pub(crate) fn page<T: Template>(template: &T) -> Answer {
+    match template.render() {
+        Ok(html) => Ok(html_of(html)),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be written");
+            Err(Refusal::Unavailable("This page could not be written. Tell an administrator.".into()))
+        }
+    }
+}
+
+/// A page that says that something typed was wrong: the same page, with status 422.
+pub(crate) fn again<T: Template>(template: &T) -> Answer {
+    let mut answer = page(template)?;
+    *answer.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    Ok(answer)
+}
+
+fn html_of(html: String) -> Response {
+    let mut answer = html.into_response();
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    answer
+}
+
+/// Goes on to another page of ours.
+pub(crate) fn go(to: &str) -> Answer {
+    Ok(Redirect::to(to).into_response())
+}
+
+/// Goes on, with a message for the next page.
+pub(crate) async fn go_with(guest: &Guest, to: &str, tone: Tone, text: impl Into<String>) -> Answer {
+    let mut waiting: Vec<(String, String)> = guest.session.get(FLASHES).await.ok().flatten().unwrap_or_default();
+    waiting.push((tone.word().to_owned(), text.into()));
+    if guest.session.insert(FLASHES, waiting).await.is_err() {
+        tracing::warn!("a message for the next page was lost");
+    }
+    go(to)
+}
+
+/// A path of ours to go to afterwards, or the given one. Anything that a browser could read as another site, or that
+/// holds a control character, is not taken: only `/` followed by something that is neither `/` nor `\`.
+pub(crate) fn safe_next<'a>(next: Option<&'a str>, otherwise: &'a str) -> &'a str {
+    let ok = |n: &&str| {
+        let bytes = n.as_bytes();
+        bytes.first() == Some(&b'/')
+            && !matches!(bytes.get(1), Some(b'/' | b'\\'))
+            && bytes.iter().all(|b| (0x21..0x7f).contains(b) && *b != b'\\')
+            && n.len() <= 512
+    };
+    next.filter(ok).unwrap_or(otherwise)
+}
+
+/// A value inside a query string.
+pub(crate) fn encode(text: &str) -> String {
+    serde_urlencoded::to_string([("", text)]).map(|s| s.trim_start_matches('=').to_owned()).unwrap_or_default()
+}
+
+impl House {
+    /// What stands around a page for this guest; takes the messages that waited for it.
+    pub(crate) async fn shell(&self, guest: &Guest) -> Shell {
+        let Some(actor) = &guest.actor else { return Shell::stranger(guest.csrf.clone()) };
+        let flashes: Vec<(String, String)> = guest.session.remove(FLASHES).await.ok().flatten().unwrap_or_default();
+        let flashes = flashes.into_iter().map(|(tone, text)| Flash::new(Tone::from_word(&tone), text)).collect();
+        let now = self.clock.now();
+        let fresh_until = actor
+            .assurance
+            .stepped_up_at()
+            .map(|at| at + STEP_UP)
+            .filter(|until| *until > now)
+            .map(|until| When::new(until, now));
+        let who = Who {
+            name: actor.name.to_string(),
+            display_name: actor.name.to_string(),
+            doors: self.doors(actor),
+            fresh_until,
+        };
+        Shell::signed_in(guest.csrf.clone(), who).with(flashes)
+    }
+
+    /// Which administration pages somebody may read.
+    fn doors(&self, actor: &Actor) -> Doors {
+        let may = |object| self.may(actor, Action::Read, Resource::Own(object));
+        Doors {
+            users: may(OwnObject::Users),
+            policy: may(OwnObject::Policy),
+            hypervisors: may(OwnObject::Hypervisors),
+            sessions: may(OwnObject::Sessions),
+            recordings: may(OwnObject::Recordings),
+            trail: may(OwnObject::Audit),
+        }
+    }
+
+    /// Whether policy would let somebody do something, fresh code or not: for what a page offers, never for a door.
+    pub(crate) fn may(&self, actor: &Actor, action: Action, resource: Resource) -> bool {
+        self.why_not(actor, action, resource).is_none()
+    }
+
+    /// Why policy would not let somebody do something.
+    pub(crate) fn why_not(&self, actor: &Actor, action: Action, resource: Resource) -> Option<String> {
+        let operation = Operation { action, resource, effect: Effect::Safe };
+        match self.engine.decide(actor, &operation, &self.fleet.inventory(), self.clock.now()) {
+            Decision::Permit(_) | Decision::StepUp(_) => None,
+            Decision::Deny(reason) => Some(reason.to_string()),
+        }
+    }
+
+    /// An instant as pages tell it.
+    pub(crate) fn when(&self, at: time::OffsetDateTime) -> When {
+        When::new(at, self.clock.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_ours_are_gone_to() {
+        for bad in [
+            "//e", "/\\e", "\\/e", "https:e", "https://e", "javascript:alert(1)", "/%09/e\t", "/a b", "/\u{ff0f}e", "e", "",
+            "/x\r\nSet-Cookie: a", "/\te",
+        ] {
+            assert_eq!(safe_next(Some(bad), "/"), "/", "{bad:?}");
+        }
+        assert_eq!(safe_next(Some("/c/lab/web-1?x=1"), "/"), "/c/lab/web-1?x=1");
+        assert_eq!(safe_next(None, "/me"), "/me");
+    }
+
+    #[test]
+    fn a_value_is_encoded_for_a_query() {
+        assert_eq!(encode("/c/a b&c=d"), "%2Fc%2Fa+b%26c%3Dd");
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The passage: the one way a request travels. Proxied API calls, console upgrades and our own pages all take it.
+//!
+//! The order is written once, in [`walk`]. Classification comes first because step-up, authorization and the trail all
+//! depend on what is being asked; the trail is the bracket around the walk, so that no early return can skip it.
+
+use crate::{layers::Peer, reply::Refusal, state::House};
+use portcullis_audit::{Entry, OpenEntry};
+use portcullis_domain::{Actor, Effect, Operation, Outcome};
+use portcullis_policy::{Decision, Permit};
+use std::{future::Future, sync::Arc};
+
+/// What a request asks, as far as it can be told without knowing who asks.
+pub(crate) enum Asked {
+    /// Nobody needs to be known: sign-in pages, assets.
+    Nothing,
+    /// Somebody must be known; no more.
+    Presence,
+    /// An operation.
+    Operation(Operation),
+    /// A task of a hypervisor that only its owner may follow; what it is becomes clear with the actor.
+    Task(portcullis_policy::classify::Task),
+    /// It cannot be classified: denied, with a reason for the person.
+    Denied(String),
+}
+
+/// Whether a visit stands in the trail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trailed {
+    Yes,
+    No,
+}
+
+/// One request as it enters.
+pub(crate) struct Visit {
+    pub(crate) kind: &'static str,
+    pub(crate) peer: Peer,
+    pub(crate) asked: Asked,
+    pub(crate) trailed: Trailed,
+}
+
+/// Who came, as the session room found out.
+pub(crate) enum Caller {
+    /// Nobody known.
+    Stranger,
+    /// Somebody, with everything that a decision needs.
+    Known(Arc<Actor>),
+}
+
+/// What somebody carries who came through: the next room asks for it.
+pub(crate) struct Passed {
+    pub(crate) actor: Option<Arc<Actor>>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) open: Option<OpenEntry>,
+}
+
+/// Walks one request through the rooms, in order. `caller` is the session and identity rooms; `again` serves a step-up
+/// (a fresh factor sent with the request raises the assurance, and authorization is asked once more); `exit` is the
+/// upstream, the console or a page.
+pub(crate) async fn walk<C, S, X, R>(
+    house: &House,
+    visit: Visit,
+    caller: C,
+    again: impl FnOnce() -> S,
+    exit: impl FnOnce(Passed) -> X,
+) -> Result<R, Refusal>
+where
+    C: Future<Output = Result<Caller, Refusal>>,
+    S: Future<Output = Result<Option<Arc<Actor>>, Refusal>>,
+    X: Future<Output = Result<R, Refusal>>,
+{
+    let Visit { kind, peer, asked, trailed } = visit;
+    let now = house.clock.now();
+    let entry = match (&asked, trailed) {
+        (Asked::Nothing | Asked::Presence, _) | (_, Trailed::No) => None,
+        _ => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),
+    };
+    let mut entry = Bracket(entry);
+    let who = caller.await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
+    if let Caller::Known(actor) = &who {
+        entry.learn(actor);
+    }
+    let (operation, mut actor) = match (asked, who) {
+        (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
+        (Asked::Nothing, Caller::Stranger) => return exit(Passed { actor: None, permit: None, open: None }).await,
+        (Asked::Nothing | Asked::Presence, Caller::Known(actor)) => {
+            return exit(Passed { actor: Some(actor), permit: None, open: None }).await;
+        }
+        (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
+        (Asked::Operation(operation), Caller::Known(actor)) => (operation, actor),
+        (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor) {
+            Some(operation) => (operation, actor),
+            None => return Err(entry.refuse(Outcome::Denied, Refusal::NotFound)),
+        },
+    };
+    entry.ask(&operation);
+    let inventory = house.fleet.inventory();
+    let mut decision = house.engine.decide(&actor, &operation, &inventory, now);
+    if matches!(decision, Decision::StepUp(_)) {
+        match again().await {
+            Ok(Some(fresh)) => {
+                actor = fresh;
+                decision = house.engine.decide(&actor, &operation, &inventory, house.clock.now());
+            }
+            Ok(None) => {}
+            Err(refusal) => return Err(entry.refuse(Outcome::StepUp, refusal)),
+        }
+    }
+    let permit = match decision {
+        Decision::Permit(permit) => permit,
+        Decision::StepUp(_) => return Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
+        Decision::Deny(reason) => {
+            let refusal = house.hide(&actor, &operation, &reason, now);
+            return Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal));
+        }
+    };
+    let Some(open) = entry.open()? else {
+        return exit(Passed { actor: Some(actor), permit: Some(permit), open: None }).await;
+    };
+    let durable = open.durable();
+    let passed = Passed { actor: Some(actor), permit: Some(permit), open: Some(open) };
+    if operation.effect == Effect::Unsafe {
+        durable.await.map_err(closed)?;
+        return exit(passed).await;
+    }
+    // A safe read may be forwarded while its event is being written: its answer waits.
+    let answer = exit(passed).await;
+    durable.await.map_err(closed)?;
+    answer
+}
+
+/// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.
+struct Bracket(Option<Entry>);
+
+impl Bracket {
+    fn learn(&mut self, actor: &Actor) {
+        if let Some(entry) = &mut self.0 {
+            entry.learn(actor);
+        }
+    }
+
+    fn ask(&mut self, operation: &Operation) {
+        if let Some(entry) = &mut self.0 {
+            entry.ask(operation);
+        }
+    }
+
+    fn open(self) -> Result<Option<OpenEntry>, Refusal> {
+        self.0.map(Entry::open).transpose().map_err(closed)
+    }
+
+    /// A refusal is one event. If even that cannot be written, the person hears that instead: nothing goes on unseen.
+    fn refuse(&mut self, outcome: Outcome, refusal: Refusal) -> Refusal {
+        let words = refusal.words().1;
+        self.refuse_because(outcome, &words, refusal)
+    }
+
+    /// The same, where the trail holds more than the person may hear.
+    fn refuse_because(&mut self, outcome: Outcome, reason: &str, refusal: Refusal) -> Refusal {
+        match self.0.take().map(|entry| entry.refuse(outcome, reason, &[])) {
+            Some(Err(error)) => closed(error),
+            Some(Ok(_)) | None => refusal,
+        }
+    }
+}
+
+/// The trail cannot be written: the gate is closed.
+pub(crate) fn closed(error: portcullis_audit::Error) -> Refusal {
+    tracing::error!(%error, "the trail cannot be written; everything that needs it is denied");
+    Refusal::Unavailable("The audit trail cannot be written, so nothing is let through. Tell an administrator.".into())
+}
+
+/// Closes an event. When even that cannot be written the trail has failed and nothing more is let in; the next start
+/// closes what stayed open.
+pub(crate) fn end(open: OpenEntry, outcome: Outcome, reason: &str, details: &[(&str, &str)]) {
+    if let Err(error) = open.close(outcome, reason, details) {
+        tracing::error!(%error, "an event could not be closed");
+    }
+}

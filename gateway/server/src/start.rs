@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Opening and closing the house: everything is checked before the first port is bound, so that a wrong configuration
+//! leaves nothing half-started; closing ends live consoles with a reason and waits for every task.
+
+use crate::{
+    config::{Config, ConfigError},
+    health,
+    listener::{self, Door, Purpose},
+    lives::{self, Lives},
+    router,
+    state::{House, LogOf, Shard, Strangers, chain, open_trail},
+};
+use portcullis_console::record::{self, RecorderPool};
+use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
+use portcullis_identity::Identity;
+use portcullis_policy::{
+    Engine,
+    classify::{ApiKind, Table},
+};
+use portcullis_store::{Keys, Store};
+use portcullis_governance::Grants;
+use portcullis_upstream::{Fleet, Forwarder};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle, time::Duration};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long closing waits for requests and consoles.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Whether plain HTTP is allowed: only for measuring and developing, only on loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS on every listener.
+    Tls,
+    /// No TLS; every listener must be on loopback.
+    PlainLoopback,
+}
+
+/// A gateway that runs.
+pub struct Running {
+    house: Arc<House>,
+    shards: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
+    /// Where it listens, the portal first.
+    pub listening: Vec<SocketAddr>,
+    /// The one-time set-up link, when nobody has an account yet.
+    pub set_up: Option<String>,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Running {
+    /// Opens the house. Nothing listens until everything else is known to work.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>, transport: Transport) -> Result<Self, ConfigError> {
+        let doors = doors(&config, transport)?;
+        let wrong = |key: &str, why: String| ConfigError::new(&config.file, format!("{key}: {why}"));
+        let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
+        let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
+        let identity = Identity::new(store.clone(), Arc::clone(&keys), Arc::clone(&clock), config.identity.clone())
+            .map_err(|e| wrong("identity", chain(&e)))?;
+        identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
+        let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
+        let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock)).map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
+        let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
+        let recorders =
+            RecorderPool::start(&config.recordings.dir, settings).map_err(|e| wrong("recordings.dir", chain(&e)))?;
+        for door in &doors {
+            listener::probe(door.at).map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
+        }
+        let (trail, recovered) = open_trail(&config, &keys, LogOf::Server, Arc::clone(&clock))?;
+        let house = Arc::new(House {
+            authority: config.portal.authority().unwrap_or_default(),
+            origin: config.portal.origin(),
+            strangers: Strangers::new(config.limits.stranger_per_second, config.limits.stranger_burst),
+            tables: tables(&config),
+            grants: Grants::new(store.clone(), Arc::clone(&clock)),
+            lives: Arc::new(Lives::default()),
+            connections: std::sync::atomic::AtomicUsize::new(0),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            verified: std::sync::Mutex::new(None),
+            config,
+            clock,
+            store,
+            keys,
+            trail,
+            engine,
+            identity,
+            fleet,
+            recorders,
+        });
+        house.note("system", "the gateway started", &words(&recovered));
+        let set_up = first_link(&house).await?;
+        let (shards, listening) = open_doors(&house, doors)?;
+        let keeper = Some(keep(&house)?);
+        Ok(Self { house, shards, keeper, listening, set_up })
+    }
+
+    /// Closes the house: no new connections, live consoles end with a reason, everything open is waited for (10 s).
+    pub async fn stop(mut self) {
+        self.house.closing.cancel();
+        self.house.lives.cut_all(&Ending::Shutdown);
+        self.house.tasks.close();
+        if tokio::time::timeout(GRACE, self.house.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time and are dropped");
+        }
+        let threads: Vec<_> = self.shards.drain(..).chain(self.keeper.take()).collect();
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        joined.await.ok();
+        self.house.note("system", "the gateway stopped", "");
+        if let Err(error) = self.house.trail.close() {
+            tracing::error!(%error, "the trail did not close well");
+        }
+        self.house.store.close().await;
+    }
+}
+
+impl House {
+    /// One event of the program itself.
+    pub(crate) fn note(&self, kind: &str, reason: &str, more: &str) {
+        let reason = if more.is_empty() { reason.to_owned() } else { format!("{reason}; {more}") };
+        let event = Event {
+            at_us: micros(self.clock.now()),
+            request: self.request_id(),
+            phase: Phase::Noted,
+            kind: kind.into(),
+            subject: None,
+            peer: None,
+            action: None,
+            resource: "gateway:system".into(),
+            outcome: Outcome::Done,
+            reason: reason.into(),
+            details: vec![],
+        };
+        if let Err(error) = self.trail.append(&event) {
+            tracing::error!(%error, "an event of the program itself could not be written");
+        }
+    }
+}
+
+fn key_of(door: &Door) -> String {
+    match &door.purpose {
+        Purpose::Portal => "portal.listen".into(),
+        Purpose::Api(name) => format!("hypervisors.{name}.api.port"),
+    }
+}
+
+fn doors(config: &Config, transport: Transport) -> Result<Vec<Door>, ConfigError> {
+    let tls = match transport {
+        Transport::Tls => Some(listener::tls(config)?),
+        Transport::PlainLoopback => None,
+    };
+    let portal = config.portal.listen.iter().map(|at| Door { purpose: Purpose::Portal, at: *at, tls: tls.clone() });
+    let apis = config.hypervisors.iter().filter_map(|h| {
+        let at = config.api_listen(h)?;
+        Some(Door { purpose: Purpose::Api(h.name().clone()), at, tls: tls.clone() })
+    });
+    let doors: Vec<_> = portal.chain(apis).collect();
+    if transport == Transport::PlainLoopback
+        && let Some(door) = doors.iter().find(|d| !d.at.ip().is_loopback())
+    {
+        return Err(ConfigError::new(&config.file, format!("{}: --dev listens on loopback only, not on {}", key_of(door), door.at)));
+    }
+    Ok(doors)
+}
+
+fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Table> {
+    let apis = config.hypervisors.iter().filter(|h| h.api().is_some());
+    apis.map(|h| (h.name().clone(), Table::builtin(ApiKind::Lxd))).collect()
+}
+
+/// What was found when the trail was opened, for the first event.
+fn words(recovered: &portcullis_audit::Recovered) -> String {
+    let mut words = format!("{} events in the trail", recovered.events);
+    if recovered.torn_bytes > 0 {
+        words.push_str(&format!("; {} half-written bytes after the last commit were dropped", recovered.torn_bytes));
+    }
+    if !recovered.abandoned.is_empty() {
+        words.push_str(&format!("; {} operations that a crash left open were closed as abandoned", recovered.abandoned.len()));
+    }
+    words
+}
+
+/// A link for the first administrator, when nobody has an account. A new start makes a new link; old ones run out.
+async fn first_link(house: &Arc<House>) -> Result<Option<String>, ConfigError> {
+    let wrong = |e: &(dyn std::error::Error + 'static)| ConfigError::new(&house.config.file, format!("store.url: {}", chain(e)));
+    if !house.store.users().await.map_err(|e| wrong(&e))?.is_empty() {
+        return Ok(None);
+    }
+    let token = house.identity.invite_first().await.map_err(|e| wrong(&e))?;
+    house.note("system", "a set-up link for the first administrator was made", "");
+    Ok(Some(set_up_link(&house.config, &token)))
+}
+
+/// The address of a link for somebody who was invited or reset.
+pub(crate) fn invitation_link(config: &Config, token: &portcullis_domain::Secret) -> String {
+    format!("{}/invitation#{}", config.portal.origin(), token.expose_text().unwrap_or_default())
+}
+
+/// The address of a one-time link. The token rides in the fragment: it is in no log, no history of a proxy, no Referer.
+pub(crate) fn set_up_link(config: &Config, token: &portcullis_domain::Secret) -> String {
+    format!("{}/set-up#{}", config.portal.origin(), token.expose_text().unwrap_or_default())
+}
+
+fn open_doors(house: &Arc<House>, doors: Vec<Door>) -> Result<(Vec<JoinHandle<()>>, Vec<SocketAddr>), ConfigError> {
+    let wrong = |key: String, e: std::io::Error| ConfigError::new(&house.config.file, format!("{key}: {e}"));
+    let shards = match house.config.limits.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let doors: Vec<Arc<Door>> = doors.into_iter().map(Arc::new).collect();
+    let mut listening = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..shards {
+        let mut bound = Vec::new();
+        for (i, door) in doors.iter().enumerate() {
+            // A port of 0 (tests) is chosen once, by the first shard.
+            let at = listening.get(i).copied().unwrap_or(door.at);
+            let listener = listener::bind(at).map_err(|e| wrong(key_of(door), e))?;
+            if number == 0 {
+                listening.push(listener.local_addr().map_err(|e| wrong(key_of(door), e))?);
+            }
+            bound.push((Arc::clone(door), listener));
+        }
+        let house = Arc::clone(house);
+        let body = move || run_shard(&house, bound);
+        let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(body);
+        threads.push(thread.map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))?);
+    }
+    Ok((threads, listening))
+}
+
+fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "a shard cannot start; the gateway closes");
+            return house.closing.cancel();
+        }
+    };
+    runtime.block_on(async {
+        let forwarder = Forwarder::new(&house.fleet);
+        let shard = Arc::new(Shard { portal: router::portal(house), forwarder: forwarder.clone() });
+        let closing = house.closing.clone();
+        house.tasks.spawn(async move {
+            while !closing.is_cancelled() {
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(Duration::from_secs(5)) => forwarder.sweep(),
+                }
+            }
+        });
+        for (door, listener) in bound {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    house.tasks.spawn(listener::accept(Arc::clone(house), Arc::clone(&shard), door, listener));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a listener cannot start; the gateway closes");
+                    house.closing.cancel();
+                }
+            }
+        }
+        house.closing.cancelled().await;
+        tokio::time::timeout(GRACE, house.tasks.wait()).await.ok();
+    });
+}
+
+/// The housekeeping thread: inventories, sessions, the trail's index, health.
+fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
+    let house = Arc::clone(house);
+    let (stopping, stop) = tokio::sync::watch::channel(false);
+    let work: Vec<Task> = {
+        let h = || Arc::clone(&house);
+        let (h1, h2, h3, h4, h5) = (h(), h(), h(), h(), h());
+        let mut work: Vec<Task> = vec![
+            Box::pin(async move {
+                loop {
+                    if let Err(error) = h1.identity.refresh().await {
+                        tracing::error!(error = %chain(&error), "sessions and grants could not be refreshed");
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }),
+            Box::pin(lives::keep(h2)),
+            Box::pin(async move {
+                if let Err(error) = h3.trail.clone().index(h3.store.clone()).await {
+                    tracing::error!(error = %chain(&error), "the index of the trail is no longer filled");
+                }
+            }),
+            Box::pin(crate::admin::trail::watch(Arc::clone(&house))),
+            
+            Box::pin(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    h4.strangers.tidy();
+                }
+            }),
+            Box::pin(health::serve(h5)),
+        ];
+        work.extend(house.fleet.run(&stop));
+        work
+    };
+    let body = move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return house.closing.cancel();
+        };
+        runtime.block_on(async {
+            let all = TaskTracker::new();
+            for task in work {
+                let closing = house.closing.clone();
+                all.spawn(async move { closing.run_until_cancelled(task).await });
+            }
+            all.close();
+            house.closing.cancelled().await;
+            stopping.send_replace(true);
+            tokio::time::timeout(GRACE, all.wait()).await.ok();
+        });
+    };
+    std::thread::Builder::new().name("keeper".into()).spawn(body).map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))
+}

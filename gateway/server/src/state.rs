@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The house: everything that is shared by all rooms of one process, put together once at the start.
+
+use crate::{
+    config::{Config, ConfigError},
+    listener::Tracked,
+    lives::Lives,
+    reply::Refusal,
+};
+use axum::Router;
+use governor::{DefaultKeyedRateLimiter, Quota};
+use portcullis_audit::{Reader, Recovered, Report, Trail, TrailKeys};
+use portcullis_console::record::RecorderPool;
+use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, RequestId, Resource};
+use portcullis_governance::Grants;
+use portcullis_identity::Identity;
+use portcullis_policy::{
+    Engine, Reason,
+    classify::{Table, Task},
+};
+use portcullis_store::{Keys, Store};
+use portcullis_upstream::{Fleet, Forwarder};
+use rand::RngExt as _;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+};
+use time::OffsetDateTime;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+/// Everything shared.
+pub(crate) struct House {
+    pub(crate) config: Config,
+    /// `host[:port]` of the portal, as `Host` names it.
+    pub(crate) authority: String,
+    /// `https://host[:port]` of the portal, as `Origin` names it.
+    pub(crate) origin: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Store,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) trail: Trail,
+    pub(crate) engine: Engine,
+    pub(crate) identity: Identity,
+    pub(crate) fleet: Fleet,
+    pub(crate) grants: Grants,
+    pub(crate) tables: BTreeMap<HypervisorName, Table>,
+    pub(crate) lives: Arc<Lives>,
+    pub(crate) recorders: RecorderPool,
+    pub(crate) strangers: Strangers,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closing: CancellationToken,
+    /// When the whole trail was last looked at, and what was found.
+    pub(crate) verified: Mutex<Option<(OffsetDateTime, Report)>>,
+}
+
+/// What one shard has for itself.
+pub(crate) struct Shard {
+    pub(crate) portal: Router,
+    pub(crate) forwarder: Forwarder,
+}
+
+impl House {
+    /// A new request's id: version 7, from the house's clock and the thread's own generator.
+    pub(crate) fn request_id(&self) -> RequestId {
+        let millis = u64::try_from(self.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        let random: [u8; 10] = rand::rng().random();
+        RequestId::new(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+
+    /// The hypervisor whose API a host name stands for: `<name>.<api_domain>[:port]`.
+    pub(crate) fn api_host(&self, host: &str) -> Option<HypervisorName> {
+        let domain = &self.config.portal.api_domain;
+        let host = host.split_once(':').map_or(host, |(h, _)| h).to_ascii_lowercase();
+        let own = self.fleet.doors().find(|(_, _, door)| door.host.as_deref() == Some(host.as_str()));
+        if let Some((name, _, _)) = own {
+            return Some(name.clone());
+        }
+        let name: HypervisorName = host.strip_suffix(domain.as_str())?.strip_suffix('.')?.parse().ok()?;
+        self.tables.contains_key(&name).then_some(name)
+    }
+
+    /// Where native clients reach a hypervisor's API through this gateway.
+    pub(crate) fn api_address(&self, name: &HypervisorName) -> Option<String> {
+        let (_, _, door) = self.fleet.doors().find(|(n, _, _)| *n == name)?;
+        let host = self.config.portal.host()?;
+        match (door.port, &door.host) {
+            (Some(port), host_of_its_own) => Some(format!("https://{}:{port}", host_of_its_own.as_ref().unwrap_or(&host))),
+            (None, Some(own)) => Some(format!("https://{own}")),
+            (None, None) if !self.config.portal.api_domain.is_empty() => {
+                Some(format!("https://{name}.{}", self.config.portal.api_domain))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// What following a hypervisor's task is, for whoever began it through this gateway; none when it is not theirs
+    /// or not known.
+    pub(crate) fn resolve(&self, task: &Task, actor: &Actor) -> Option<Operation> {
+        self.fleet.broker().resolve(task, actor)
+    }
+
+    /// How a denial is said: what a person may not even see does not exist for them.
+    pub(crate) fn hide(&self, actor: &Actor, operation: &Operation, reason: &Reason, now: OffsetDateTime) -> Refusal {
+        let seen = match &operation.resource {
+            Resource::Own(_) => true,
+            resource => self.engine.may_see(actor, resource, &self.fleet.inventory(), now),
+        };
+        if seen { Refusal::Forbidden(reason.to_string()) } else { Refusal::NotFound }
+    }
+
+    /// Something of ours does not work: said without its inside, logged with it.
+    #[expect(clippy::unused_self, reason = "reads as the house's answer at the call")]
+    pub(crate) fn unavailable(&self, error: &(dyn std::error::Error + 'static)) -> Refusal {
+        tracing::error!(error = %chain(error), "denied because a part of the gateway failed");
+        Refusal::Unavailable("A part of the gateway is not working, so nothing is let through. Try again in a moment.".into())
+    }
+
+    /// Reads events of a node back from its log: ours, or the command line's beside it.
+    pub(crate) fn reader_of(&self, node: NodeId) -> Reader {
+        if node == self.trail.node() { self.trail.reader() } else { Reader::new(LogOf::CommandLine.dir(&self.config)) }
+    }
+
+    pub(crate) fn executor(&self) -> Tracked {
+        Tracked(self.tasks.clone())
+    }
+}
+
+/// An error and its sources in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// How often people who are not known may knock, by address prefix: /24 of IPv4, /64 of IPv6.
+pub(crate) struct Strangers(DefaultKeyedRateLimiter<IpAddr>);
+
+impl Strangers {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        let rate = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        Self(DefaultKeyedRateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)))
+    }
+
+    /// Whether one more may be answered now.
+    pub(crate) fn check(&self, ip: IpAddr) -> bool {
+        self.0.check_key(&prefix(ip)).is_ok()
+    }
+
+    /// Forgets addresses that have been quiet, so that a scan does not fill the memory.
+    pub(crate) fn tidy(&self) {
+        self.0.retain_recent();
+        self.0.shrink_to_fit();
+    }
+}
+
+fn prefix(ip: IpAddr) -> IpAddr {
+    let net = match ip.to_canonical() {
+        IpAddr::V4(a) => ipnet::IpNet::new(IpAddr::V4(a), 24),
+        IpAddr::V6(a) => ipnet::IpNet::new(IpAddr::V6(a), 64),
+    };
+    net.map_or(ip, |net| net.network())
+}
+
+/// Whose log is opened: a log belongs to the process that writes it.
+#[derive(Clone, Copy)]
+pub(crate) enum LogOf {
+    Server,
+    CommandLine,
+}
+
+impl LogOf {
+    /// The folder under `[trail] dir`.
+    pub(crate) fn dir(self, config: &Config) -> PathBuf {
+        config.trail.dir.join(match self {
+            Self::Server => "server",
+            Self::CommandLine => "command-line",
+        })
+    }
+}
+
+/// The keys of the trail, derived from the key file: one for the chain, another for checkpoints.
+pub(crate) fn trail_keys(keys: &Keys) -> TrailKeys {
+    TrailKeys { mac: keys.derive("trail mac"), sign: keys.derive("trail checkpoint signature") }
+}
+
+/// Opens a log, with the node id that its folder keeps.
+pub(crate) fn open_trail(
+    config: &Config,
+    keys: &Keys,
+    of: LogOf,
+    clock: Arc<dyn Clock>,
+) -> Result<(Trail, Recovered), ConfigError> {
+    let dir = of.dir(config);
+    let wrong = |why: String| ConfigError::new(&config.file, format!("trail.dir: {}: {why}", dir.display()));
+    std::fs::create_dir_all(&dir).map_err(|e| wrong(e.to_string()))?;
+    let file = dir.join("node");
+    let node = match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse::<NodeId>().map_err(|e| wrong(format!("node: {e}")))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let node = NodeId::new(Uuid::new_v4());
+            std::fs::write(&file, format!("{node}\n")).map_err(|e| wrong(format!("node: {e}")))?;
+            node
+        }
+        Err(error) => return Err(wrong(format!("node: {error}"))),
+    };
+    Trail::open(&dir, &trail_keys(keys), node, clock).map_err(|e| wrong(chain(&e)))
+}

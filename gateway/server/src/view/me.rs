@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is mine: factors, sessions, tokens, password.
+
+use super::{Choice, Problems, Shell, When};
+use askama::Template;
+
+/// One second factor.
+#[derive(Debug, Clone)]
+pub(crate) struct FactorRow {
+    /// Its id, for removal.
+    pub(crate) id: String,
+    /// What it is: `Authenticator app`.
+    pub(crate) what: String,
+    /// Since when.
+    pub(crate) added: When,
+    /// When it was last used.
+    pub(crate) used: Option<When>,
+    /// Whether it may be removed: never the last one.
+    pub(crate) removable: bool,
+}
+
+/// One signed-in browser.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionRow {
+    /// Its id.
+    pub(crate) id: String,
+    /// The browser in words; see [`device`].
+    pub(crate) device: String,
+    /// The address it came from.
+    pub(crate) place: String,
+    /// Since when.
+    pub(crate) started: When,
+    /// When it last asked for something.
+    pub(crate) seen: When,
+    /// When it ends at the latest.
+    pub(crate) ends: When,
+    /// Whether it is this one.
+    pub(crate) current: bool,
+}
+
+/// Whether a token works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenState {
+    /// It works.
+    Live,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+/// One token for a tool.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenRow {
+    /// Its id.
+    pub(crate) id: String,
+    /// What its owner calls it.
+    pub(crate) name: String,
+    /// The hypervisor it is limited to; none means all.
+    pub(crate) hypervisor: Option<String>,
+    /// Since when.
+    pub(crate) created: When,
+    /// Until when.
+    pub(crate) expires: When,
+    /// When it was last used.
+    pub(crate) used: Option<When>,
+    /// Whether it works.
+    pub(crate) state: TokenState,
+}
+
+/// My factors, sessions, tokens and password, at `/me`. Posts:
+/// `/me/password` (`csrf old password`), `/me/factors/remove` (`csrf id`),
+/// `/me/recovery-codes` (`csrf`), `/me/sessions/end` (`csrf id`), `/me/sessions/end-others` (`csrf`),
+/// `/me/tokens` (`csrf name hypervisor days`; empty `hypervisor` means all), `/me/tokens/revoke` (`csrf id`).
+#[derive(Template)]
+#[template(path = "pages/me.html")]
+pub(crate) struct Me {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The second factors.
+    pub(crate) factors: Vec<FactorRow>,
+    /// How many recovery codes are left.
+    pub(crate) recovery_left: u32,
+    /// The signed-in browsers, this one first.
+    pub(crate) sessions: Vec<SessionRow>,
+    /// The tokens, live ones first.
+    pub(crate) tokens: Vec<TokenRow>,
+    /// A token that was made just now: shown once, never again.
+    pub(crate) minted: Option<String>,
+    /// The hypervisors that a token can be limited to.
+    pub(crate) hypervisors: Vec<Choice>,
+    /// What the person may do, one sentence a grant.
+    pub(crate) grants: Vec<String>,
+    /// What went wrong; fields `old`, `password`, `token_name`, `days`.
+    pub(crate) problems: Problems,
+}
+
+/// A browser's `User-Agent` in a few words; what is not known is said to be so.
+pub(crate) fn device(agent: &str) -> String {
+    let first = |table: &[(&str, &'static str)]| table.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, w)| *w);
+    let browser = first(&[
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Chromium/", "Chromium"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = first(&[
+        ("Windows", "Windows"),
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Mac OS X", "macOS"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (browser, system) {
+        (Some(b), Some(s)) => format!("{b} on {s}"),
+        (Some(b), None) => b.to_owned(),
+        (None, Some(s)) => format!("a browser on {s}"),
+        (None, None) => "unknown browser".to_owned(),
+    }
+}
+
+super::places! { Me = "me", }

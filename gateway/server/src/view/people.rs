@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+//! People, roles and grants.
+
+use super::{Problems, Shell, When};
+use askama::Template;
+
+/// One entry of a list to choose from.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    /// What is posted.
+    pub(crate) value: String,
+    /// What is shown.
+    pub(crate) label: String,
+}
+
+impl Choice {
+    /// An entry.
+    pub(crate) fn new(value: impl Into<String>, label: impl Into<String>) -> Self {
+        Self { value: value.into(), label: label.into() }
+    }
+}
+
+/// A link that works once, shown once to the administrator who made it.
+#[derive(Debug, Clone)]
+pub(crate) struct OneTimeLink {
+    /// The whole address, with the token in its fragment.
+    pub(crate) url: String,
+    /// For whom.
+    pub(crate) who: String,
+    /// Until when it works.
+    pub(crate) expires: When,
+}
+
+/// How somebody stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UserState {
+    /// Can sign in.
+    Active,
+    /// Has not used the link yet.
+    Invited,
+    /// Cannot sign in until a second factor is added.
+    NoFactor,
+    /// Disabled by an administrator.
+    Disabled,
+}
+
+impl UserState {
+    /// The word shown to people.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Invited => "invited",
+            Self::NoFactor => "no authenticator yet",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// How it looks beside its word.
+    pub(crate) const fn class(self) -> &'static str {
+        match self {
+            Self::Active => "good",
+            Self::Invited | Self::NoFactor => "warn",
+            Self::Disabled => "off",
+        }
+    }
+}
+
+/// One person in the list.
+#[derive(Debug, Clone)]
+pub(crate) struct UserRow {
+    /// Their id.
+    pub(crate) id: String,
+    /// The name they sign in with.
+    pub(crate) name: String,
+    /// The name shown to people.
+    pub(crate) display_name: String,
+    /// How they stand.
+    pub(crate) state: UserState,
+    /// Their roles in words.
+    pub(crate) roles: Vec<String>,
+    /// When they last signed in.
+    pub(crate) seen: Option<When>,
+}
+
+/// Everyone, at `/users`. Posts `csrf name display_name` to `/users`.
+#[derive(Template)]
+#[template(path = "pages/users.html")]
+pub(crate) struct Users {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// Everyone.
+    pub(crate) rows: Vec<UserRow>,
+    /// Whether the person may change them.
+    pub(crate) may_write: bool,
+    /// A link that was made just now.
+    pub(crate) link: Option<OneTimeLink>,
+    /// The form as typed before.
+    pub(crate) name: String,
+    /// The form as typed before.
+    pub(crate) display_name: String,
+    /// What went wrong.
+    pub(crate) problems: Problems,
+}
+
+/// One person, at `/users/{id}`. Posts `csrf` to `/users/{id}/disable`, `/users/{id}/enable`, `/users/{id}/reset` (new
+/// one-time link; password and factors go), `/users/{id}/sign-out` (ends every session) and `csrf grant next` to
+/// `/grants/revoke`.
+#[derive(Template)]
+#[template(path = "pages/person.html")]
+pub(crate) struct PersonPage {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// Who.
+    pub(crate) user: UserRow,
+    /// Since when.
+    pub(crate) created: When,
+    /// Their second factors in words.
+    pub(crate) factors: Vec<String>,
+    /// How many browsers of theirs are signed in.
+    pub(crate) sessions: usize,
+    /// Their grants.
+    pub(crate) grants: Vec<GrantRow>,
+    /// Whether the person who looks may change them.
+    pub(crate) may_write: bool,
+    /// Whether the person who looks may change grants.
+    pub(crate) may_grant: bool,
+    /// Why this account cannot be disabled or reset here: the last administrator, or oneself.
+    pub(crate) kept: Option<String>,
+    /// A link that was made just now.
+    pub(crate) link: Option<OneTimeLink>,
+}
+
+/// One role.
+#[derive(Debug, Clone)]
+pub(crate) struct RoleCard {
+    /// Its name as in the policy.
+    pub(crate) name: String,
+    /// What it is for, in one sentence.
+    pub(crate) words: String,
+    /// What it allows, one line each: `open consoles with keyboard and mouse`.
+    pub(crate) may: Vec<String>,
+    /// What is forbidden to it whatever else is allowed.
+    pub(crate) must_not: Vec<String>,
+    /// How many people hold it now.
+    pub(crate) holders: usize,
+}
+
+/// Every role in words, at `/roles`.
+#[derive(Template)]
+#[template(path = "pages/roles.html")]
+#[expect(clippy::struct_field_names, reason = "the page is called after what it lists")]
+pub(crate) struct Roles {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The roles.
+    pub(crate) roles: Vec<RoleCard>,
+    /// The whole policy as the program prints it.
+    pub(crate) matrix: String,
+}
+
+/// Whether a grant counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GrantState {
+    /// Now.
+    Active,
+    /// Not yet.
+    Coming,
+    /// No longer.
+    Ended,
+    /// Taken back.
+    Revoked,
+}
+
+impl GrantState {
+    /// The word shown to people.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Coming => "not yet",
+            Self::Ended => "ended",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// How it looks beside its word.
+    pub(crate) const fn class(self) -> &'static str {
+        match self {
+            Self::Active => "good",
+            Self::Coming => "note",
+            Self::Ended | Self::Revoked => "off",
+        }
+    }
+}
+
+/// One grant.
+#[derive(Debug, Clone)]
+pub(crate) struct GrantRow {
+    /// Its id.
+    pub(crate) id: String,
+    /// The person's id.
+    pub(crate) user_id: String,
+    /// The person's name.
+    pub(crate) user: String,
+    /// The role.
+    pub(crate) role: String,
+    /// On what, in words: `tag web`.
+    pub(crate) on: String,
+    /// How many machines that is now, when it selects machines.
+    pub(crate) machines: Option<usize>,
+    /// From when.
+    pub(crate) from: When,
+    /// Until when; none means until revoked.
+    pub(crate) until: Option<When>,
+    /// Conditions in words: `fresh code every 5 minutes`, `recorded`.
+    pub(crate) with: Vec<String>,
+    /// Where it came from, in words.
+    pub(crate) source: String,
+    /// Whether it counts.
+    pub(crate) state: GrantState,
+    /// Why it cannot be revoked here: the last administrator, or it comes from a file.
+    pub(crate) kept: Option<String>,
+}
+
+/// The sentence as typed before.
+#[derive(Debug, Clone)]
+pub(crate) struct GrantForm {
+    /// A user id.
+    pub(crate) user: String,
+    /// A role name.
+    pub(crate) role: String,
+    /// `everything`, `hypervisor`, `pool`, `tag` or `machine`.
+    pub(crate) on_kind: String,
+    /// The value that belongs to it, as `Selector::parse` reads it.
+    pub(crate) on_value: String,
+    /// Hours from now; empty means until revoked.
+    pub(crate) hours: String,
+    /// Seconds of the step-up window.
+    pub(crate) step_up_seconds: String,
+    /// Whether consoles are recorded.
+    pub(crate) record: bool,
+}
+
+impl Default for GrantForm {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            role: String::new(),
+            on_kind: "tag".to_owned(),
+            on_value: String::new(),
+            hours: "336".to_owned(),
+            step_up_seconds: "300".to_owned(),
+            record: true,
+        }
+    }
+}
+
+impl GrantForm {
+    /// What `hours` can be.
+    pub(crate) const HOURS: [(&'static str, &'static str); 8] = [
+        ("1", "1 hour"),
+        ("8", "8 hours"),
+        ("24", "1 day"),
+        ("168", "7 days"),
+        ("336", "14 days"),
+        ("720", "30 days"),
+        ("2160", "90 days"),
+        ("", "until revoked"),
+    ];
+    /// What `on_kind` can be.
+    pub(crate) const KINDS: [(&'static str, &'static str); 5] = [
+        ("tag", "machines with the tag"),
+        ("machine", "the machine"),
+        ("pool", "the pool or project"),
+        ("hypervisor", "the hypervisor"),
+        ("everything", "everything, the gateway included"),
+    ];
+    /// What `step_up_seconds` can be.
+    pub(crate) const WINDOWS: [(&'static str, &'static str); 5] = [
+        ("0", "each time"),
+        ("300", "every 5 minutes"),
+        ("900", "every 15 minutes"),
+        ("1800", "every 30 minutes"),
+        ("3600", "every hour"),
+    ];
+}
+
+/// Every grant, at `/grants`. Posts `csrf user role on_kind on_value hours step_up_seconds record` to `/grants`
+/// (`record` is `on` or absent; `hours` empty means until revoked) and `csrf grant next` to `/grants/revoke`.
+#[derive(Template)]
+#[template(path = "pages/grants.html")]
+pub(crate) struct Grants {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The grants, active ones first.
+    pub(crate) rows: Vec<GrantRow>,
+    /// Whether the person may change them.
+    pub(crate) may_write: bool,
+    /// The people to choose from.
+    pub(crate) users: Vec<Choice>,
+    /// The roles to choose from.
+    pub(crate) roles: Vec<Choice>,
+    /// Hypervisors to suggest.
+    pub(crate) hypervisors: Vec<Choice>,
+    /// Pools to suggest, as `hypervisor/pool`.
+    pub(crate) pools: Vec<Choice>,
+    /// Tags to suggest.
+    pub(crate) tags: Vec<Choice>,
+    /// Machines to suggest, as `hypervisor/id` with the name as label.
+    pub(crate) machines: Vec<Choice>,
+    /// The sentence as typed before.
+    pub(crate) form: GrantForm,
+    /// What went wrong.
+    pub(crate) problems: Problems,
+}
+
+super::places! { Users = "users", PersonPage = "users", Roles = "roles", Grants = "grants", }

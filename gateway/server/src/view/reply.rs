@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pages that say no.
+
+use super::Shell;
+use askama::Template;
+
+/// What went wrong, and what the person can do.
+#[derive(Template)]
+#[template(path = "pages/error_page.html")]
+pub(crate) struct ErrorPage {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The status of the answer.
+    pub(crate) status: u16,
+    /// What went wrong, in a few words.
+    pub(crate) title: String,
+    /// What went wrong, in a sentence.
+    pub(crate) detail: String,
+    /// The correlation id.
+    pub(crate) request: String,
+}
+
+impl ErrorPage {
+    /// For somebody of whom nothing is known.
+    pub(crate) fn new(status: u16, title: &str, detail: &str, request: &str) -> Self {
+        Self {
+            shell: Shell::default(),
+            status,
+            title: title.to_owned(),
+            detail: detail.to_owned(),
+            request: request.to_owned(),
+        }
+    }
+
+    /// What the person can do about it.
+    pub(crate) const fn advice(&self) -> &'static str {
+        match self.status {
+            401 => "Sign in, and you are brought to the page that you wanted.",
+            403 => {
+                "Go back, open the page again and retry; a fresh code may be asked for. If a role is missing, ask an \
+                 administrator for it and give them the number below."
+            }
+            404 | 405 => "Check the address. A machine that you may not see looks the same as one that does not exist.",
+            400 | 409 | 413 | 422 | 431 => "Go back, change what the message names and try again.",
+            421 => "Use the address that your administrator gave you.",
+            429 => "Wait a little. Trying more often makes the wait longer.",
+            502 | 504 => {
+                "The gateway itself works. Try again in a minute; if it stays so, tell who runs the hypervisor."
+            }
+            _ => {
+                "Nothing was changed. Try again in a minute; if it stays so, give the number below to who runs this gateway."
+            }
+        }
+    }
+}
+
+/// Known, and not allowed: what would open the door.
+#[derive(Template)]
+#[template(path = "pages/denied.html")]
+pub(crate) struct Denied {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// What was asked, in words that finish "You may not": `open the console of web-1`.
+    pub(crate) intent: String,
+    /// Which role or request would open the door, as the policy says.
+    pub(crate) reason: String,
+    /// The correlation id.
+    pub(crate) request: String,
+}
+
+super::places! { ErrorPage = "", Denied = "", }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one place where a permit is turned into the use of a hypervisor's credential.
+//!
+//! [`Injected`] has no `Debug`, no `Serialize`, no public constructor and never leaves this crate. Only a permit for
+//! the very hypervisor makes one, and it must not have run out.
+
+use crate::{error::Error, wire::Dialer};
+use portcullis_domain::{Action, HypervisorName, MachineRef, Resource};
+use portcullis_policy::Permit;
+use time::OffsetDateTime;
+
+/// A hypervisor's credential in use: the way to a connection that is already authenticated. For LXD and libvirt that
+/// is a client certificate or the process's own user; nothing is added to headers.
+pub(crate) struct Injected<'a> {
+    dialer: &'a Dialer,
+}
+
+impl<'a> Injected<'a> {
+    /// Lends the credential of one hypervisor for one permitted operation on it.
+    pub(crate) fn lend(
+        permit: &Permit,
+        hypervisor: &HypervisorName,
+        dialer: &'a Dialer,
+        now: OffsetDateTime,
+    ) -> Result<Self, Error> {
+        check_expiry(permit, now)?;
+        let operation = permit.operation();
+        if operation.resource.hypervisor() != Some(hypervisor) {
+            return Err(Error::WrongPermit(operation.to_string()));
+        }
+        // Both are answered by the gateway itself; neither can be granted, so such a permit is a fault.
+        if matches!(operation.action, Action::Session | Action::Deny) {
+            return Err(Error::WrongPermit(operation.to_string()));
+        }
+        Ok(Self { dialer })
+    }
+
+    /// Where and how to connect.
+    pub(crate) const fn dialer(&self) -> &'a Dialer {
+        self.dialer
+    }
+}
+
+fn check_expiry(permit: &Permit, now: OffsetDateTime) -> Result<(), Error> {
+    if now < permit.expires_at() { Ok(()) } else { Err(Error::PermitExpired) }
+}
+
+/// The machine that a permit is for, if its action is one of `actions` and it has not run out.
+pub(crate) fn machine_of<'p>(
+    permit: &'p Permit,
+    actions: &[Action],
+    now: OffsetDateTime,
+) -> Result<&'p MachineRef, Error> {
+    check_expiry(permit, now)?;
+    let operation = permit.operation();
+    match &operation.resource {
+        Resource::Machine(machine) if actions.contains(&operation.action) => Ok(machine),
+        _ => Err(Error::WrongPermit(operation.to_string())),
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! libvirt daemons, spoken to in their own RPC: no library, no process.
+//!
+//! One connection is kept for inventory and events; power and screens open one of their own each, so that nothing of
+//! them waits behind a long list. A screen's password is read with the SECURE flag at the moment a screen opens, and at
+//! no other.
+
+mod calls;
+mod rpc;
+mod xml;
+
+use super::{Built, Driver, PowerVerb, REFRESH, Screen, ScreenLogin, UNVERIFIED};
+use crate::{
+    config::{LibvirtConfig, Verify},
+    error::{Error, Fault},
+    fleet::Board,
+    tls::{Identity, TlsUpgrade},
+    wire::{Address, Dialer, Wire},
+};
+use async_trait::async_trait;
+use calls::{Domain, Libvirt};
+use portcullis_domain::{ConsoleKind, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
+use tokio::{io::AsyncReadExt, time::Instant};
+use uuid::Uuid;
+use xml::{Description, Graphics, GraphicsKind};
+
+/// Changes that come close together are read together.
+const GATHER: Duration = Duration::from_millis(100);
+
+struct Driven {
+    dialer: Dialer,
+    uri: String,
+    namespace: String,
+    console_host: Option<String>,
+    console_tls: Option<TlsUpgrade>,
+    socket_folders: Vec<PathBuf>,
+}
+
+pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
+    let key = format!("hypervisor.{}", config.name);
+    let mut warnings = Vec::new();
+    if [Some(&config.tls), config.console.tls.as_ref()].iter().flatten().any(|t| t.verify == Verify::None) {
+        warnings.push(UNVERIFIED.to_owned());
+    }
+    let dialer = match (config.socket, config.address) {
+        (Some(socket), None) => {
+            if config.cert_file.is_some() || config.key_file.is_some() {
+                return Err(Error::config(
+                    format!("{key}.cert_file"),
+                    "a unix socket asks for no certificate: drop cert_file and key_file",
+                ));
+            }
+            Dialer { address: Address::Unix(socket), tls: None }
+        }
+        (None, Some(text)) => {
+            let address = Address::parse(&format!("{key}.address"), &text)?;
+            let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
+                return Err(Error::config(
+                    format!("{key}.cert_file"),
+                    "a daemon behind TLS asks for a client certificate: set cert_file and key_file",
+                ));
+            };
+            let tls = TlsUpgrade::new(&key, &config.tls, address.host(), Some(Identity { cert_file, key_file }))?;
+            Dialer { address, tls: Some(tls) }
+        }
+        _ => return Err(Error::config(key, "set either socket or address")),
+    };
+    let console_host = config.console.host.or_else(|| dialer.address.host().map(str::to_owned));
+    let screen_host = console_host.as_deref().or(Some("localhost"));
+    let console_key = format!("{key}.console");
+    let console_tls = config.console.tls.as_ref();
+    let console_tls = console_tls.map(|t| TlsUpgrade::new(&console_key, t, screen_host, None)).transpose()?;
+    let address = dialer.address.to_string();
+    let driver = Driven {
+        dialer,
+        uri: config.uri,
+        namespace: config.metadata_namespace,
+        console_host,
+        console_tls,
+        socket_folders: config.console.socket_folders,
+    };
+    Ok(Built { driver: Box::new(driver), api: None, warnings, address })
+}
+
+impl Driven {
+    async fn connect(&self) -> Result<Libvirt, Fault> {
+        let mut wire = self.dialer.dial().await?;
+        if let Wire::Tls(stream) = &mut wire {
+            // The daemon says with one byte whether it accepted the certificate.
+            let verdict = tokio::time::timeout(crate::tls::HANDSHAKE, stream.read_u8()).await;
+            match verdict.map_err(|_| Fault::TooSlow("to check the gateway's certificate"))? {
+                Ok(1) => {}
+                Ok(_) => return Err(Fault::Protocol("something else than its verdict on the certificate".to_owned())),
+                Err(_) => return Err(Fault::Untrusted("it did not accept the gateway's certificate".to_owned())),
+            }
+        }
+        Libvirt::open(wire, &self.uri).await
+    }
+
+    async fn watch(&self, board: &Board) -> Result<std::convert::Infallible, Fault> {
+        let mut libvirt = self.connect().await?;
+        libvirt.register_events().await?;
+        loop {
+            let (mut known, notes) = self.list(&mut libvirt, board, None).await?;
+            board.publish(known.values().cloned().collect(), notes.clone());
+            let next = Instant::now() + REFRESH;
+            loop {
+                let Ok(first) = tokio::time::timeout_at(next, libvirt.event()).await else { break };
+                let mut changed = HashSet::from([first?]);
+                let gathered = Instant::now() + GATHER;
+                while let Ok(more) = tokio::time::timeout_at(gathered, libvirt.event()).await {
+                    changed.insert(more?);
+                }
+                if changed.iter().any(Option::is_none) {
+                    // More events than are kept: read everything.
+                    break;
+                }
+                let changed: Vec<Domain> = changed.into_iter().flatten().collect();
+                let ids: Vec<Uuid> = changed.iter().map(|d| d.uuid).collect();
+                let (fresh, _) = self.list(&mut libvirt, board, Some(changed)).await?;
+                for id in ids {
+                    match fresh.get(&id) {
+                        Some(machine) => known.insert(id, machine.clone()),
+                        None => known.remove(&id),
+                    };
+                }
+                board.publish(known.values().cloned().collect(), notes.clone());
+            }
+        }
+    }
+
+    /// Reads the given domains, or all.
+    async fn list(
+        &self,
+        libvirt: &mut Libvirt,
+        board: &Board,
+        some: Option<Vec<Domain>>,
+    ) -> Result<(BTreeMap<Uuid, Machine>, Vec<String>), Fault> {
+        let domains = match some {
+            Some(domains) => domains,
+            None => libvirt.domains().await?,
+        };
+        let mut machines = BTreeMap::new();
+        let mut notes = Vec::new();
+        for (domain, found) in libvirt.describe(domains).await? {
+            // Gone since it was listed.
+            let Some(found) = found else { continue };
+            match found.and_then(|(state, text)| self.machine(board, &domain, state, &text)) {
+                Ok(machine) => {
+                    machines.insert(domain.uuid, machine);
+                }
+                Err(why) => notes.push(format!("{}: left out: {why}", domain.uuid)),
+            }
+        }
+        Ok((machines, notes))
+    }
+
+    fn machine(&self, board: &Board, domain: &Domain, state: PowerState, text: &str) -> Result<Machine, String> {
+        let described = Description::parse(text, &self.namespace)?;
+        let machine: MachineId = domain.uuid.to_string().parse().map_err(|_| "its id cannot be used".to_owned())?;
+        let console = match described.screen().map(|g| g.kind) {
+            Some(GraphicsKind::Vnc) => ConsoleKind::Vnc,
+            Some(GraphicsKind::Spice) => ConsoleKind::Spice,
+            None => ConsoleKind::None,
+        };
+        Ok(Machine {
+            at: MachineRef { hypervisor: board.hypervisor().clone(), machine },
+            name: domain.name.clone(),
+            kind: MachineKind::Guest,
+            state,
+            pool: described.pool,
+            tags: described.tags,
+            node: None,
+            console,
+        })
+    }
+
+    /// Where a screen is. The XML names port and socket; the host never comes from it.
+    fn address(&self, graphics: &Graphics) -> Result<Address, Fault> {
+        if let Some(path) = &graphics.socket {
+            let is_local = matches!(self.dialer.address, Address::Unix(_));
+            let is_plain =
+                path.components().all(|c| !matches!(c, std::path::Component::ParentDir | std::path::Component::CurDir));
+            let is_inside = self.socket_folders.iter().any(|folder| path.starts_with(folder));
+            return if is_local && is_plain && is_inside && path.is_absolute() {
+                Ok(Address::Unix(path.clone()))
+            } else {
+                Err(Fault::NoScreen(
+                    "its unix socket lies outside console.socket_folders, or on another host".to_owned(),
+                ))
+            };
+        }
+        let port = graphics
+            .port
+            .ok_or_else(|| Fault::NoScreen("the machine is not running, or its screen has no port".to_owned()))?;
+        match &self.console_host {
+            Some(host) => Ok(Address::Tcp(host.clone(), port)),
+            None => Ok(Address::Tcp("127.0.0.1".to_owned(), port)),
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for Driven {
+    async fn follow(&self, board: &Board) -> Fault {
+        match self.watch(board).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        }
+    }
+
+    async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {
+        let mut libvirt = self.connect().await?;
+        let domain = libvirt.look_up(parse_id(machine)?).await?;
+        libvirt.power(&domain, verb).await?;
+        libvirt.close().await;
+        Ok(())
+    }
+
+    async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault> {
+        let mut libvirt = self.connect().await?;
+        let domain = libvirt.look_up(parse_id(machine)?).await?;
+        let text = libvirt.describe_with_secrets(&domain).await?;
+        libvirt.close().await;
+        let described = Description::parse(&text, &self.namespace).map_err(Fault::Protocol)?;
+        let graphics = described.graphics.iter().find(|g| g.kind == GraphicsKind::Vnc);
+        let graphics = graphics.ok_or_else(|| Fault::NoScreen("the machine has no VNC screen".to_owned()))?;
+        let stream = self.address(graphics)?.dial().await?;
+        let password = graphics.password.clone().map(Secret::from);
+        Ok(Screen { stream, login: ScreenLogin { username: None, password }, tls: self.console_tls.clone() })
+    }
+}
+
+fn parse_id(machine: &MachineId) -> Result<Uuid, Fault> {
+    Uuid::try_parse(machine.as_str()).map_err(|_| Fault::Refused(format!("{machine} is no domain's id")))
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! LXD servers: inventory by REST, changes by the events WebSocket, power by `PUT …/state`.
+//!
+//! The gateway is known by its client certificate, or by its process's user on the unix socket.
+
+use super::{Built, Driver, LIST, PowerVerb, REFRESH, Screen, UNVERIFIED, rest::ask};
+use crate::{
+    config::{LxdConfig, Verify},
+    error::{Error, Fault},
+    fleet::Board,
+    forward::{Api, ChannelRequest, Dialect},
+    tls::{Identity, TlsUpgrade},
+    wire::{Address, Dialer, Wire},
+};
+use async_trait::async_trait;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Method};
+use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
+use serde::Deserialize;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Error as WsError, Message, protocol::WebSocketConfig},
+};
+
+const INSTANCES: &str = "/1.0/instances?recursion=1&all-projects=true";
+const EVENTS: &str = "/1.0/events?type=lifecycle&all-projects=true";
+/// Changes that come close together are read together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Lists are never closer together than this, however many events come.
+const SPACING: Duration = Duration::from_millis(400);
+/// A silent events connection is given up after this.
+const SILENCE: Duration = Duration::from_secs(75);
+/// How long a change of power is waited for; after that it goes on by itself.
+const POWER: u64 = 20;
+const MAX_EVENT: usize = 1024 * 1024;
+
+struct Lxd {
+    dialer: Arc<Dialer>,
+    host: HeaderValue,
+    hypervisor: HypervisorName,
+}
+
+pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
+    let key = format!("hypervisor.{}", config.name);
+    if !(1..=65_536).contains(&config.connections) {
+        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
+    }
+    let identity = match (&config.cert_file, &config.key_file) {
+        (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
+        (None, None) => None,
+        _ => return Err(Error::config(format!("{key}.cert_file"), "cert_file and key_file belong together")),
+    };
+    let (dialer, host, origins) = match (config.socket, &config.address) {
+        (Some(socket), None) => {
+            if identity.is_some() {
+                let why = "a unix socket asks for no certificate: drop cert_file and key_file";
+                return Err(Error::config(format!("{key}.cert_file"), why));
+            }
+            (Dialer { address: Address::Unix(socket), tls: None }, "lxd".to_owned(), Vec::new())
+        }
+        (None, Some(text)) => {
+            let address_key = format!("{key}.address");
+            let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
+            let rest =
+                rest.ok_or_else(|| Error::config(&address_key, format!("{text:?} does not begin with https://")))?;
+            let address = Address::parse(&address_key, rest)?;
+            let Address::Tcp(..) = &address else {
+                return Err(Error::config(&address_key, "is no https address; use socket for a unix socket"));
+            };
+            if identity.is_none() {
+                let why = "the server knows the gateway by its client certificate: set cert_file and key_file";
+                return Err(Error::config(format!("{key}.cert_file"), why));
+            }
+            let tls = TlsUpgrade::new(&key, &config.tls, address.host(), identity)?;
+            (Dialer { address, tls: Some(tls) }, rest.to_owned(), vec![format!("https://{rest}")])
+        }
+        _ => return Err(Error::config(key, "set either address or socket")),
+    };
+    let host = HeaderValue::from_str(&host).map_err(|e| Error::config(format!("{key}.address"), e.to_string()))?;
+    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let address = dialer.address.to_string();
+    let dialer = Arc::new(dialer);
+    let api = Api {
+        name: config.name.clone(),
+        dialer: Arc::clone(&dialer),
+        host: host.clone(),
+        origins,
+        connections: config.connections,
+        dialect: &DIALECT,
+    };
+    Ok(Built { driver: Box::new(Lxd { dialer, host, hypervisor: config.name }), api: Some(api), warnings, address })
+}
+
+const OPERATIONS: &str = "/1.0/operations/";
+
+static DIALECT: Dialect = Dialect {
+    channel,
+    channel_address: |task, secret| format!("{OPERATIONS}{task}/websocket?secret={secret}"),
+    is_long_poll: |path| path.starts_with(OPERATIONS) && path.ends_with("/wait"),
+};
+
+fn channel<'a>(path: &'a str, query: Option<&'a str>) -> Option<ChannelRequest<'a>> {
+    let task = path.strip_prefix(OPERATIONS)?.strip_suffix("/websocket")?;
+    let mut secrets = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("secret="));
+    let secret = secrets.next().filter(|_| secrets.next().is_none());
+    Some(ChannelRequest { task, secret })
+}
+
+/// One row of the list; what else stands in it is not looked at.
+#[derive(Deserialize)]
+struct Instance {
+    name: String,
+    #[serde(default = "default_project")]
+    project: String,
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    location: String,
+    #[serde(default)]
+    config: HashMap<String, String>,
+}
+
+fn default_project() -> String {
+    "default".to_owned()
+}
+
+/// A row that has the right shape, or has not: one bad row hides no other.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Row {
+    Good(Instance),
+    Bad(serde::de::IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Task {
+    id: String,
+    #[serde(default)]
+    status_code: u16,
+    #[serde(default)]
+    err: String,
+}
+
+impl Lxd {
+    async fn list(&self) -> Result<(Vec<Machine>, Vec<String>), Fault> {
+        let rows: Vec<Row> = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
+        let mut machines = Vec::with_capacity(rows.len());
+        let mut notes = Vec::new();
+        for row in rows {
+            match row {
+                Row::Good(instance) => match self.machine(instance) {
+                    Ok(machine) => machines.push(machine),
+                    Err(note) => notes.push(note),
+                },
+                Row::Bad(_) => notes.push("an instance was left out: its entry has another shape".to_owned()),
+            }
+        }
+        Ok((machines, notes))
+    }
+
+    fn machine(&self, instance: Instance) -> Result<Machine, String> {
+        let Instance { name, project, kind, status, location, mut config } = instance;
+        let id: Result<MachineId, _> = format!("{project}:{name}").parse();
+        // A name with a colon could pass for an instance of another project.
+        let machine = id.ok().filter(|_| !name.is_empty() && !name.contains(':') && !project.contains(':'));
+        let machine = machine.ok_or_else(|| {
+            format!("an instance was left out: {:?} cannot be an id", super::clean_text(&format!("{project}:{name}")))
+        })?;
+        let tags = config.remove("user.tags").unwrap_or_default();
+        Ok(Machine {
+            at: MachineRef { hypervisor: self.hypervisor.clone(), machine },
+            name,
+            kind: if kind == "virtual-machine" { MachineKind::Guest } else { MachineKind::Container },
+            state: state_of(&status),
+            pool: Some(project),
+            tags: tags.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            node: Some(location).filter(|l| !l.is_empty() && l != "none"),
+            console: ConsoleKind::Text,
+        })
+    }
+
+    async fn listen(&self) -> Result<WebSocketStream<Wire>, Fault> {
+        let wire = self.dialer.dial().await?;
+        // The scheme only satisfies the library: TLS, where there is any, is already on the wire.
+        let host = self.host.to_str().unwrap_or("lxd");
+        let address = format!("ws://{host}{EVENTS}");
+        let config = WebSocketConfig::default().max_message_size(Some(MAX_EVENT)).max_frame_size(Some(MAX_EVENT));
+        let connect = client_async_with_config(address, wire, Some(config));
+        match tokio::time::timeout(LIST, connect).await {
+            Ok(Ok((socket, _))) => Ok(socket),
+            Ok(Err(error)) => Err(explain(error)),
+            Err(_) => Err(Fault::TooSlow("to open its events")),
+        }
+    }
+
+    async fn watch(&self, board: &Board) -> Result<std::convert::Infallible, Fault> {
+        // Events first: a change between the list and the first event would be missed the other way round.
+        let mut events = self.listen().await?;
+        let mut heard_at = Instant::now();
+        loop {
+            let listed_at = Instant::now();
+            let (machines, notes) = self.list().await?;
+            board.publish(machines, notes);
+            let mut due = listed_at + REFRESH;
+            loop {
+                match tokio::time::timeout_at(due, events.next()).await {
+                    Err(_) => break,
+                    Ok(None) => return Err(Fault::hung_up("closed its events connection")),
+                    Ok(Some(Err(error))) => return Err(explain(error)),
+                    Ok(Some(Ok(message))) => {
+                        heard_at = Instant::now();
+                        if matches!(message, Message::Text(_) | Message::Binary(_)) {
+                            due = due.min((heard_at + GATHER).max(listed_at + SPACING));
+                        }
+                    }
+                }
+            }
+            if heard_at.elapsed() > SILENCE {
+                return Err(Fault::TooSlow("to say anything on its events connection"));
+            }
+            events.send(Message::Ping(Vec::new().into())).await.map_err(explain)?;
+        }
+    }
+
+    /// Starts a task and waits a while for it.
+    async fn run(&self, target: &str, body: String) -> Result<(), Fault> {
+        let task: Task = ask(&self.dialer, &self.host, Method::PUT, target, Some(body), LIST).await?;
+        let id = uuid::Uuid::try_parse(&task.id).map_err(|_| Fault::Protocol("a task without an id".to_owned()))?;
+        let wait = format!("/1.0/operations/{id}/wait?timeout={POWER}");
+        let task: Task = ask(&self.dialer, &self.host, Method::GET, &wait, None, LIST).await?;
+        // 400 failed, 401 cancelled; anything below is done or still under way.
+        if task.status_code >= 400 { Err(Fault::Refused(super::clean_text(&task.err))) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Driver for Lxd {
+    async fn follow(&self, board: &Board) -> Fault {
+        match self.watch(board).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        }
+    }
+
+    async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {
+        let (project, name) =
+            machine.as_str().split_once(':').ok_or_else(|| Fault::Refused(format!("{machine} is no instance's id")))?;
+        let (action, is_forced) = match verb {
+            PowerVerb::Start => ("start", false),
+            PowerVerb::Shutdown => ("stop", false),
+            PowerVerb::Stop => ("stop", true),
+            PowerVerb::Reset => ("restart", true),
+            PowerVerb::Pause => ("freeze", false),
+            PowerVerb::Resume => ("unfreeze", false),
+        };
+        let body = serde_json::json!({ "action": action, "force": is_forced, "timeout": 30 });
+        // An id holds only characters that need no escaping in a path or query.
+        self.run(&format!("/1.0/instances/{name}/state?project={project}"), body.to_string()).await
+    }
+
+    async fn open_screen(&self, _: &MachineId) -> Result<Screen, Fault> {
+        let why = "an LXD console is text; open it with lxc, or another client of its API, through the gateway";
+        Err(Fault::Unsupported(why.to_owned()))
+    }
+}
+
+fn state_of(status: &str) -> PowerState {
+    match status {
+        "Running" | "Ready" | "Starting" | "Thawed" | "Stopping" => PowerState::Running,
+        "Frozen" | "Freezing" => PowerState::Paused,
+        "Stopped" => PowerState::Off,
+        "Error" => PowerState::Crashed,
+        _ => PowerState::Unknown,
+    }
+}
+
+fn explain(error: WsError) -> Fault {
+    match error {
+        WsError::Io(e) => Fault::unreachable("its events connection broke", e),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its events connection"),
+        WsError::Http(response) => Fault::Refused(format!("its events answer with status {}", response.status())),
+        other => Fault::Protocol(super::clean_text(&other.to_string())),
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One driver a kind of hypervisor. Vendor words stay below this file.
+
+use crate::{
+    config::HypervisorConfig,
+    error::{Error, Fault},
+    fleet::Board,
+    forward::Api,
+    tls::TlsUpgrade,
+    wire::Stream,
+};
+use async_trait::async_trait;
+use portcullis_domain::{Machine, MachineId, Secret};
+
+mod libvirt;
+mod lxd;
+mod qemu;
+mod rest;
+
+/// How often everything is read anew, even without an event.
+pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long one answer about the inventory may take.
+pub(crate) const LIST: std::time::Duration = std::time::Duration::from_secs(30);
+/// The largest single answer, bytes.
+pub(crate) const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+const MAX_NAME: usize = 256;
+const MAX_LABEL: usize = 128;
+const MAX_TAGS: usize = 64;
+
+/// What can be done to a machine's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerVerb {
+    /// Start it.
+    Start,
+    /// Ask its system to shut down.
+    Shutdown,
+    /// Cut its power.
+    Stop,
+    /// Reset it without asking its system.
+    Reset,
+    /// Halt it with its memory kept.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+}
+
+impl PowerVerb {
+    /// Every verb.
+    pub const ALL: &[Self] = &[Self::Start, Self::Shutdown, Self::Stop, Self::Reset, Self::Pause, Self::Resume];
+
+    /// The word in addresses and on buttons.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Shutdown => "shutdown",
+            Self::Stop => "stop",
+            Self::Reset => "reset",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+impl std::str::FromStr for PowerVerb {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().copied().find(|v| v.word() == word);
+        found.ok_or_else(|| "use start, shutdown, stop, reset, pause or resume".to_owned())
+    }
+}
+
+/// What a screen asks of whoever connects. Never shown to a person.
+pub struct ScreenLogin {
+    /// User name, where the screen has users.
+    pub username: Option<String>,
+    /// Password, where it has one.
+    pub password: Option<Secret>,
+}
+
+/// An open connection to a machine's screen, before its first byte.
+pub struct Screen {
+    /// The connection.
+    pub stream: Stream,
+    /// What it will ask for.
+    pub login: ScreenLogin,
+    /// TLS that must be used on it; when present, a screen that offers none must be refused.
+    pub tls: Option<TlsUpgrade>,
+}
+
+/// One kind of hypervisor.
+#[async_trait]
+pub(crate) trait Driver: Send + Sync {
+    /// Reads the machines and follows their changes, until it fails.
+    async fn follow(&self, board: &Board) -> Fault;
+    /// Changes a machine's power.
+    async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
+    /// Connects to a machine's screen.
+    async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
+    /// Whether it knows how to do that at all.
+    fn can(&self, _: PowerVerb) -> bool {
+        true
+    }
+}
+
+/// A driver, and what else came out of its configuration.
+pub(crate) struct Built {
+    pub(crate) driver: Box<dyn Driver>,
+    pub(crate) api: Option<Api>,
+    pub(crate) warnings: Vec<String>,
+    /// Where it is, for people.
+    pub(crate) address: String,
+}
+
+pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
+    match config {
+        HypervisorConfig::Qemu(config) => qemu::build(config),
+        HypervisorConfig::Libvirt(config) => libvirt::build(config),
+        HypervisorConfig::Lxd(config) => lxd::build(config),
+    }
+}
+
+pub(crate) const UNVERIFIED: &str =
+    "tls.verify = \"none\": anybody on the way can read and change everything; use a CA or a pin";
+
+/// Cleans what a hypervisor says about a machine. Names are shown, so they are shortened; tags and pools open doors,
+/// so an odd one is left out, never changed into another.
+pub(crate) fn clean(mut machine: Machine, notes: &mut Vec<String>) -> Machine {
+    machine.name = clean_text(&machine.name);
+    if machine.name.is_empty() {
+        machine.name = machine.at.machine.to_string();
+    }
+    machine.node = machine.node.map(|n| clean_text(&n)).filter(|n| !n.is_empty());
+    let found = machine.tags.len() + usize::from(machine.pool.is_some());
+    machine.tags.retain(|t| is_label(t));
+    machine.tags.truncate(MAX_TAGS);
+    machine.tags.sort_unstable();
+    machine.tags.dedup();
+    machine.pool = machine.pool.filter(|p| is_label(p));
+    if machine.tags.len() + usize::from(machine.pool.is_some()) < found {
+        notes.push(format!(
+            "{}: a tag or pool was left out (empty, double, too long or unprintable)",
+            machine.at.machine
+        ));
+    }
+    machine
+}
+
+/// Text of a hypervisor for people: no control characters, no change of reading direction, at most 256 characters.
+pub(crate) fn clean_text(text: &str) -> String {
+    let is_shown = |c: &char| {
+        !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().filter(is_shown).take(MAX_NAME).collect::<String>().trim().to_owned()
+}
+
+fn is_label(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_LABEL && text.trim() == text && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::{ConsoleKind, MachineKind, PowerState};
+
+    #[test]
+    fn a_lying_name_is_shortened_and_an_odd_tag_is_left_out() {
+        let machine = Machine {
+            at: "lab/m1".parse().unwrap(),
+            name: format!("a\u{1b}[31m\u{202e}b{}", "x".repeat(1000)),
+            kind: MachineKind::Guest,
+            state: PowerState::Running,
+            pool: Some("p\n".into()),
+            tags: vec!["web".into(), "we\u{1}b".into(), String::new(), " db".into(), "y".repeat(129), "web".into()],
+            node: None,
+            console: ConsoleKind::None,
+        };
+        let mut notes = Vec::new();
+        let machine = clean(machine, &mut notes);
+        assert!(machine.name.starts_with("a[31mb") && machine.name.chars().count() == 256);
+        assert_eq!(machine.tags, ["web"]);
+        assert_eq!(machine.pool, None);
+        assert_eq!(notes.len(), 1);
+    }
+}

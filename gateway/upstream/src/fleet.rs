@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
+
+use crate::{
+    broker::{Broker, Reuse},
+    config::{ApiDoor, HypervisorConfig, Kind},
+    credential::machine_of,
+    driver::{self, Built, Driver, PowerVerb, Screen},
+    error::{Error, Fault},
+    forward::Api,
+};
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use portcullis_domain::{
+    Action, Clock, HypervisorName, Inventory, Machine, MachineKind, MachineRef, PowerState, Resource,
+};
+use portcullis_policy::Permit;
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+/// The most machines of one hypervisor.
+const MAX_MACHINES: usize = 50_000;
+/// The most notes of one hypervisor.
+const MAX_NOTES: usize = 20;
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// How long a hypervisor may take when it is asked once.
+const ONCE: Duration = Duration::from_secs(40);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Work that the caller drives: it ends when told to stop, or when dropped.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Whether a hypervisor answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthState {
+    /// It answers.
+    Ok,
+    /// It does not; its machines are shown with an unknown state.
+    Down {
+        /// In words for people.
+        why: String,
+        /// Since when.
+        since: OffsetDateTime,
+    },
+}
+
+/// How one hypervisor is doing.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Its name.
+    pub name: HypervisorName,
+    /// Its kind: the word in the configuration.
+    pub kind: &'static str,
+    /// Where it is, for people.
+    pub address: String,
+    /// Whether it answers.
+    pub state: HealthState,
+    /// How many machines it has.
+    pub machines: usize,
+    /// When its machines were last read.
+    pub refreshed_at: Option<OffsetDateTime>,
+    /// What people should know: certificates that are not checked, machines that were left out. At most 20.
+    pub notes: Vec<String>,
+}
+
+struct Report {
+    state: HealthState,
+    machines: usize,
+    refreshed_at: Option<OffsetDateTime>,
+    notes: Vec<String>,
+}
+
+struct Member {
+    name: HypervisorName,
+    kind: Kind,
+    driver: Box<dyn Driver>,
+    door: Option<ApiDoor>,
+    warnings: Vec<String>,
+    address: String,
+    published: Notify,
+    report: Mutex<Report>,
+}
+
+struct Inner {
+    members: Vec<Arc<Member>>,
+    apis: Vec<Api>,
+    inventory: ArcSwap<Inventory>,
+    publishing: Mutex<()>,
+    broker: Broker,
+    clock: Arc<dyn Clock>,
+}
+
+/// All configured hypervisors. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet(Arc<Inner>);
+
+impl Fleet {
+    /// Reads every certificate, key and secret file that the configuration names. Nothing is dialled.
+    pub fn new(configs: Vec<HypervisorConfig>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let mut members = Vec::new();
+        let mut apis = Vec::new();
+        let mut names = HashSet::new();
+        for config in configs {
+            let (name, kind, door) = (config.name().clone(), config.kind(), config.api().cloned());
+            if !names.insert(name.clone()) {
+                return Err(Error::config(format!("hypervisor.{name}"), "two hypervisors have this name"));
+            }
+            let Built { driver, api, warnings, address } = driver::build(config)?;
+            apis.extend(api);
+            let report = Report {
+                state: HealthState::Down { why: "was not asked yet".to_owned(), since: clock.now() },
+                machines: 0,
+                refreshed_at: None,
+                notes: warnings.clone(),
+            };
+            let (published, report) = (Notify::new(), Mutex::new(report));
+            members.push(Arc::new(Member { name, kind, driver, door, warnings, address, published, report }));
+        }
+        let inventory = ArcSwap::from_pointee(Inventory::default());
+        let broker = Broker::new(Arc::clone(&clock));
+        Ok(Self(Arc::new(Inner { members, apis, inventory, publishing: Mutex::new(()), broker, clock })))
+    }
+
+    /// Every machine known now.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.0.inventory.load_full()
+    }
+
+    /// How each hypervisor is doing, in the order of the configuration.
+    pub fn health(&self) -> Vec<Health> {
+        let of = |member: &Arc<Member>| {
+            let report = member.report.lock().unwrap_or_else(PoisonError::into_inner);
+            Health {
+                name: member.name.clone(),
+                kind: member.kind.word(),
+                address: member.address.clone(),
+                state: report.state.clone(),
+                machines: report.machines,
+                refreshed_at: report.refreshed_at,
+                notes: report.notes.clone(),
+            }
+        };
+        self.0.members.iter().map(of).collect()
+    }
+
+    /// The hypervisors whose API clients may reach through the gateway, and where.
+    pub fn doors(&self) -> impl Iterator<Item = (&HypervisorName, Kind, &ApiDoor)> {
+        self.0.members.iter().filter_map(|m| m.door.as_ref().map(|door| (&m.name, m.kind, door)))
+    }
+
+    /// The work that keeps the inventory: one future a hypervisor, so that a slow one delays no other. Each ends when
+    /// `stop` becomes true or its sender is dropped.
+    pub fn run(&self, stop: &watch::Receiver<bool>) -> Vec<Work> {
+        let work = |member: &Arc<Member>| -> Work {
+            let (fleet, member, mut stop) = (self.clone(), Arc::clone(member), stop.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    _ = stop.wait_for(|stopped| *stopped) => {}
+                    () = fleet.keep(&member) => {}
+                }
+            })
+        };
+        self.0.members.iter().map(work).collect()
+    }
+
+    /// Asks every hypervisor once, at most 40 seconds: for commands that look and end.
+    pub async fn refresh_once(&self) {
+        let ask = |member: &Arc<Member>| {
+            let board = Board { fleet: self.clone(), member: Arc::clone(member) };
+            async move {
+                tokio::select! {
+                    fault = board.member.driver.follow(&board) => board.lose(&fault),
+                    () = board.member.published.notified() => {}
+                    () = tokio::time::sleep(ONCE) => board.lose(&Fault::TooSlow("to list its machines")),
+                }
+            }
+        };
+        join_all(self.0.members.iter().map(ask)).await;
+    }
+
+    async fn keep(&self, member: &Arc<Member>) {
+        let board = Board { fleet: self.clone(), member: Arc::clone(member) };
+        let mut delay = FIRST_RETRY;
+        loop {
+            let began = Instant::now();
+            let fault = member.driver.follow(&board).await;
+            tracing::warn!(hypervisor = %member.name, %fault, "hypervisor lost; trying again");
+            board.lose(&fault);
+            if began.elapsed() > LAST_RETRY {
+                delay = FIRST_RETRY;
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LAST_RETRY);
+        }
+    }
+
+    fn member(&self, name: &HypervisorName) -> Result<&Arc<Member>, Error> {
+        self.0.members.iter().find(|m| m.name == *name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))
+    }
+
+    fn permitted<'p>(&self, permit: &'p Permit, actions: &[Action]) -> Result<(&Arc<Member>, &'p MachineRef), Error> {
+        let machine = machine_of(permit, actions, self.0.clock.now())?;
+        let member = self.member(&machine.hypervisor)?;
+        if self.0.inventory.load().find(machine).is_none() {
+            return Err(Error::UnknownMachine(machine.clone()));
+        }
+        Ok((member, machine))
+    }
+
+    /// Starts, stops or pauses the machine that the permit is for; its action must be `power`. Returns when the
+    /// hypervisor has accepted or refused.
+    pub async fn power(&self, permit: &Permit, verb: PowerVerb) -> Result<(), Error> {
+        let (member, machine) = self.permitted(permit, &[Action::Power])?;
+        member.driver.power(&machine.machine, verb).await.map_err(|f| f.at(&member.name))
+    }
+
+    /// Connects to the screen of the machine that the permit is for; its action must be `console.view` or
+    /// `console.control`. Address, password and TLS are read now.
+    pub async fn open_screen(&self, permit: &Permit) -> Result<Screen, Error> {
+        let (member, machine) = self.permitted(permit, &[Action::ConsoleView, Action::ConsoleControl])?;
+        member.driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
+    }
+
+    /// Whether a hypervisor knows how to do something to a machine's power at all.
+    pub fn can(&self, hypervisor: &HypervisorName, verb: PowerVerb) -> bool {
+        self.member(hypervisor).is_ok_and(|m| m.driver.can(verb))
+    }
+
+    /// The broker of channel secrets and tasks: one for all shards.
+    pub fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    /// Exchanges the channel secrets in the answer to a permitted console or exec request (at most 64 KiB of JSON) for
+    /// minted ones; see [`Broker`]. Virtual machines open a channel several times, everything else once.
+    pub fn exchange(&self, permit: &Permit, answer: &[u8]) -> Result<Vec<u8>, Error> {
+        let inventory = self.0.inventory.load();
+        let is_guest = match &permit.operation().resource {
+            Resource::Machine(at) => inventory.find(at).is_some_and(|m| m.kind == MachineKind::Guest),
+            _ => false,
+        };
+        let is_screen = permit.operation().action.is_console();
+        self.0.broker.exchange(permit, if is_guest && is_screen { Reuse::WhileLive } else { Reuse::Once }, answer)
+    }
+
+    pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {
+        self.0.apis.iter()
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.0.clock)
+    }
+}
+
+/// Where a driver puts what it learns about its own hypervisor.
+pub(crate) struct Board {
+    fleet: Fleet,
+    member: Arc<Member>,
+}
+
+impl Board {
+    /// The hypervisor's name.
+    pub(crate) fn hypervisor(&self) -> &HypervisorName {
+        &self.member.name
+    }
+
+    /// Replaces the hypervisor's machines, after cleaning and capping what it said. `notes` tell people what was left
+    /// out.
+    pub(crate) fn publish(&self, machines: Vec<Machine>, mut notes: Vec<String>) {
+        let found = machines.len();
+        let mut clean: Vec<Machine> =
+            machines.into_iter().take(MAX_MACHINES).map(|m| driver::clean(m, &mut notes)).collect();
+        clean.sort_by(|a, b| a.at.cmp(&b.at));
+        clean.dedup_by(|a, b| a.at == b.at);
+        if found > MAX_MACHINES {
+            notes.insert(0, format!("{found} machines are too many: only {MAX_MACHINES} are shown"));
+        }
+        let count = clean.len();
+        self.swap(clean);
+        let mut report = self.member.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.machines = count;
+        report.refreshed_at = Some(self.fleet.0.clock.now());
+        report.notes = self.member.warnings.iter().cloned().chain(notes).take(MAX_NOTES).collect();
+        if report.state != HealthState::Ok {
+            tracing::info!(hypervisor = %self.member.name, machines = count, "hypervisor answers");
+            report.state = HealthState::Ok;
+        }
+        drop(report);
+        self.member.published.notify_one();
+    }
+
+    /// Whether a list was published since the start.
+    pub(crate) fn has_published(&self) -> bool {
+        self.member.report.lock().unwrap_or_else(PoisonError::into_inner).refreshed_at.is_some()
+    }
+
+    /// The hypervisor does not answer: its machines stay known, so that people find them, with an unknown state.
+    pub(crate) fn lose(&self, fault: &Fault) {
+        let since = self.fleet.0.clock.now();
+        let inventory = self.fleet.inventory();
+        let own = inventory.iter().filter(|m| m.at.hypervisor == self.member.name);
+        self.swap(own.map(|m| Machine { state: PowerState::Unknown, ..m.clone() }).collect());
+        let mut report = self.member.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match &report.state {
+            HealthState::Down { since, .. } => *since,
+            HealthState::Ok => since,
+        };
+        report.state = HealthState::Down { why: fault.to_string(), since };
+    }
+
+    fn swap(&self, machines: Vec<Machine>) {
+        let inner = &self.fleet.0;
+        let _one_at_a_time = inner.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = inner.inventory.load();
+        // Nothing changed, which is the usual case each 30 seconds: readers keep their snapshot.
+        if now.iter().filter(|m| m.at.hypervisor == self.member.name).eq(machines.iter()) {
+            return;
+        }
+        inner.inventory.store(Arc::new(now.with(&self.member.name, machines)));
+    }
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Forwarding of one API request: permit in, one canonical request out, answer back as it arrives.
+//!
+//! One [`Forwarder`] a shard, with idle connections of its own, so no lock is ever waited for. The credential is the
+//! connection's client certificate; nothing of it stands in a request.
+
+use crate::{
+    body::ResponseBody,
+    broker::{Broker, TaskOwner},
+    credential::Injected,
+    error::{Error, Fault},
+    exchange::{Broken, Live, Progress, Sending},
+    fleet::Fleet,
+    headers::{self, Asked, Payload},
+    wire::{Dialer, Tunnel},
+};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, Uri, Version,
+    header::{LOCATION, UPGRADE},
+    uri::PathAndQuery,
+};
+use hyper::body::{Body, Incoming};
+use portcullis_domain::{Clock, HypervisorName, RequestId, Resource};
+use portcullis_policy::{
+    Permit,
+    classify::{Canonical, Upgrade},
+};
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a connection may lie idle before it is closed instead of used.
+const IDLE: Duration = Duration::from_secs(50);
+/// How long a request waits for one of a hypervisor's connections.
+const QUEUE: Duration = Duration::from_secs(10);
+/// How long the head of an answer may take.
+const HEAD: Duration = Duration::from_mins(1);
+/// How long a body may stand still.
+const BODY: Duration = Duration::from_mins(5);
+
+/// How long to wait for an answer.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For its head, after the last byte sent.
+    head: Option<Duration>,
+    /// Between two parts of its body.
+    body: Option<Duration>,
+}
+
+impl Patience {
+    const USUAL: Self = Self { head: Some(HEAD), body: Some(BODY) };
+    /// As long as it takes: long polls and streams.
+    const ENDLESS: Self = Self { head: None, body: None };
+}
+
+/// What the server knows about one request beside its permit.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestContext {
+    /// Goes upstream as `X-Request-Id`.
+    pub request: RequestId,
+    /// Whether it may become a WebSocket: what it was classified with.
+    pub upgrade: Upgrade,
+}
+
+/// What came back.
+pub enum Answer<B = Incoming>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// An answer, cleaned.
+    Response(Response<ResponseBody<B>>),
+    /// The hypervisor said 101: its head, cleaned, and its side of the connection.
+    Upgraded(Response<()>, Tunnel),
+}
+
+/// Idle connections to one hypervisor, newest first out.
+pub(crate) struct Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    #[expect(clippy::vec_box, reason = "a connection is large; between pool and request only a pointer moves")]
+    idle: Mutex<Vec<Box<Live<B>>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    fn take(&self) -> Option<Box<Live<B>>> {
+        loop {
+            let mut live = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if live.idle_for() < IDLE && live.is_clean() {
+                return Some(live);
+            }
+        }
+    }
+
+    /// Takes a connection back; one that is not clean is closed (SEC-068).
+    pub(crate) fn give_back(&self, mut live: Box<Live<B>>) {
+        if live.is_clean() {
+            live.rest();
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(live);
+        }
+    }
+
+    fn sweep(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|l| l.idle_for() < IDLE && l.is_clean());
+    }
+
+    async fn slot(&self, hypervisor: &HypervisorName) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        match tokio::time::timeout(QUEUE, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            _ => Err(Error::Busy(format!("all connections to {hypervisor} are in use; try again in a moment"))),
+        }
+    }
+}
+
+struct Target<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    dialer: Arc<Dialer>,
+    host: HeaderValue,
+    origins: Vec<String>,
+    dialect: &'static Dialect,
+    pool: Arc<Pool<B>>,
+}
+
+/// Sends permitted requests to hypervisors. One a shard; cheap to clone, clones share the pool.
+pub struct Forwarder<B = Incoming>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    targets: Arc<HashMap<HypervisorName, Target<B>>>,
+    broker: Broker,
+    clock: Arc<dyn Clock>,
+}
+
+impl<B> Clone for Forwarder<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    fn clone(&self) -> Self {
+        Self { targets: Arc::clone(&self.targets), broker: self.broker.clone(), clock: Arc::clone(&self.clock) }
+    }
+}
+
+impl<B> Forwarder<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// A forwarder for every hypervisor of the fleet that has an HTTP API.
+    pub fn new(fleet: &Fleet) -> Self {
+        let targets = fleet.apis().map(|api| {
+            let pool = Pool { idle: Mutex::new(Vec::new()), slots: Arc::new(Semaphore::new(api.connections)) };
+            let (host, origins, dialect) = (api.host.clone(), api.origins.clone(), api.dialect);
+            let target = Target { dialer: Arc::clone(&api.dialer), host, origins, dialect, pool: Arc::new(pool) };
+            (api.name.clone(), target)
+        });
+        Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
+    }
+
+    /// Closes connections that have been idle for 50 seconds; call it every few seconds.
+    pub fn sweep(&self) {
+        for target in self.targets.values() {
+            target.pool.sweep();
+        }
+    }
+
+    /// Sends one request with the hypervisor's credential and waits for the head of its answer. It goes to the
+    /// hypervisor of the permit, with the path that was decided on and the query that came with the request. The body
+    /// goes out as it comes in, and the answer's body is read as it is asked for: memory does not grow with either.
+    ///
+    /// A minted channel secret in the query is exchanged for the real one here, and a task that the answer names is
+    /// remembered with its owner.
+    pub async fn forward(
+        &self,
+        permit: &Permit,
+        path: &Canonical,
+        request: Request<B>,
+        context: RequestContext,
+    ) -> Result<Answer<B>, Error> {
+        let operation = permit.operation();
+        let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
+        let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
+        let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
+        let (request, asked, progress) = canonical(request, address, context, &target.host)?;
+        let slot = target.pool.slot(name).await?;
+        let (mut live, response) =
+            self.send(target, name, &injected, request, progress.as_deref(), patience.head).await?;
+        let (mut head, body) = response.into_parts();
+        let cleaned = headers::check_answer(&head.headers).and_then(|()| {
+            let upgrade = head.headers.get(UPGRADE).cloned();
+            headers::clean(&mut head.headers, &target.origins).map(|()| upgrade)
+        });
+        let upgrade = cleaned.map_err(|f| f.at(name))?;
+        // A hop's reason phrase is its own.
+        head.extensions.clear();
+        // A task that was started belongs to whoever started it.
+        if head.status.as_u16() == 202
+            && let Some(task) = head.headers.get(LOCATION).and_then(|l| l.to_str().ok())
+        {
+            self.broker.remember(name, task, TaskOwner { user: permit.user(), operation: operation.clone() });
+        }
+        if head.status.as_u16() != 101 {
+            return Ok(Answer::Response(Response::from_parts(
+                head,
+                ResponseBody::new(body, live, Arc::clone(&target.pool), slot, progress, patience.body),
+            )));
+        }
+        let is_websocket = upgrade.is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if asked != Asked::WebSocket || !is_websocket {
+            return Err(Fault::Protocol("switched to a protocol that nobody asked for".to_owned()).at(name));
+        }
+        live.rest();
+        let ended = || Fault::hung_up("the connection ended while it became a WebSocket").at(name);
+        let (wire, early) = live.into_wire().await.ok_or_else(ended)?;
+        Ok(Answer::Upgraded(Response::from_parts(head, ()), Tunnel::new(wire, early, slot)))
+    }
+
+    /// The address to ask for, and how long its answer may take.
+    fn address(
+        &self,
+        permit: &Permit,
+        name: &HypervisorName,
+        dialect: &Dialect,
+        path: &Canonical,
+        request: &Request<B>,
+        upgrade: Upgrade,
+    ) -> Result<(PathAndQuery, Patience), Error> {
+        let query = request.uri().query();
+        let bad = || Error::Request("its address cannot be sent".to_owned());
+        if let Some(channel) = (dialect.channel)(path.as_str(), query) {
+            let unknown =
+                || Error::Request("this secret is unknown, was used before, or is older than 30 seconds".to_owned());
+            let minted = channel.secret.ok_or_else(unknown)?;
+            let (machine, _) = self.broker.look(permit.user(), name, channel.task, minted).ok_or_else(unknown)?;
+            if permit.operation().resource != Resource::Machine(machine) {
+                return Err(Error::WrongPermit(permit.operation().to_string()));
+            }
+            let found = self.broker.redeem(permit.user(), name, channel.task, minted).ok_or_else(unknown)?;
+            let real = found.secret.expose_text().filter(|s| s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+            let real = real.ok_or_else(|| Fault::Protocol("a channel secret that is none".to_owned()).at(name))?;
+            let address = (dialect.channel_address)(channel.task, real);
+            return Ok((address.parse().map_err(|_| bad())?, Patience::ENDLESS));
+        }
+        let is_long = upgrade == Upgrade::WebSocket || (dialect.is_long_poll)(path.as_str());
+        let patience = if is_long { Patience::ENDLESS } else { Patience::USUAL };
+        let same = request.uri().path_and_query().filter(|p| p.path() == path.as_str());
+        let address = match (same, query) {
+            (Some(same), _) => same.clone(),
+            (None, Some(query)) => PathAndQuery::try_from(format!("{}?{query}", path.as_str())).map_err(|_| bad())?,
+            (None, None) => path.as_str().parse().map_err(|_| bad())?,
+        };
+        Ok((address, patience))
+    }
+
+    async fn send(
+        &self,
+        target: &Target<B>,
+        name: &HypervisorName,
+        injected: &Injected<'_>,
+        mut request: Request<Sending<B>>,
+        progress: Option<&Progress>,
+        patience: Option<Duration>,
+    ) -> Result<(Box<Live<B>>, Response<Incoming>), Error> {
+        let mut idle = target.pool.take();
+        loop {
+            let is_reused = idle.is_some();
+            let mut live = if let Some(live) = idle.take() {
+                live
+            } else {
+                let wire = injected.dialer().dial().await.map_err(|f| f.at(name))?;
+                Live::open(wire).await.map_err(|e| explain(e, name))?
+            };
+            // A connection that was idle may die just as it is used; a safe request without a body is asked again.
+            let spare = if is_reused { copy(&request) } else { None };
+            let broken = match live.exchange(request, progress, patience).await {
+                Ok(response) => return Ok((live, response)),
+                Err(broken) => broken,
+            };
+            request = match (broken, spare) {
+                (Broken::Unsent(request), _) if is_reused => *request,
+                (Broken::Failed(e), Some(spare)) if !e.is_parse() => spare,
+                (Broken::Failed(e), _) => return Err(explain(e, name)),
+                (Broken::Unsent(_), _) => return Err(Fault::hung_up("closed the connection at once").at(name)),
+                (Broken::TooSlow, _) => return Err(Fault::TooSlow("to answer").at(name)),
+            };
+        }
+    }
+}
+
+/// A request as it goes upstream, what it wants to become, and how far its body has come.
+type Outgoing<B> = (Request<Sending<B>>, Asked, Option<Arc<Progress>>);
+
+/// The request as it goes upstream.
+fn canonical<B: Body<Data = Bytes> + Unpin>(
+    request: Request<B>,
+    address: PathAndQuery,
+    context: RequestContext,
+    host: &HeaderValue,
+) -> Result<Outgoing<B>, Error> {
+    let (mut head, body) = request.into_parts();
+    let payload = if body.is_end_stream() {
+        Payload::None
+    } else {
+        body.size_hint().exact().map_or(Payload::Unknown, Payload::Exact)
+    };
+    let mut id = [0; uuid::fmt::Simple::LENGTH];
+    let id = context.request.uuid().as_simple().encode_lower(&mut id);
+    let id = HeaderValue::from_str(id).map_err(|e| Error::Request(e.to_string()))?;
+    let asked = headers::prepare(&head.method, &mut head.headers, payload, context.upgrade, host, id)?;
+    head.uri = Uri::from(address);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let (body, progress) = Sending::new(body);
+    Ok((Request::from_parts(head, body), asked, progress))
+}
+
+/// A second copy of a request that may be asked twice.
+fn copy<B: Body<Data = Bytes> + Unpin>(request: &Request<Sending<B>>) -> Option<Request<Sending<B>>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Sending::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// What hyper's error means.
+pub(crate) fn explain(error: hyper::Error, name: &HypervisorName) -> Error {
+    if error.is_user() {
+        return Error::ClientGone(error);
+    }
+    fault(&error).at(name)
+}
+
+/// The same without a name.
+pub(crate) fn fault(error: &hyper::Error) -> Fault {
+    if error.is_parse() {
+        return Fault::Protocol(format!("an answer that is no HTTP: {error}"));
+    }
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return Fault::hung_up("closed the connection before it had answered");
+    }
+    let cause = error.source().map(|s| format!(": {s}")).unwrap_or_default();
+    Fault::hung_up(format!("the connection broke{cause}"))
+}
+
+/// How a hypervisor's API is reached.
+pub(crate) struct Api {
+    pub(crate) name: HypervisorName,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) host: HeaderValue,
+    pub(crate) origins: Vec<String>,
+    pub(crate) connections: usize,
+    pub(crate) dialect: &'static Dialect,
+}
+
+/// What must be known of an API's addresses.
+pub(crate) struct Dialect {
+    /// Tells an address that opens a channel with a secret.
+    pub(crate) channel: for<'a> fn(&'a str, Option<&'a str>) -> Option<ChannelRequest<'a>>,
+    /// The address that opens a channel of a task with the real secret.
+    pub(crate) channel_address: fn(&str, &str) -> String,
+    /// Whether an address answers only when something has happened.
+    pub(crate) is_long_poll: fn(&str) -> bool,
+}
+
+/// A wish to open a channel.
+pub(crate) struct ChannelRequest<'a> {
+    pub(crate) task: &'a str,
+    /// What was presented; none where it is missing or there twice.
+    pub(crate) secret: Option<&'a str>,
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Towards the hypervisor, with its credential.
+//!
+//! In comes a [`Permit`](portcullis_policy::Permit) with what it permits: an API request, a change of power, the
+//! opening of a screen. Out comes what the hypervisor answers, without anything that only the gateway may know. Beside
+//! that, the [`Fleet`] keeps the inventory that decisions are made on.
+//!
+//! What must never happen here:
+//! - a hypervisor's credential, console password or channel secret in a header, an answer, an event, a log or an error;
+//! - a request upstream without a permit for that very hypervisor, or with a permit that has run out;
+//! - an answer of one request given to another: a connection of which anything is in doubt is closed, not reused;
+//! - a host that a hypervisor named: addresses come from the configuration only;
+//! - one hypervisor that is slow, lying or hostile and costs another one anything.
+//!
+//! One connection to an API, as the [`Forwarder`] sees it:
+//!
+//! ```text
+//! dial --TLS, credential--> idle --request--> busy --answer read, body sent, nothing else came--> idle (50 s)
+//!                            |                 |---101---> tunnel, handed to the caller
+//!                            '-closed by peer--'---anything else---> closed
+//! ```
+//!
+//! Decisions (2026-11-21): connections are driven by the request that uses them, no task each; HTTP/1.1 upstream
+//! always; answers are never cached; redirects never followed; libvirt and QMP are spoken natively, because a library
+//! or a helper process would be a second place with the credential; an LXD list is read without its live state
+//! (recursion 1), which says all that the inventory holds at a tenth of the size; a hypervisor that is lost keeps its
+//! machines in the inventory with an unknown state, so that people find them with the reason.
+
+mod body;
+mod broker;
+mod config;
+mod credential;
+mod driver;
+mod error;
+mod exchange;
+mod fleet;
+mod forward;
+mod headers;
+mod tls;
+mod wire;
+
+pub use body::ResponseBody;
+pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
+pub use config::{
+    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, QemuConfig, Trust, Verify,
+};
+pub use driver::{PowerVerb, Screen, ScreenLogin};
+pub use error::{Error, Fault};
+pub use exchange::Sending;
+pub use fleet::{Fleet, Health, HealthState, Work};
+pub use forward::{Answer, Forwarder, RequestContext};
+pub use tls::TlsUpgrade;
+pub use wire::{Stream, Tunnel};

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Client TLS: who is believed to be the hypervisor, and what the gateway shows of itself.
+//!
+//! One provider, named each time (aws-lc-rs): the process-wide default is never asked for.
+
+use crate::{
+    config::{Readers, Trust, Verify, read_file},
+    error::{Error, Fault},
+};
+use aws_lc_rs::digest;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls12_signature,
+        verify_tls13_signature,
+    },
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How long a TLS handshake may take.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// The certificate and key that the gateway shows.
+pub(crate) struct Identity<'a> {
+    /// PEM chain, leaf first.
+    pub(crate) cert_file: &'a Path,
+    /// PEM key.
+    pub(crate) key_file: &'a Path,
+}
+
+/// Everything needed to begin TLS on an open connection to one peer.
+#[derive(Clone)]
+pub struct TlsUpgrade {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl TlsUpgrade {
+    /// Reads what `trust` names. `host` is the name that the certificate must carry unless `trust` says another;
+    /// `key` is the TOML key of the hypervisor, for messages.
+    pub(crate) fn new(
+        key: &str,
+        trust: &Trust,
+        host: Option<&str>,
+        identity: Option<Identity<'_>>,
+    ) -> Result<Self, Error> {
+        let text = trust.server_name.as_deref().or(host);
+        let name = match text {
+            Some(text) => ServerName::try_from(text.to_owned())
+                .map_err(|_| Error::config(format!("{key}.tls.server_name"), format!("{text:?} is no host name")))?,
+            // A pin identifies the certificate itself; the name only fills the field of the handshake.
+            None if trust.ca_file.is_none() && !trust.pin.is_empty() => local_name()?,
+            None => {
+                let why = "a unix socket has no host name: say which name its certificate carries";
+                return Err(Error::config(format!("{key}.tls.server_name"), why));
+            }
+        };
+        Ok(Self { config: Arc::new(client_config(key, trust, identity)?), name })
+    }
+
+    /// The rustls configuration.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// The name that the certificate must carry.
+    pub fn server_name(&self) -> &ServerName<'static> {
+        &self.name
+    }
+
+    /// Runs the handshake, at most 30 seconds.
+    pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Result<TlsStream<S>, Fault> {
+        let connect = TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), stream);
+        match tokio::time::timeout(HANDSHAKE, connect).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => Err(explain(e)),
+            Err(_) => Err(Fault::TooSlow("in the TLS handshake")),
+        }
+    }
+}
+
+/// Tells a certificate that was not accepted from a connection that broke.
+pub(crate) fn explain(error: std::io::Error) -> Fault {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(tls) => Fault::Untrusted(tls.to_string()),
+        None => Fault::unreachable("the connection broke in the TLS handshake", error),
+    }
+}
+
+fn local_name() -> Result<ServerName<'static>, Error> {
+    ServerName::try_from("localhost").map_err(|e| Error::config("tls.server_name", e.to_string()))
+}
+
+/// The certificates of a PEM file; at least one.
+fn read_certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read_file(key, path, Readers::Anyone)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::config(key, format!("{} is no PEM file of certificates: {e}", path.display())))?;
+    if certificates.is_empty() {
+        return Err(Error::config(key, format!("{} holds no certificate", path.display())));
+    }
+    Ok(certificates)
+}
+
+fn client_config(key: &str, trust: &Trust, identity: Option<Identity<'_>>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(provider::default_provider());
+    let verifier = verifier(key, trust, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::config(format!("{key}.tls"), e.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = read_certificates(&format!("{key}.cert_file"), identity.cert_file)?;
+    let key_key = format!("{key}.key_file");
+    let pem = read_file(&key_key, identity.key_file, Readers::Owner)?;
+    let shown = identity.key_file.display();
+    let private = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|e| Error::config(&key_key, format!("{shown} is no PEM file with a private key: {e}")))?;
+    builder.with_client_auth_cert(chain, private).map_err(|e| {
+        Error::config(&key_key, format!("{shown} does not fit the certificate {}: {e}", identity.cert_file.display()))
+    })
+}
+
+fn verifier(key: &str, trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let algorithms = provider.signature_verification_algorithms;
+    if trust.verify == Verify::None {
+        if trust.ca_file.is_some() || !trust.pin.is_empty() {
+            let why = "\"none\" contradicts ca_file and pin: keep one of the two";
+            return Err(Error::config(format!("{key}.tls.verify"), why));
+        }
+        return Ok(Arc::new(Unverified { algorithms }));
+    }
+    let chain: Option<Arc<dyn ServerCertVerifier>> = match &trust.ca_file {
+        Some(path) => {
+            let key = format!("{key}.tls.ca_file");
+            let mut roots = RootCertStore::empty();
+            for certificate in read_certificates(&key, path)? {
+                let bad = |e| Error::config(&key, format!("{}: a certificate cannot be used: {e}", path.display()));
+                roots.add(certificate).map_err(bad)?;
+            }
+            let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+            Some(built.map_err(|e| Error::config(&key, e.to_string()))?)
+        }
+        None if trust.pin.is_empty() => {
+            let platform = rustls_platform_verifier::Verifier::new(Arc::clone(provider))
+                .map_err(|e| Error::config(format!("{key}.tls"), format!("the system's roots cannot be read: {e}")))?;
+            Some(Arc::new(platform))
+        }
+        None => None,
+    };
+    if trust.pin.is_empty()
+        && let Some(chain) = chain
+    {
+        return Ok(chain);
+    }
+    let pins = trust.pin.iter().map(|text| parse_pin(key, text)).collect::<Result<_, _>>()?;
+    Ok(Arc::new(Pinned { pins, chain, algorithms }))
+}
+
+fn parse_pin(key: &str, text: &str) -> Result<[u8; 32], Error> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    let mut pin = [0; 32];
+    hex::decode_to_slice(digits, &mut pin)
+        .map_err(|_| Error::config(format!("{key}.tls.pin"), format!("{text:?} is not 64 hex digits of a SHA-256")))?;
+    Ok(pin)
+}
+
+/// Accepts the listed leaf certificates only, and asks the chain's verifier too where there is one.
+#[derive(Debug)]
+struct Pinned {
+    pins: Vec<[u8; 32]>,
+    chain: Option<Arc<dyn ServerCertVerifier>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let found = digest::digest(&digest::SHA256, leaf);
+        if !self.pins.iter().any(|pin| pin == found.as_ref()) {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+        }
+        match &self.chain {
+            Some(chain) => chain.verify_server_cert(leaf, intermediates, name, ocsp, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Believes anybody; only for `tls.verify = "none"`.
+#[derive(Debug)]
+struct Unverified {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

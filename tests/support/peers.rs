@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Real peers, by the scripts beside this file: each is started in a folder of its own and stopped when dropped.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tempfile::TempDir;
+
+/// A peer that runs.
+pub(crate) struct Peer {
+    script: PathBuf,
+    stop: Vec<String>,
+    dir: TempDir,
+    printed: BTreeMap<String, String>,
+}
+
+impl Peer {
+    /// A QEMU guest with a VNC screen: `none`, `password`, `x509` or `x509-password`.
+    pub(crate) fn qemu(name: &str, security: &str) -> Self {
+        Self::start("qemu.sh", &[name], &["--security", security])
+    }
+
+    /// A real LXD with the running container `c1`.
+    pub(crate) fn lxd() -> Self {
+        Self::start("lxd.sh", &[], &[])
+    }
+
+    /// A real libvirtd.
+    pub(crate) fn libvirt() -> Self {
+        Self::start("libvirt.sh", &[], &[])
+    }
+
+    fn start(script: &str, name: &[&str], options: &[&str]) -> Self {
+        // Sockets have at most 107 bytes of path.
+        let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/peers").join(script);
+        let place = dir.path().display().to_string();
+        let mut stop = vec!["stop".to_owned(), place.clone()];
+        stop.extend(name.iter().map(ToString::to_string));
+        let mut start = vec!["start".to_owned(), place];
+        start.extend(name.iter().chain(options).map(ToString::to_string));
+        let printed = run(&script, &start);
+        Self { script, stop, dir, printed: read(&printed) }
+    }
+
+    /// What it printed under a name.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        self.printed.get(key).unwrap_or_else(|| panic!("the peer printed no {key}: {:?}", self.printed))
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs another verb of its script, such as `domain`, and reads what it prints.
+    pub(crate) fn ask(&self, verb: &str, arguments: &[&str]) -> BTreeMap<String, String> {
+        let mut all = vec![verb.to_owned(), self.dir.path().display().to_string()];
+        all.extend(arguments.iter().map(ToString::to_string));
+        read(&run(&self.script, &all))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        run(&self.script, &self.stop);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests start real peers")]
+fn run(script: &Path, arguments: &[String]) -> String {
+    let out = Command::new(script).args(arguments).output().expect("the script runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(
+        out.status.success() || arguments.first().is_some_and(|v| v == "stop"),
+        "{} {arguments:?}: {}{text}",
+        script.display(),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    text
+}
+
+fn read(printed: &str) -> BTreeMap<String, String> {
+    printed.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A person with a browser, a password and an authenticator app, speaking HTTP to a gateway.
+
+use super::{TestGateway, page};
+use portcullis_domain::Clock;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect::Policy};
+
+/// A password that the rules take.
+pub(crate) const PASSWORD: &str = "seven maroon kettles hum";
+
+/// Somebody.
+pub(crate) struct Person<'a> {
+    pub(crate) gateway: &'a TestGateway,
+    pub(crate) browser: Client,
+    pub(crate) name: String,
+    key: Option<totp_rs::Totp>,
+    pub(crate) recovery: Vec<String>,
+}
+
+/// A browser that trusts the gateway's CA, keeps cookies and follows nothing.
+pub(crate) fn browser(gateway: &TestGateway) -> Client {
+    Client::builder()
+        .tls_certs_only([gateway.ca()])
+        .cookie_store(true)
+        .redirect(Policy::none())
+        .build()
+        .expect("a browser")
+}
+
+impl<'a> Person<'a> {
+    /// Somebody who just opened a browser.
+    pub(crate) fn stranger(gateway: &'a TestGateway, name: &str) -> Self {
+        Self { gateway, browser: browser(gateway), name: name.to_owned(), key: None, recovery: vec![] }
+    }
+
+    /// The first administrator, by the set-up link, signed in.
+    pub(crate) async fn first_administrator(gateway: &'a TestGateway, name: &str) -> Self {
+        let link = gateway.set_up.clone().expect("a set-up link is printed when nobody has an account");
+        let mut person = Self::stranger(gateway, name);
+        person.redeem(&link).await;
+        person
+    }
+
+    /// Follows a one-time link: password, authenticator app, recovery codes.
+    pub(crate) async fn redeem(&mut self, link: &str) {
+        let (path, token) = link.split_once('#').expect("the token is in the fragment");
+        let path = path.strip_prefix(&self.gateway.url()).expect("a link of this gateway").to_owned();
+        let form = self.page(&path).await;
+        let csrf = page::csrf(&form).unwrap_or_default();
+        let name = self.name.clone();
+        let fields = [("csrf", &*csrf), ("token", token), ("name", &name), ("display_name", &name), ("password", PASSWORD)];
+        let answer = self.post(&path, &fields).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+        self.enrol().await;
+    }
+
+    /// Adds an authenticator app and keeps the recovery codes.
+    pub(crate) async fn enrol(&mut self) {
+        let form = self.page("/enrol").await;
+        let key = page::attribute(tag_with_id(&form, "key"), "value").expect("the key as text").replace(' ', "");
+        let bytes = totp_rs::Secret::try_from_base32(&key).expect("base32");
+        self.key = Some(totp_rs::Builder::new().with_secret(bytes).build().expect("a key"));
+        let code = self.code();
+        let csrf = page::csrf(&form).unwrap_or_default();
+        let answer = self.post("/enrol", &[("csrf", &csrf), ("code", &code)]).await;
+        let status = answer.status();
+        let html = answer.text().await.expect("a page");
+        assert_eq!(status, StatusCode::OK, "{html}");
+        self.recovery = html.split("<code>").skip(1).filter_map(|p| p.split("</code>").next()).map(page::unescape).collect();
+        assert_eq!(self.recovery.len(), 10);
+    }
+
+    /// Signs in with password and code.
+    pub(crate) async fn sign_in(&mut self) {
+        let form = self.page("/sign-in").await;
+        let csrf = page::csrf(&form).unwrap_or_default();
+        let name = self.name.clone();
+        let answer = self.post("/sign-in", &[("csrf", &*csrf), ("name", &name), ("password", PASSWORD), ("next", "/")]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        assert!(location(&answer).starts_with("/sign-in/code"), "{}", location(&answer));
+        let form = self.page("/sign-in/code").await;
+        let csrf = page::csrf(&form).unwrap_or_default();
+        let code = self.next_code();
+        let answer = self.post("/sign-in/code", &[("csrf", &csrf), ("code", &code), ("next", "/")]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+    }
+
+    /// Confirms that it is them, with the next code.
+    pub(crate) async fn step_up(&self) {
+        let form = self.page("/step-up?next=%2F").await;
+        let csrf = page::csrf(&form).expect("a form");
+        let code = self.next_code();
+        let answer = self.post("/step-up", &[("csrf", &csrf), ("code", &code), ("next", "/")]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+    }
+
+    /// The code of this moment.
+    pub(crate) fn code(&self) -> String {
+        let now = u64::try_from(self.gateway.clock.now().unix_timestamp()).expect("after 1970");
+        self.key.as_ref().expect("an authenticator app").generate(now).to_string()
+    }
+
+    /// Waits for the next code (by moving the gateway's clock) and reads it: each code counts once.
+    pub(crate) fn next_code(&self) -> String {
+        self.gateway.clock.advance(time::Duration::seconds(30));
+        self.code()
+    }
+
+    /// A GET.
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.browser.get(format!("{}{path}", self.gateway.url())).send().await.expect("an answer")
+    }
+
+    /// The HTML of a page that must be there.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        let status = answer.status();
+        let to = location(&answer);
+        let html = answer.text().await.expect("a page");
+        assert_eq!(status, StatusCode::OK, "{path} -> {to}: {html}");
+        html
+    }
+
+    /// A form sent from our own page.
+    pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response {
+        self.from_our_page(path).form(fields).send().await.expect("an answer")
+    }
+
+    /// A form sent with this session's CSRF token.
+    pub(crate) async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response {
+        let csrf = page::csrf(&self.page("/me").await).expect("a token");
+        let mut all = vec![("csrf", csrf.as_str())];
+        all.extend_from_slice(fields);
+        self.post(path, &all).await
+    }
+
+    fn from_our_page(&self, path: &str) -> RequestBuilder {
+        self.browser
+            .post(format!("{}{path}", self.gateway.url()))
+            .header(header::ORIGIN, self.gateway.url())
+            .header("sec-fetch-site", "same-origin")
+    }
+
+    /// JSON sent by a script of our own page.
+    pub(crate) async fn post_json(&self, path: &str) -> Response {
+        let csrf = page::csrf(&self.page("/me").await).expect("a token");
+        self.from_our_page(path).header("x-csrf-token", csrf).send().await.expect("an answer")
+    }
+}
+
+/// Where an answer leads.
+pub(crate) fn location(answer: &Response) -> String {
+    answer.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// The tag that has an id.
+pub(crate) fn tag_with_id<'h>(html: &'h str, id: &str) -> &'h str {
+    let at = html.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no element {id} in {html}"));
+    let start = html[..at].rfind('<').expect("a tag");
+    &html[start..start + html[start..].find('>').expect("the end of a tag")]
+}
