@@ -398,6 +398,36 @@ fn skipped_tests(sources: &[Source]) -> Vec<String> {
     )
 }
 
+/// Where the keys of the configuration are declared, each a public field.
+const CONFIGURATION: [&str; 3] =
+    ["gateway/server/src/config.rs", "gateway/identity/src/settings.rs", "gateway/upstream/src/config.rs"];
+
+fn undocumented_keys(sources: &[Source], example: &str) -> Vec<String> {
+    let example = with_optional_keys(example);
+    let documented = |key: &str| {
+        let assigned = format!("{key} = ");
+        example.lines().any(|l| l.starts_with(&assigned) || l.trim_matches(['[', ']']).rsplit('.').next() == Some(key))
+    };
+    let declared = sources.iter().filter(|s| CONFIGURATION.contains(&s.path.as_str())).flat_map(Source::lines);
+    declared
+        .filter_map(|(_, line)| Some(line.trim().strip_suffix(',')?.strip_prefix("pub ")?.split_once(": ")?.0))
+        .filter(|key| !documented(key))
+        .map(|key| format!("deploy/portcullis.example.toml does not explain {key}"))
+        .collect()
+}
+
+/// The example with its optional keys and tables switched on.
+fn with_optional_keys(example: &str) -> String {
+    let is_key = |line: &str| {
+        line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    let switch = |line: &str| match line.strip_prefix("# ") {
+        Some(optional) if optional.starts_with('[') || is_key(optional) => format!("{optional}\n"),
+        _ => format!("{line}\n"),
+    };
+    example.lines().map(switch).collect()
+}
+
 fn find(sources: &[Source], which: impl Fn(&Source) -> bool, fault: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let mut faults = Vec::new();
     for source in sources.iter().filter(|s| which(s)) {
@@ -488,6 +518,17 @@ fn names_say_what_is_inside() {
 #[test]
 fn no_test_is_skipped_without_a_reason() {
     none(skipped_tests(&sources()));
+}
+
+#[test]
+fn the_example_explains_every_key_and_can_be_read_with_and_without_the_optional_ones() {
+    let file = root().join("deploy/portcullis.example.toml");
+    let example = fs::read_to_string(&file).expect("the example");
+    none(undocumented_keys(&sources(), &example));
+    portcullis_server::Config::read(&file, std::iter::empty()).expect("the example as it stands");
+    let full = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(full.path(), with_optional_keys(&example)).expect("written");
+    portcullis_server::Config::read(full.path(), std::iter::empty()).expect("the example with all its keys");
 }
 
 mod checks_can_fail {
@@ -641,5 +682,16 @@ mod checks_can_fail {
         one(&skipped_tests(&[Source::new("gateway/store/src/user.rs", text)]), "without a reason");
         let reason = concat!("#[ign", "ore = \"an hour\"]\nfn a() {}\n");
         assert!(skipped_tests(&[Source::new("gateway/store/src/user.rs", reason)]).is_empty());
+    }
+
+    #[test]
+    fn a_key_that_the_example_does_not_explain() {
+        let code = Source::new(
+            CONFIGURATION[0],
+            "pub struct A {\n    pub dir: PathBuf,\n    pub shards: usize,\n    pub tls: Tls,\n}\n",
+        );
+        assert!(undocumented_keys(&[code], "[tls]\ndir = 1\n# How many.\n# shards = 0\n").is_empty());
+        let code = Source::new(CONFIGURATION[0], "pub struct A {\n    pub colour: String,\n}\n");
+        one(&undocumented_keys(&[code], "# The colour = of it.\n"), "does not explain colour");
     }
 }

@@ -2,16 +2,7 @@
 //! The contents page of the tests that speak to a whole gateway.
 
 mod architecture;
-mod doors {
-    mod coverage;
-    mod refusals;
-}
 mod journeys {
-    mod console;
     mod first_day;
-    mod grants;
-    mod lxd_api;
-    mod refused_starts;
-    mod sign_in;
 }
 mod support;

@@ -20,6 +20,7 @@ const common = {
   logLevel: 'warning',
   target: ['es2022', 'chrome115', 'firefox115', 'safari16.4'],
 };
+await mkdir(aside, { recursive: true });
 const ours = '/*! Portcullis, Apache-2.0 */';
 await Promise.all([
   build({ ...common, entryPoints: { app: 'src/app.ts' }, format: 'esm', banner: { js: ours } }),

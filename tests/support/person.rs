@@ -57,7 +57,7 @@ impl<'a> Person<'a> {
     /// Adds an authenticator app and keeps the recovery codes.
     pub(crate) async fn enrol(&mut self) {
         let form = self.page("/enrol").await;
-        let key = page::attribute(tag_with_id(&form, "key"), "value").expect("the key as text").replace(' ', "");
+        let key = page::text_of(&form, "key").expect("the key as text").replace(' ', "");
         let bytes = totp_rs::Secret::try_from_base32(&key).expect("base32");
         self.key = Some(totp_rs::Builder::new().with_secret(bytes).build().expect("a key"));
         let code = self.code();

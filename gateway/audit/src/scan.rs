@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-const WINDOW: usize = 1024 * 1024;
+const WINDOW: usize = 256 * 1024;
 
 /// Fills a buffer from an offset as far as the file goes; gives how much that was.
 pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -76,8 +76,11 @@ impl Scan {
         self.window.copy_within(self.at..self.filled, 0);
         self.base += self.at as u64;
         (self.at, self.filled) = (0, have);
-        if self.window.len() < need.max(WINDOW) {
-            self.window.resize(need.max(WINDOW), 0);
+        // memory that was never touched costs more than reading: no more than there is to read
+        let rest = usize::try_from(self.file.metadata()?.len().saturating_sub(self.base)).unwrap_or(WINDOW);
+        let room = need.max(WINDOW.min(rest));
+        if self.window.len() < room {
+            self.window.resize(room, 0);
         }
         let rest = self.window.get_mut(have..).unwrap_or_default();
         self.filled += read_at(&self.file, rest, self.base + have as u64)?;
@@ -109,7 +112,9 @@ impl Scan {
 
 /// The offset of the last byte that is not zero in a part of a file, if there is one.
 pub(crate) fn last_set(file: &File, from: u64, to: u64) -> io::Result<Option<u64>> {
-    let (mut at, mut found, mut buffer) = (from, None, vec![0; WINDOW]);
+    let to = to.min(file.metadata()?.len());
+    let room = usize::try_from(to.saturating_sub(from)).unwrap_or(WINDOW).min(WINDOW);
+    let (mut at, mut found, mut buffer) = (from, None, vec![0; room]);
     while at < to {
         let want = usize::try_from(to - at).unwrap_or(WINDOW).min(WINDOW);
         let got = read_at(file, buffer.get_mut(..want).unwrap_or_default(), at)?;

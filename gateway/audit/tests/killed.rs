@@ -205,7 +205,7 @@ fn killed_writers_lose_no_acknowledged_event() -> Result<()> {
             if round >= rounds {
                 return Ok(slowest);
             }
-            if round % 20 < 2 {
+            if round % 16 < 2 {
                 (dir, told) = (tempfile::tempdir()?, Vec::new());
             }
             let mut child = command(me.as_os_str()).env(WRITER, dir.path()).stdout(Stdio::piped()).spawn()?;

@@ -46,7 +46,7 @@ impl Inner {
             return Ok(known);
         }
         let found = self.store.user(user).await.map_err(Error::store)?;
-        let known = match found {
+        let known = match found.filter(|u| u.disabled_at.is_none()) {
             None => None,
             Some(u) => Some((Arc::from(u.name), self.store.grants_of(user).await.map_err(Error::store)?.into())),
         };

@@ -72,6 +72,19 @@ impl Inner {
     }
 }
 
+/// A role of the first administrator, on everything, until revoked.
+fn first_grant(role: &str, now: OffsetDateTime) -> Result<Grant, Error> {
+    Ok(Grant {
+        id: GrantId::new(chance::id(now)?),
+        role: role.parse().map_err(|_| Error::Crypto("role name"))?,
+        selector: Selector::Everything,
+        from: now,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Setup,
+    })
+}
+
 impl Identity {
     /// Adds a person without a password; they come in with [`Identity::invite`].
     pub async fn create_user(&self, name: &str, display_name: &str) -> Result<UserId, Error> {
@@ -132,18 +145,12 @@ impl Identity {
         } else {
             let (name, name_key) = rules::check_name(redeem.name.unwrap_or_default())?;
             let display_name = rules::check_display(redeem.display_name, &name)?;
-            let grant = Grant {
-                id: GrantId::new(chance::id(now)?),
-                role: "administrator".parse().map_err(|_| Error::Crypto("role name"))?,
-                selector: Selector::Everything,
-                from: now,
-                until: None,
-                conditions: Conditions::default(),
-                source: GrantSource::Setup,
-            };
+            // Together they can run everything and give roles; each later person gets one of them.
+            let grants = ["administrator", "security-lead"].map(|role| first_grant(role, now));
+            let grants = grants.into_iter().collect::<Result<Vec<_>, _>>()?;
             let id = UserId::new(chance::id(now)?);
             let user = NewUser { id, name, name_key: name_key.clone(), display_name: display_name.clone() };
-            (name_key, display_name, Some(FirstUser { user, grant }))
+            (name_key, display_name, Some(FirstUser { user, grants }))
         };
         let hash = inner.new_hash(new_password(&redeem.password)?, name_key, display).await?;
         let token = chance::sha256(redeem.token.as_bytes());

@@ -45,19 +45,6 @@ pub(crate) struct Snapshot {
     pub(crate) judge: Judge,
 }
 
-/// A role as pages show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RoleInfo {
-    /// Its name.
-    pub name: RoleName,
-    /// What it is for, from the policy file; empty when the file does not say.
-    pub words: String,
-    /// The roles that it includes.
-    pub includes: Vec<RoleName>,
-    /// Everything that it allows, inheritance included, in the order of the matrix.
-    pub rights: Vec<(Kind, Action)>,
-}
-
 /// Whether a fresh factor is asked for where the action needs one.
 #[derive(Clone, Copy)]
 enum Freshness {
@@ -186,82 +173,9 @@ impl Engine {
             .collect()
     }
 
-    /// Whether a person holds, now, every right that these grants give, on at least what they cover. Machines are not
-    /// looked up: a machine's grant is covered by one on the same machine, its hypervisor, or everything. Grants that
-    /// are over count for nothing; grants that are yet to begin count.
-    pub fn covers<'g>(&self, actor: &Actor, grants: impl IntoIterator<Item = &'g Grant>, now: OffsetDateTime) -> bool {
-        let snapshot = self.current.load();
-        actor.assurance.level() == Level::Two
-            && actor.scope.is_none()
-            && grants.into_iter().filter(|g| g.until.is_none_or(|u| now < u)).all(|g| snapshot.covers(actor, g, now))
-    }
-
-    /// Whether a role exists.
-    pub fn has_role(&self, role: &RoleName) -> bool {
-        self.current.load().rules.find(role).is_some()
-    }
-
-    /// Whether a role, inheritance included, allows an action on a kind of thing.
-    pub fn role_allows(&self, role: &RoleName, kind: Kind, action: Action) -> bool {
-        let snapshot = self.current.load();
-        snapshot.rules.find(role).is_some_and(|r| snapshot.allows(snapshot.rules.closure(r), kind, action))
-    }
-
-    /// Every role, by name.
-    pub fn roles(&self) -> Vec<RoleInfo> {
-        let snapshot = self.current.load();
-        let name = |i| snapshot.rules.role(i).map(|r| r.name.clone());
-        let info = |(_, role): (RoleIndex, &crate::rules::Role)| RoleInfo {
-            name: role.name.clone(),
-            words: role.words.clone(),
-            includes: role.includes.iter().filter_map(|i| name(*i)).collect(),
-            rights: questions().filter(|(kind, action)| snapshot.allows(role.closure, *kind, *action)).collect(),
-        };
-        snapshot.rules.roles().map(info).collect()
-    }
-
-    /// Who may do what, as a table: a line for each kind and action, a column for each role.
-    pub fn matrix(&self) -> String {
-        let snapshot = self.current.load();
-        let roles: Vec<_> = snapshot.rules.roles().map(|(_, r)| r).collect();
-        let kinds = Kind::all().map(|k| k.word().len()).max().unwrap_or(0);
-        let actions = Action::ALL.iter().map(|a| a.word().len()).max().unwrap_or(0);
-        let mut lines = vec![(
-            "kind".to_owned(),
-            "action".to_owned(),
-            roles.iter().map(|r| r.name.to_string()).collect::<Vec<_>>(),
-        )];
-        lines.extend(questions().map(|(kind, action)| {
-            let cell =
-                |r: &&crate::rules::Role| if snapshot.allows(r.closure, kind, action) { "allow" } else { "deny" };
-            (kind.to_string(), action.to_string(), roles.iter().map(|r| cell(r).to_owned()).collect())
-        }));
-        let mut text = String::new();
-        let mut last = String::new();
-        for (kind, action, cells) in lines {
-            if kind != last && !last.is_empty() {
-                text.push('\n');
-            }
-            let mut line = format!("{kind:kinds$}  {action:actions$}");
-            for (cell, role) in cells.iter().zip(&roles) {
-                // Writing to a string cannot fail.
-                let _ = write!(line, "  {cell:width$}", width = role.name.as_str().len().max(5));
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-            last = kind;
-        }
-        text
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
-}
-
-/// Everything that can be asked, in the order of the matrix.
-pub(crate) fn questions() -> impl Iterator<Item = (Kind, Action)> {
-    Kind::all().flat_map(|k| Action::ALL.iter().filter(move |a| k.answers(**a)).map(move |a| (k, *a)))
 }
 
 impl Snapshot {
@@ -275,7 +189,7 @@ impl Snapshot {
         self.judge.verdict(&self.rules, roles, kind, action)
     }
 
-    fn allows(&self, roles: RoleSet, kind: Kind, action: Action) -> bool {
+    pub(crate) fn allows(&self, roles: RoleSet, kind: Kind, action: Action) -> bool {
         self.verdict(roles, kind, action) == Verdict::Allow
     }
 
@@ -465,33 +379,6 @@ impl Snapshot {
             }
             Resource::Own(object) => self.sees(actor, Target::Own, Kind::Own(*object), Action::Read, now),
         }
-    }
-
-    /// Whether everything that one grant gives is held already, on at least as much.
-    fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
-        let Some(role) = self.rules.find(&grant.role) else { return true };
-        let given = self.rules.closure(role);
-        let mut held = RoleSet::EMPTY;
-        for g in actor.grants.iter().filter(|g| g.is_active(now) && encloses(&g.selector, &grant.selector)) {
-            if let Some(role) = self.rules.find(&g.role) {
-                held.add(self.rules.closure(role));
-            }
-        }
-        questions()
-            .filter(|(kind, _)| {
-                matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
-            })
-            .all(|(kind, action)| !self.allows(given, kind, action) || self.allows(held, kind, action))
-    }
-}
-
-/// Whether one selector covers at least what another does, whatever the inventory holds.
-fn encloses(outer: &Selector, inner: &Selector) -> bool {
-    match (outer, inner) {
-        (Selector::Everything, _) => true,
-        (Selector::Hypervisor(a), Selector::Hypervisor(b) | Selector::Pool(b, _)) => a == b,
-        (Selector::Hypervisor(a), Selector::Machine(m)) => *a == m.hypervisor,
-        (a, b) => a == b,
     }
 }
 

@@ -34,14 +34,16 @@ mod explain;
 mod kind;
 mod permit;
 mod reason;
+mod rights;
 mod roleset;
 mod rules;
 
-pub use decide::{Engine, RoleInfo};
+pub use decide::Engine;
 pub use explain::{Counts, Explanation, GrantLine, RuleLine};
 pub use kind::Kind;
 pub use permit::{Decision, LIFE, LONGEST, Need, Permit};
 pub use reason::{Doors, Reason};
+pub use rights::RoleInfo;
 pub use rules::{Effect as RuleEffect, LineError};
 
 /// The model that comes with the gateway.

@@ -44,7 +44,7 @@ pub(crate) use people::{
     Choice, GrantForm, GrantRow, GrantState, Grants, OneTimeLink, PersonPage, RoleCard, Roles, UserRow, UserState,
     Users,
 };
-pub(crate) use reply::{Denied, ErrorPage};
+pub(crate) use reply::ErrorPage;
 pub(crate) use running::{
     HypervisorRow, HypervisorState, Hypervisors, LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings,
 };

@@ -59,7 +59,7 @@ pub struct FirstUser {
     /// Who.
     pub user: NewUser,
     /// What they may do.
-    pub grant: Grant,
+    pub grants: Vec<Grant>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -292,7 +292,9 @@ impl Store {
                 return Ok(None);
             }
             insert_user(&mut tx, &first.user, now).await?;
-            insert_grant(&mut tx, first.user.id, &first.grant, None, now).await?;
+            for grant in &first.grants {
+                insert_grant(&mut tx, first.user.id, grant, None, now).await?;
+            }
             first.user.id
         };
         write_password(&mut tx, user, password_hash, now).await?;

@@ -48,7 +48,7 @@ impl Progress {
 }
 
 /// A request's body on its way out. Trailers stay behind: nothing that comes after the decision may add a header.
-pub struct Sending<B> {
+pub(crate) struct Sending<B> {
     inner: Option<B>,
     progress: Option<Arc<Progress>>,
 }

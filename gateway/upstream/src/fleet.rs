@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// The most machines of one hypervisor.
-const MAX_MACHINES: usize = 50_000;
+pub(crate) const MAX_MACHINES: usize = 50_000;
 /// The most notes of one hypervisor.
 const MAX_NOTES: usize = 20;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -115,6 +115,9 @@ impl Fleet {
                 return Err(Error::config(format!("hypervisor.{name}"), "two hypervisors have this name"));
             }
             let Built { driver, api, warnings, address } = driver::build(config)?;
+            for warning in &warnings {
+                tracing::warn!(hypervisor = %name, "{warning}");
+            }
             apis.extend(api);
             let report = Report {
                 state: HealthState::Down { why: "was not asked yet".to_owned(), since: clock.now() },

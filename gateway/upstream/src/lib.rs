@@ -46,7 +46,6 @@ pub use config::{
 };
 pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
-pub use exchange::Sending;
 pub use fleet::{Fleet, Health, HealthState, Work};
 pub use forward::{Answer, Forwarder, RequestContext};
 pub use tls::TlsUpgrade;

@@ -2,6 +2,7 @@
 // Every page works without this file; with it, some things are quicker.
 import { askBeforeDanger } from './confirm.ts';
 import { wireCopying } from './copy.ts';
+import { shareCsrf } from './csrf.ts';
 import { wireGrantForm } from './grants.ts';
 import { wireMachines } from './machines.ts';
 import { wireMenus } from './menus.ts';
@@ -11,6 +12,7 @@ import { startStepTimer } from './steptimer.ts';
 
 document.documentElement.classList.add('js');
 takeToken();
+shareCsrf();
 askBeforeDanger();
 wireCopying();
 wireMenus();

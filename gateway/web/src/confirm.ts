@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asks before a form does something that cannot be taken back, and for a fresh code where one is needed: one dialog for
 // one intent. A form says so itself: data-confirm (the question), data-confirm-reason, data-fresh.
-import { all, csrf, find, need } from './dom.ts';
+import { adoptFrom } from './csrf.ts';
+import { csrf, find, need } from './dom.ts';
 
 /** Until when no fresh code is asked for. The server decides; this only spares a refusal. */
 let freshUntil = Date.parse(document.body.dataset['freshUntil'] ?? '') || 0;
@@ -21,13 +22,7 @@ async function giveCode(code: string): Promise<string> {
   }
   if (answer.status === 429) return 'Too many codes. Wait a while, then try again.';
   if (!answer.redirected || !answer.ok) return 'That code was not taken. Each works once: wait for the next one.';
-  // A session that proved more may have a new token for its forms.
-  const token = /<meta name="csrf-token" content="([\w.~+/=-]{8,512})">/.exec(await answer.text())?.[1];
-  if (token) {
-    const meta = find('meta[name="csrf-token"]', HTMLMetaElement);
-    if (meta) meta.content = token;
-    for (const field of all('input[name="csrf"]', HTMLInputElement)) field.value = token;
-  }
+  adoptFrom(await answer.text());
   freshUntil = Date.now() + 30_000;
   return '';
 }

@@ -30,6 +30,8 @@ function pinOf(file) {
   return `--ignore-certificate-errors-spki-list=${createHash('sha256').update(key).digest('base64')}`;
 }
 
+const plain = (text) => text.replace(/\u001b\[[0-9;]*m/g, '');
+
 let page, taken = 0;
 const noticed = [];
 
@@ -48,7 +50,7 @@ async function step(what, seconds, work) {
     const text = await page.innerText('body', { timeout: 2000 }).catch(() => '');
     const file = join(given.pictures, 'failed.png');
     await page.screenshot({ path: file, timeout: 5000 }).catch(() => {});
-    console.log(`  ✗ ${what}\n    ${error.message.split('\n').join('\n    ')}\n    The page is ${page.url().replace(/#.*/, '#…')}, see ${file}; it says:`);
+    console.log(`  ✗ ${what}\n    ${plain(error.message).split('\n').join('\n    ')}\n    The page is ${page.url().replace(/#.*/, '#…')}, see ${file}; it says:`);
     console.log(text.split('\n').filter((l) => l.trim()).slice(0, 25).map((l) => `      ${l}`).join('\n'));
     for (const line of noticed.slice(-10)) console.log(`    browser: ${line}`);
     throw error;
@@ -75,7 +77,7 @@ async function see(heading) {
 }
 
 async function enterCode(app, button) {
-  await page.getByLabel('Six-digit code').fill(await app.code());
+  await page.getByRole('textbox', { name: 'Six-digit code' }).fill(await app.code());
   await submit(page.getByRole('button', { name: button, exact: true }));
 }
 
@@ -115,7 +117,7 @@ async function journey() {
       await see('Add an authenticator app');
     });
     await step('an authenticator is enrolled from the key on the page', 15, async () => {
-      app = new Authenticator(await page.getByLabel('Or type this key into the app').inputValue());
+      app = new Authenticator(await page.getByLabel('Or type this key into the app').innerText());
       await look('enrol');
       await enterCode(app, 'Confirm');
       await see('Save your recovery codes');
@@ -226,7 +228,7 @@ try {
 } catch (error) {
   process.exitCode = 1;
   if (!page) console.log(`  ✗ the browser did not start: ${error.message}`);
-  else console.log(`  ✗ ${error.message.split('\n')[0]}`);
+  else console.log(`  ✗ ${plain(error.message).split('\n')[0]}`);
 } finally {
   await browser.close();
   console.log(`  pictures of ${taken} pages, in two widths: ${given.pictures}`);

@@ -3,6 +3,8 @@
 # by that pid only. A pid that now belongs to somebody else is recognised by its command line and left alone.
 # shellcheck shell=bash
 
+PATH=$PATH:/usr/sbin:/sbin
+
 fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
 # absolute DIR: makes the folder and prints its full path.

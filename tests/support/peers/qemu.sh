@@ -38,7 +38,7 @@ done
 [ ${#dir} -le 80 ] || fail "$dir is too long for sockets: take a folder with a shorter path"
 
 eval "$("$here/guest.sh" "$guest")"
-vnc= objects=() printed=()
+vnc='' objects=() printed=()
 case $security in none | password | x509 | x509-password) ;; *) fail "unknown security $security; $usage" ;; esac
 if [[ $security == *password ]]; then
   (umask 077 && random_text 8 >"$dir/$name.password")

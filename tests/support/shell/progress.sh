@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Long steps that show that they live. Read by deploy/demo and tests/run, which set $logs to a folder.
+# Long steps that show that they live. Read by deploy/demo and tests/run.
 # shellcheck shell=bash
 
+logs=         # a folder, named by who reads this
 job=          # process group of the step that runs now
 steps=0
 tick=10       # seconds between two signs of life where there is no terminal

@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ten thousand ways to change a log: each is found, and the place is named.
 
-use super::{event, fill, keys, node, open, sound};
+use super::{event, fill, keys, node, small, sound};
 use crate::{
-    Grade, Head, Known, Report,
+    Grade, Head, Known, Recovered, Report, Settings, Trail,
     frame::{self, COMMIT, EVENT, Parsed},
     segment::{file_name, list},
     tree::Frontier,
     verify, verify_offline,
 };
-use portcullis_domain::{Phase, Seq};
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use portcullis_domain::{NodeId, Phase, Seq, SystemClock};
+use std::{collections::BTreeMap, fs, ops::Range, path::Path, sync::Arc};
 
 /// A small generator that gives the same numbers each time.
 struct Dice(u64);
@@ -286,12 +281,18 @@ fn write(dir: &Path, now: &Files, before: &Files) {
     }
 }
 
+/// A log with segments so small that many fit into one look.
+fn tiny(dir: &Path, node: NodeId) -> (Trail, Recovered) {
+    let settings = Settings { segment_bytes: 8192, ..small() };
+    Trail::open_with(dir, &keys(), node, Arc::new(SystemClock), settings).unwrap()
+}
+
 fn bench(dir: &Path) -> Bench {
     let (one, other) = (dir.join("one"), dir.join("other"));
-    let (trail, _) = open(&one).unwrap();
+    let (trail, _) = tiny(&one, node());
     let mut commits = Vec::new();
-    for n in 0..80 {
-        fill(&trail, 1 + n % 7);
+    for n in 0..50 {
+        fill(&trail, 1 + n % 5);
         if n % 9 == 0 {
             trail.wait(trail.append(&event(n, Phase::Noted)).unwrap()).unwrap();
         }
@@ -299,12 +300,9 @@ fn bench(dir: &Path) -> Bench {
     let head = trail.head();
     drop(trail);
     sound(&one);
-    open(&other).map(|(t, _)| fill(&t, 300)).unwrap();
     let stranger = dir.join("stranger");
-    let settings = super::small();
-    let id = portcullis_domain::NodeId::new(uuid::Uuid::from_u128(0xbad));
-    let clock = std::sync::Arc::new(portcullis_domain::SystemClock);
-    crate::Trail::open_with(&stranger, &keys(), id, clock, settings).map(|(t, _)| fill(&t, 300)).unwrap();
+    fill(&tiny(&other, node()).0, 150);
+    fill(&tiny(&stranger, NodeId::new(uuid::Uuid::from_u128(0xbad))).0, 150);
     let files: Files = load(&one).into_iter().filter(|(n, _)| n != "lock" && n != "head").collect();
     let segments: Vec<String> = list(&one).unwrap().into_iter().map(file_name).collect();
     for segment in &segments {
@@ -324,32 +322,48 @@ fn every_change_is_found_and_its_place_named() {
     let dir = tempfile::tempdir().unwrap();
     let bench = bench(dir.path());
     assert!(bench.segments.len() >= 3 && bench.commits.len() > 50, "{} segments", bench.segments.len());
-    let work: PathBuf = dir.path().join("work");
-    fs::create_dir(&work).unwrap();
-    write(&work, &bench.files, &Files::new());
+    let kinds = std::thread::scope(|scope| {
+        let halves = [0, 1].map(|half| {
+            let (bench, work) = (&bench, dir.path().join(format!("work-{half}")));
+            scope.spawn(move || mutate(bench, &work, 0x5eed_2026_1121 + half))
+        });
+        halves.map(|half| half.join().unwrap())
+    });
+    let kinds = kinds.into_iter().flatten().fold(BTreeMap::new(), |mut sum, (what, n)| {
+        *sum.entry(what).or_insert(0) += n;
+        sum
+    });
+    assert!(kinds.len() == 13 && kinds.values().all(|n| *n > 200), "{kinds:?}");
+    assert_eq!(kinds.values().sum::<u32>(), 10_000);
+}
+
+/// Five thousand changes, each to the log as it was written.
+fn mutate(bench: &Bench, work: &Path, seed: u64) -> BTreeMap<&'static str, u32> {
+    fs::create_dir(work).unwrap();
+    write(work, &bench.files, &Files::new());
     let public = keys().verifying_key().unwrap();
-    assert!(verify_offline(&work, &public, &Known::default()).unwrap().findings.is_empty());
-    let mut dice = Dice(0x5eed_2026_1121);
+    assert!(verify_offline(work, &public, &Known::default()).unwrap().findings.is_empty());
+    let mut dice = Dice(seed);
     let mut before = bench.files.clone();
     let mut kinds = BTreeMap::new();
-    for round in 0..10_000 {
+    for round in 0..5_000 {
         let mut files = bench.files.clone();
         let change = bench.change(&mut dice, &mut files);
         assert!(files != bench.files, "round {round}: {} changed nothing", change.what);
-        write(&work, &files, &before);
+        write(work, &files, &before);
         let about = || format!("round {round}: {} in {} at {:?}", change.what, change.file, change.range);
-        let report = verify(&work, &keys(), &change.known).unwrap();
+        let report = verify(work, &keys(), &change.known).unwrap();
         let quiet = change.file == "checkpoints" && !report.findings.is_empty();
         assert!(!report.is_sound() || quiet, "{}: not found", about());
         assert!(named(&report, &change), "{}: not named in {:#?}", about(), report.findings);
         if change.offline {
-            let report = verify_offline(&work, &public, &change.known).unwrap();
+            let report = verify_offline(work, &public, &change.known).unwrap();
             assert!(!report.is_sound(), "{}: not found with the public key", about());
         }
         *kinds.entry(change.what).or_insert(0) += 1;
         before = files;
     }
-    assert!(kinds.len() == 13 && kinds.values().all(|n| *n > 100), "{kinds:?}");
+    kinds
 }
 
 #[test]

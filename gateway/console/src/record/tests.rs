@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 use super::*;
 use std::{fs, future::poll_fn, os::unix::fs::PermissionsExt};
 use uuid::Uuid;
@@ -195,11 +196,12 @@ async fn a_recording_that_may_not_grow_fails_for_good() {
     let pool = RecorderPool::start(folder.path(), settings).expect("started");
     let recorder = pool.begin(id(1), &key(1), at()).await.expect("begun");
     let mut accepted = 0;
+    let screen = random(1, 60_000);
     let error = loop {
         if let Err(error) = ready(&recorder).await {
             break error;
         }
-        recorder.put(EntryKind::Down, Instant::now(), &[7; 60_000], 0).expect("ready means room");
+        recorder.put(EntryKind::Down, Instant::now(), &screen, 0).expect("ready means room");
         accepted += 60_000;
         assert!(accepted <= 1 << 20, "more was accepted than there is room for");
     };

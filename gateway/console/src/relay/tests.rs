@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 use super::*;
 use crate::{
     record::{EntryKind, Reader, RecorderPool, Settings, path_of, verify},
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::io::{DuplexStream, duplex};
 use uuid::Uuid;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A session between a browser and a scripted hypervisor.
 struct Session {
@@ -144,7 +145,9 @@ async fn hostile_screens_cost_their_own_session_only() {
     let mut neighbour = start_running(ConsoleMode::Control, |_| {}).await;
     let rect = |numbers: [u16; 4], encoding: i32| {
         let mut bytes = vec![0, 0, 255, 255];
-        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        for number in numbers.iter() {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
         bytes.extend_from_slice(&encoding.to_be_bytes());
         bytes
     };
@@ -252,7 +255,7 @@ async fn a_lost_leash_cuts_too() {
 
 #[tokio::test(start_paused = true)]
 async fn idle_means_no_key_and_no_pointer() {
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     let mut session = start_running(ConsoleMode::Control, |options| options.idle = minute).await;
     let started = Instant::now();
     let Session { machine, browser, .. } = &mut session;

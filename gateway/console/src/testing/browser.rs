@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A browser, as far as the relay can tell: WebSocket frames and noVNC's handshake.
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 
 use crate::rfb::Wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -161,6 +162,8 @@ pub(crate) const NOVNC_KEPT: [i32; 21] =
 pub(crate) fn encodings(numbers: &[i32]) -> Vec<u8> {
     let mut bytes = vec![2, 0];
     bytes.extend_from_slice(&(numbers.len() as u16).to_be_bytes());
-    numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+    for number in numbers.iter() {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
     bytes
 }

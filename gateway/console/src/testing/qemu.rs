@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Real guests: QEMU with its BIOS on the screen, no disk, no kernel.
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 
 use crate::rfb::{BoxWire, TlsUpgrade};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Valid hypervisor streams, made up from a seed straight from the tables of RFC 6143 and rfbproto.
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 
 use crate::rfb::encoding::Encoding;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 use super::*;
 use crate::testing::{browser::client_frame, scene::Dice};
 use proptest::prelude::*;

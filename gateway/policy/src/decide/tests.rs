@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::rights::questions;
 use crate::{
     Counts::{Elsewhere, NoSuchRole, NotYet, Over, Yes},
     MATRIX, MODEL, RULES,

@@ -161,13 +161,11 @@ pub(crate) struct Machines {
     pub(crate) notices: Vec<Notice>,
 }
 
-/// What is written down while somebody is at a screen.
+/// What is written down while somebody is at a screen. Every console is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recorded {
     /// What is recorded, in words.
     Yes(String),
-    /// Why it is not, in words.
-    No(String),
 }
 
 /// One machine's screen, at `/c/{hypervisor}/{machine}`; `?mode=view` to watch only. The script asks for a ticket and
@@ -211,4 +209,4 @@ impl ConsolePage {
     }
 }
 
-super::places! { Machines = "machines", ConsolePage = "console", }
+super::places! { Machines = "machines", }

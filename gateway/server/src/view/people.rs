@@ -167,8 +167,6 @@ pub(crate) enum GrantState {
     Coming,
     /// No longer.
     Ended,
-    /// Taken back.
-    Revoked,
 }
 
 impl GrantState {
@@ -178,7 +176,6 @@ impl GrantState {
             Self::Active => "active",
             Self::Coming => "not yet",
             Self::Ended => "ended",
-            Self::Revoked => "revoked",
         }
     }
 
@@ -187,7 +184,7 @@ impl GrantState {
         match self {
             Self::Active => "good",
             Self::Coming => "note",
-            Self::Ended | Self::Revoked => "off",
+            Self::Ended => "off",
         }
     }
 }

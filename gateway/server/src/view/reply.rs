@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pages that say no.
+//! The page that says no.
 
 use super::Shell;
 use askama::Template;
 
-/// What went wrong, and what the person can do.
+/// What went wrong, and what the person can do. For 403 the detail names the role that would open the door.
 #[derive(Template)]
 #[template(path = "pages/error_page.html")]
 pub(crate) struct ErrorPage {
@@ -37,8 +37,8 @@ impl ErrorPage {
         match self.status {
             401 => "Sign in, and you are brought to the page that you wanted.",
             403 => {
-                "Go back, open the page again and retry; a fresh code may be asked for. If a role is missing, ask an \
-                 administrator for it and give them the number below."
+                "If a role is missing, ask an administrator for it and give them the number below. Otherwise open the \
+                 page again and retry; a fresh code may be asked for."
             }
             404 | 405 => "Check the address. A machine that you may not see looks the same as one that does not exist.",
             400 | 409 | 413 | 422 | 431 => "Go back, change what the message names and try again.",
@@ -54,18 +54,4 @@ impl ErrorPage {
     }
 }
 
-/// Known, and not allowed: what would open the door.
-#[derive(Template)]
-#[template(path = "pages/denied.html")]
-pub(crate) struct Denied {
-    /// Around it.
-    pub(crate) shell: Shell,
-    /// What was asked, in words that finish "You may not": `open the console of web-1`.
-    pub(crate) intent: String,
-    /// Which role or request would open the door, as the policy says.
-    pub(crate) reason: String,
-    /// The correlation id.
-    pub(crate) request: String,
-}
-
-super::places! { ErrorPage = "", Denied = "", }
+super::places! { ErrorPage = "", }

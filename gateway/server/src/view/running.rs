@@ -89,8 +89,6 @@ pub(crate) enum RecordingState {
     Live,
     /// Whole; how the session ended, in words.
     Whole(String),
-    /// Not whole; what is wrong.
-    Damaged(String),
 }
 
 /// One recording.

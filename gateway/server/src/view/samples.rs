@@ -361,11 +361,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         state,
     };
     let rows = if full {
-        vec![
-            recording(RecordingState::Live),
-            recording(RecordingState::Whole(w.text("closed"))),
-            recording(RecordingState::Damaged(w.text("chunk 17 does not open: its place in the file was changed"))),
-        ]
+        vec![recording(RecordingState::Live), recording(RecordingState::Whole(w.text("closed")))]
     } else {
         vec![]
     };
@@ -418,7 +414,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     add("trail-event", event.render());
 
     let status = match fill {
-        Fill::Plain => 404,
+        Fill::Plain => 403,
         Fill::Hostile => 502,
         Fill::Empty => 401,
     };
@@ -429,15 +425,5 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         "01935d0a000070008000000000000010",
     );
     add("error", error.render());
-    add(
-        "denied",
-        Denied {
-            shell: w.shell(),
-            intent: w.name("open the console of hr-files"),
-            reason: w.text("The role console-user on hr-files would open it."),
-            request: "01935d0a000070008000000000000010".to_owned(),
-        }
-        .render(),
-    );
     out
 }

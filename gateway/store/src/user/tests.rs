@@ -17,7 +17,7 @@ fn first(name: &str) -> FirstUser {
             name_key: name.to_lowercase(),
             display_name: String::new(),
         },
-        grant: Grant {
+        grants: vec![Grant {
             id: GrantId::new(Uuid::now_v7()),
             role: "administrator".parse().unwrap(),
             selector: Selector::Everything,
@@ -25,7 +25,7 @@ fn first(name: &str) -> FirstUser {
             until: None,
             conditions: Conditions::default(),
             source: GrantSource::Setup,
-        },
+        }],
     }
 }
 

@@ -9,7 +9,7 @@ mod calls;
 mod rpc;
 mod xml;
 
-use super::{Built, Driver, PowerVerb, REFRESH, Screen, ScreenLogin, UNVERIFIED};
+use super::{Built, Driver, LIST, PowerVerb, REFRESH, Screen, ScreenLogin, UNVERIFIED};
 use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
@@ -147,15 +147,17 @@ impl Driven {
         };
         let mut machines = BTreeMap::new();
         let mut notes = Vec::new();
-        for (domain, found) in libvirt.describe(domains).await? {
-            // Gone since it was listed.
-            let Some(found) = found else { continue };
-            match found.and_then(|(state, text)| self.machine(board, &domain, state, &text)) {
+        let read = libvirt.describe(&domains, |domain, found| {
+            match found.and_then(|(state, text)| self.machine(board, domain, state, &text)) {
                 Ok(machine) => {
                     machines.insert(domain.uuid, machine);
                 }
                 Err(why) => notes.push(format!("{}: left out: {why}", domain.uuid)),
             }
+        });
+        match tokio::time::timeout(LIST, read).await {
+            Ok(done) => done?,
+            Err(_) => return Err(Fault::TooSlow("to describe its machines")),
         }
         Ok((machines, notes))
     }

@@ -7,7 +7,7 @@ use super::{Built, Driver, LIST, PowerVerb, REFRESH, Screen, UNVERIFIED, rest::a
 use crate::{
     config::{LxdConfig, Verify},
     error::{Error, Fault},
-    fleet::Board,
+    fleet::{Board, MAX_MACHINES},
     forward::{Api, ChannelRequest, Dialect},
     tls::{Identity, TlsUpgrade},
     wire::{Address, Dialer, Wire},
@@ -16,8 +16,12 @@ use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Method};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
-use serde::Deserialize;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -121,19 +125,58 @@ struct Instance {
     #[serde(default)]
     location: String,
     #[serde(default)]
-    config: HashMap<String, String>,
+    config: InstanceConfig,
+}
+
+#[derive(Default, Deserialize)]
+struct InstanceConfig {
+    #[serde(rename = "user.tags", default)]
+    tags: String,
 }
 
 fn default_project() -> String {
     "default".to_owned()
 }
 
-/// A row that has the right shape, or has not: one bad row hides no other.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Row {
-    Good(Instance),
-    Bad(serde::de::IgnoredAny),
+/// The list: rows of the right shape, how many had another, and how many were too many. Only what is kept takes
+/// memory: 32 MiB of small rows would otherwise become gigabytes.
+#[derive(Default)]
+struct Rows {
+    good: Vec<Instance>,
+    bad: usize,
+    beyond: usize,
+}
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(RowsVisitor)
+    }
+}
+
+struct RowsVisitor;
+
+impl<'de> Visitor<'de> for RowsVisitor {
+    type Value = Rows;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of instances")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Rows, A::Error> {
+        let mut rows = Rows::default();
+        // Each row's text is taken first and read on its own: one bad row hides no other.
+        while rows.good.len() < MAX_MACHINES {
+            let Some(text) = list.next_element::<&RawValue>()? else { return Ok(rows) };
+            match serde_json::from_str(text.get()) {
+                Ok(instance) => rows.good.push(instance),
+                Err(_) => rows.bad += 1,
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            rows.beyond += 1;
+        }
+        Ok(rows)
+    }
 }
 
 #[derive(Deserialize)]
@@ -147,37 +190,39 @@ struct Task {
 
 impl Lxd {
     async fn list(&self) -> Result<(Vec<Machine>, Vec<String>), Fault> {
-        let rows: Vec<Row> = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
-        let mut machines = Vec::with_capacity(rows.len());
+        let rows: Rows = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
         let mut notes = Vec::new();
-        for row in rows {
-            match row {
-                Row::Good(instance) => match self.machine(instance) {
-                    Ok(machine) => machines.push(machine),
-                    Err(note) => notes.push(note),
-                },
-                Row::Bad(_) => notes.push("an instance was left out: its entry has another shape".to_owned()),
+        if rows.bad > 0 {
+            notes.push(format!("{} instances were left out: their entries have another shape", rows.bad));
+        }
+        if rows.beyond > 0 {
+            notes.push(format!("{} instances were left out: only {MAX_MACHINES} are shown", rows.beyond));
+        }
+        let mut machines = Vec::with_capacity(rows.good.len());
+        for instance in rows.good {
+            match self.machine(instance) {
+                Ok(machine) => machines.push(machine),
+                Err(note) => notes.push(note),
             }
         }
         Ok((machines, notes))
     }
 
     fn machine(&self, instance: Instance) -> Result<Machine, String> {
-        let Instance { name, project, kind, status, location, mut config } = instance;
+        let Instance { name, project, kind, status, location, config } = instance;
         let id: Result<MachineId, _> = format!("{project}:{name}").parse();
         // A name with a colon could pass for an instance of another project.
         let machine = id.ok().filter(|_| !name.is_empty() && !name.contains(':') && !project.contains(':'));
         let machine = machine.ok_or_else(|| {
             format!("an instance was left out: {:?} cannot be an id", super::clean_text(&format!("{project}:{name}")))
         })?;
-        let tags = config.remove("user.tags").unwrap_or_default();
         Ok(Machine {
             at: MachineRef { hypervisor: self.hypervisor.clone(), machine },
             name,
             kind: if kind == "virtual-machine" { MachineKind::Guest } else { MachineKind::Container },
             state: state_of(&status),
             pool: Some(project),
-            tags: tags.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            tags: config.tags.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
             node: Some(location).filter(|l| !l.is_empty() && l != "none"),
             console: ConsoleKind::Text,
         })

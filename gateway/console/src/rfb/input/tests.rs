@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#![expect(clippy::cast_possible_truncation, reason = "test data is made of small numbers")]
 use super::*;
 use crate::{rfb::encoding::Encoding, testing::scene::Dice};
 use proptest::prelude::*;
@@ -156,7 +157,9 @@ fn the_list_of_encodings_is_rewritten() {
     let list = |numbers: &[i32]| {
         let mut bytes = vec![2, 0];
         bytes.extend_from_slice(&(numbers.len() as u16).to_be_bytes());
-        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        for number in numbers.iter() {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
         bytes
     };
     let mut walker = Walker::new(9, 9, None);
@@ -230,7 +233,9 @@ proptest! {
                     let count = dice.roll(30) as u16;
                     stream.extend_from_slice(&[2, 0]);
                     stream.extend_from_slice(&count.to_be_bytes());
-                    (0..count).for_each(|_| stream.extend_from_slice(&((dice.roll(400) as i32) - 350).to_be_bytes()));
+                    for _ in 0..count {
+                        stream.extend_from_slice(&((dice.roll(400) as i32) - 350).to_be_bytes());
+                    }
                 }
             }
         }

@@ -96,11 +96,9 @@ pub(super) fn console(w: &Words, mode: ConsoleMode, closed: Option<&str>) -> Con
         state,
         mode,
         may_control: true,
-        recorded: if mode == ConsoleMode::Control {
-            Recorded::Yes(w.text("The screen and every mouse movement, with times. Keys are recorded as key presses without their letters."))
-        } else {
-            Recorded::No(w.text("Your grant does not ask for it."))
-        },
+        recorded: Recorded::Yes(w.text(
+            "The screen and every mouse movement, with times. Keys are recorded as key presses without their letters.",
+        )),
         power: Power::for_state(state),
         closed: closed.map(|c| w.text(c)),
         problems: w.problems(&[""]),
@@ -154,7 +152,7 @@ pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
             row("grace", "operator", "hypervisor kvm-berlin", Some(41), GrantState::Active, Some(when(60 * 24 * 13))),
             row("contractor-7", "console-user", "tag vendor-x", Some(1), GrantState::Coming, Some(when(60 * 24 * 14))),
             row("old-timer", "viewer", "machine pve-paris/100", Some(1), GrantState::Ended, Some(when(-60 * 24 * 2))),
-            row("grace", "viewer", "pool web of pve-paris", Some(3), GrantState::Revoked, None),
+            row("grace", "viewer", "pool web of pve-paris", Some(3), GrantState::Ended, None),
         ],
     }
 }

@@ -100,12 +100,13 @@ impl Libvirt {
         (0..reader.count(MAX_DOMAINS)?).map(|_| Domain::read(&mut reader)).collect()
     }
 
-    /// State and public XML of each, or why the daemon gave none; nothing for one that is gone.
+    /// Hands state and public XML of each to `take`, or why the daemon gave none; nothing for one that is gone. No more
+    /// than one round trip's worth of XML is held at a time.
     pub(super) async fn describe(
         &mut self,
-        domains: Vec<Domain>,
-    ) -> Result<Vec<(Domain, Option<Result<(PowerState, String), String>>)>, Fault> {
-        let mut found = Vec::with_capacity(domains.len());
+        domains: &[Domain],
+        mut take: impl FnMut(&Domain, Result<(PowerState, String), String>) + Send,
+    ) -> Result<(), Fault> {
         for some in domains.chunks(WINDOW) {
             let calls: Vec<_> = some
                 .iter()
@@ -113,17 +114,16 @@ impl Libvirt {
                 .collect();
             let mut results = self.rpc.call_each(&calls).await?.into_iter();
             for domain in some {
-                let described = match (results.next(), results.next()) {
+                match (results.next(), results.next()) {
                     (Some(Outcome::Done(mut state)), Some(Outcome::Done(mut xml))) => {
-                        Some(Ok((state_of(state.i32()?), xml.text()?)))
+                        take(domain, Ok((state_of(state.i32()?), xml.text()?)));
                     }
-                    (Some(Outcome::Refused(why)), _) | (_, Some(Outcome::Refused(why))) => Some(Err(why)),
-                    _ => None,
-                };
-                found.push((domain.clone(), described));
+                    (Some(Outcome::Refused(why)), _) | (_, Some(Outcome::Refused(why))) => take(domain, Err(why)),
+                    _ => {}
+                }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The domain with an id.

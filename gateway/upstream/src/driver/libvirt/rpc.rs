@@ -110,10 +110,15 @@ impl Rpc {
         }
         let mut results: Vec<Option<Outcome>> = calls.iter().map(|_| None).collect();
         let mut missing = calls.len();
+        let mut total = 0;
         while missing > 0 {
             let message = self.next().await?;
             if message.program != REMOTE || message.kind != REPLY {
                 return Err(Fault::Protocol("a message that answers nothing".to_owned()));
+            }
+            total += message.payload.len();
+            if total > MAX_ANSWER {
+                return Err(Fault::Protocol("answers larger than 32 MiB together".to_owned()));
             }
             let index = usize::try_from(message.serial.wrapping_sub(first)).unwrap_or(usize::MAX);
             let slot = results.get_mut(index).filter(|s| s.is_none());
