@@ -132,7 +132,7 @@ impl Identity {
         self.0.allowed(user).await?;
         self.0.accept_code(user, code, now).await?;
         assurance.prove(Factor::Totp, now);
-        self.0.advance(session, Stage::SignedIn { user, session: id, assurance }, Keep::New(id), Some(peer)).await
+        self.0.advance(session, Stage::SignedIn { user, session: id, assurance }, Keep::Same(id), Some(peer)).await
     }
 
     /// Ends the session of this browser, whatever its stage.

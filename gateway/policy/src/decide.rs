@@ -10,20 +10,16 @@ use crate::{
     permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
     reason::{Doors, Reason},
     roleset::{RoleIndex, RoleSet},
-    rules::{Effect, Rules},
+    rules::{Effect, Rule, Rules},
 };
 use arc_swap::ArcSwap;
 use portcullis_domain::{
     Action, Actor, Grant, GrantId, HypervisorName, Inventory, Level, Machine, MachineRef, Operation, OwnObject,
     Resource, RoleName, Selector, Via,
 };
-use serde::Serialize;
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 use time::{Duration, OffsetDateTime};
 
@@ -318,13 +314,16 @@ impl Snapshot {
         if kind == Kind::Machine && !self.allows(roles, kind, Action::View) {
             return Reason::Hidden(self.doors(kind, action));
         }
-        let by = self
-            .rules
-            .rows
-            .iter()
-            .filter(|r| r.effect == Effect::Deny && r.kind == kind && r.action == action && roles.contains(r.role));
-        let by: Vec<RoleName> = by.filter_map(|r| self.rules.role(r.role)).map(|r| r.name.clone()).collect();
+        let by: Vec<RoleName> =
+            self.forbidders(roles, kind, action).filter_map(|i| self.rules.role(i)).map(|r| r.name.clone()).collect();
         if by.is_empty() { Reason::Role(self.doors(kind, action)) } else { Reason::Forbidden { action, kind, by } }
+    }
+
+    /// The roles among these whose rules forbid an action.
+    pub(crate) fn forbidders(&self, roles: RoleSet, kind: Kind, action: Action) -> impl Iterator<Item = RoleIndex> {
+        let forbids =
+            move |r: &&Rule| r.effect == Effect::Deny && r.kind == kind && r.action == action && roles.contains(r.role);
+        self.rules.rows.iter().filter(forbids).map(|r| r.role)
     }
 
     /// The roles that would open a door, the smallest first.

@@ -122,17 +122,22 @@ impl Snapshot {
     fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
         let Some(role) = self.rules.find(&grant.role) else { return true };
         let given = self.rules.closure(role);
-        let mut held = RoleSet::EMPTY;
-        for g in actor.grants.iter().filter(|g| g.is_active(now) && encloses(&g.selector, &grant.selector)) {
-            if let Some(role) = self.rules.find(&g.role) {
+        let (mut held, mut anywhere) = (RoleSet::EMPTY, RoleSet::EMPTY);
+        for g in actor.grants.iter().filter(|g| g.is_active(now)) {
+            let Some(role) = self.rules.find(&g.role) else { continue };
+            anywhere.add(self.rules.closure(role));
+            if encloses(&g.selector, &grant.selector) {
                 held.add(self.rules.closure(role));
             }
         }
+        // What is forbidden to them somewhere may be forbidden inside what the grant covers.
+        let holds =
+            |kind, action| self.allows(held, kind, action) && self.forbidders(anywhere, kind, action).next().is_none();
         questions()
             .filter(|(kind, _)| {
                 matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
             })
-            .all(|(kind, action)| !self.allows(given, kind, action) || self.allows(held, kind, action))
+            .all(|(kind, action)| !self.allows(given, kind, action) || holds(kind, action))
     }
 }
 

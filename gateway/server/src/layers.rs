@@ -45,7 +45,7 @@ pub(crate) async fn answer(
         Ok(host) => host,
         Err(refusal) => {
             let mut answer = refusal.problem(peer.request).map(|b| Body::Whole(Some(b)));
-            dress(&mut answer, Dress::Portal);
+            dress(&house, &mut answer, Dress::Portal);
             return answer;
         }
     };
@@ -58,12 +58,12 @@ pub(crate) async fn answer(
                 Err(never) => never.into_response(),
             };
             let mut answer = answer.map(Body::Page);
-            dress(&mut answer, Dress::Portal);
+            dress(&house, &mut answer, Dress::Portal);
             answer
         }
         Host::Api(name) => {
             let mut answer = api::proxy(&house, &shard, &name, peer, request).await;
-            dress(&mut answer, Dress::Api);
+            dress(&house, &mut answer, Dress::Api);
             answer
         }
     }
@@ -145,7 +145,7 @@ const API: &[(&str, &str)] = &[
 ];
 
 /// Puts the standing headers on an answer. A caching rule that an asset set stays; all others are ours.
-pub(crate) fn dress(answer: &mut Response, dress: Dress) {
+pub(crate) fn dress(house: &House, answer: &mut Response, dress: Dress) {
     let headers: &mut HeaderMap = answer.headers_mut();
     let table = match dress {
         Dress::Portal => PORTAL,
@@ -153,6 +153,10 @@ pub(crate) fn dress(answer: &mut Response, dress: Dress) {
     };
     for (name, value) in table {
         let name = HeaderName::from_static(name);
+        // A browser would turn every other program on localhost to HTTPS for two years.
+        if name == header::STRICT_TRANSPORT_SECURITY && house.is_localhost() {
+            continue;
+        }
         let keep = matches!(dress, Dress::Portal) && name == header::CACHE_CONTROL && headers.contains_key(&name);
         if !keep {
             headers.insert(name, HeaderValue::from_static(value));

@@ -114,6 +114,11 @@ impl Guest {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the permit says that the screen must be recorded. Without a permit: yes.
+    pub(crate) fn must_record(&self) -> bool {
+        self.held().permit.as_ref().is_none_or(Permit::must_record)
+    }
+
     /// Takes the permit and its open event over: the handler closes the event.
     pub(crate) fn take(&self) -> Option<(Permit, OpenEntry)> {
         let mut held = self.held();

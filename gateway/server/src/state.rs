@@ -72,6 +72,11 @@ impl House {
         RequestId::new(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
+    /// Whether the portal is the demo's: a name that every program on the machine shares.
+    pub(crate) fn is_localhost(&self) -> bool {
+        self.authority.split(':').next() == Some("localhost")
+    }
+
     /// The hypervisor whose API a host name stands for: `<name>.<api_domain>[:port]`.
     pub(crate) fn api_host(&self, host: &str) -> Option<HypervisorName> {
         let domain = &self.config.portal.api_domain;

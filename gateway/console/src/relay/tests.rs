@@ -145,7 +145,7 @@ async fn hostile_screens_cost_their_own_session_only() {
     let mut neighbour = start_running(ConsoleMode::Control, |_| {}).await;
     let rect = |numbers: [u16; 4], encoding: i32| {
         let mut bytes = vec![0, 0, 255, 255];
-        for number in numbers.iter() {
+        for number in numbers {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes.extend_from_slice(&encoding.to_be_bytes());

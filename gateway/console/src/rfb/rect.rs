@@ -64,6 +64,8 @@ impl Rect {
 /// Where inside a rectangle the stream stands, when its length is not known from its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
+    /// Where a copy comes from.
+    CopySource,
     /// A 4-byte length, then that many bytes (zlib, ZRLE).
     Length,
     /// A 4-byte count of subrectangles, then the background and them.
@@ -121,7 +123,7 @@ impl Walker {
             }
             Encoding::CopyRect => {
                 place(self)?;
-                self.skip_to(4, State::RectEnd);
+                self.expect(State::Body(Body::CopySource), 4);
             }
             Encoding::Rre => {
                 place(self)?;
@@ -182,6 +184,12 @@ impl Walker {
     pub(super) fn walk_body(&mut self, body: Body, head: &[u8; 12]) -> Result<(), Fault> {
         let rect = self.rect;
         match body {
+            Body::CopySource => {
+                if !self.is_on_screen(Rect { x: be16(head, 0), y: be16(head, 2), ..rect }) {
+                    return Err(Fault("a copy from outside of the screen".to_owned()));
+                }
+                self.expect(State::RectEnd, 0);
+            }
             Body::Length => {
                 let length = u64::from(be32(head, 0));
                 if length > rect.compressed_limit() {

@@ -11,11 +11,11 @@ pub(crate) fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> 
     match payload.len() {
         short @ 0..126 => frame.push(0x80 | short as u8),
         medium @ 126..65_536 => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend_from_slice(&(medium as u16).to_be_bytes());
         }
         long => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7f);
             frame.extend_from_slice(&(long as u64).to_be_bytes());
         }
     }
@@ -162,7 +162,7 @@ pub(crate) const NOVNC_KEPT: [i32; 21] =
 pub(crate) fn encodings(numbers: &[i32]) -> Vec<u8> {
     let mut bytes = vec![2, 0];
     bytes.extend_from_slice(&(numbers.len() as u16).to_be_bytes());
-    for number in numbers.iter() {
+    for number in numbers {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
     bytes

@@ -128,7 +128,11 @@ fn rect(dice: &mut Dice, out: &mut Vec<u8>) {
     head(out, if encoding == Encoding::DesktopSize { [0, 0, SIZE.0, SIZE.1] } else { place }, encoding);
     match encoding {
         Encoding::Raw => dice.bytes(area * 4, out),
-        Encoding::CopyRect => dice.bytes(4, out),
+        Encoding::CopyRect => {
+            for number in [dice.roll(u64::from(SIZE.0 - w)), dice.roll(u64::from(SIZE.1 - h))] {
+                out.extend_from_slice(&(number as u16).to_be_bytes());
+            }
+        }
         Encoding::Rre => {
             let parts = if area == 0 { 0 } else { dice.roll(area.min(9)) };
             out.extend_from_slice(&(parts as u32).to_be_bytes());

@@ -106,7 +106,7 @@ proptest! {
     fn any_split_gives_the_same_bytes(seed: u64) {
         let mut dice = Dice(seed | 1);
         let (mut wire, mut data) = (Vec::new(), Vec::new());
-        for _ in 0..1 + dice.roll(8) {
+        for _ in 0..=dice.roll(8) {
             let fragments = 1 + dice.roll(3);
             for index in 0..fragments {
                 let most = [10, 300, 70_000][dice.roll(3) as usize];

@@ -385,6 +385,14 @@ fn a_rule_that_forbids_wins_over_every_rule_that_allows() {
         let reason = denied(power(&roles, &["one/own"]));
         assert_eq!(reason.to_string(), "Your role frozen forbids power on this machine.");
     }
+    // Whoever is forbidden something somewhere does not cover it anywhere.
+    let lead = actor([grant("operator", Selector::Everything), grant("frozen", on("one/own"))]);
+    assert!(!engine.covers(&lead, &[grant("operator", on("one/other"))], NOW));
+    assert!(engine.covers(&lead, &[grant("console-user", on("one/other"))], NOW));
+    let both = [grant("operator", Selector::Everything), grant("frozen", Selector::Everything)];
+    assert!(engine.allows_everywhere(&both, Kind::Machine, Action::View));
+    assert!(!engine.allows_everywhere(&both, Kind::Machine, Action::Power));
+    assert!(!engine.allows_everywhere(&[grant("operator", on("one/own"))], Kind::Machine, Action::View));
     // Only where its grant is.
     let ann = actor([grant("operator", on("one/own")), grant("frozen", on("one/other"))]);
     assert!(matches!(engine.decide(&ann, &ask(Action::Power, at("one/own")), &inventory(), NOW), Decision::Permit(_)));

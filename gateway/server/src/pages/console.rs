@@ -78,7 +78,11 @@ pub(crate) async fn show(
         state: machine.state,
         mode,
         may_control: matches!(door, ConsoleDoor::Control),
-        recorded: Recorded::Yes("The screen, mouse movements and the times of key presses are recorded; which keys were pressed is not.".into()),
+        recorded: if guest.must_record() {
+            Recorded::Yes("The screen, mouse movements and the times of key presses are recorded; which keys were pressed is not.".into())
+        } else {
+            Recorded::No("Your access to this machine does not ask for a recording.".into())
+        },
         power: power_verbs(&house, &actor, &machine),
         closed,
         problems: Problems::none(),
@@ -105,7 +109,7 @@ pub(crate) async fn ticket(
     let body = serde_json::json!({
         "ticket": ticket.expose_text().unwrap_or_default(),
         "mode": mode.word(),
-        "recorded": true,
+        "recorded": guest.must_record(),
         "until": until.format(&Rfc3339).unwrap_or_default(),
         "idle_seconds": house.config.consoles.idle_seconds,
     });
@@ -140,7 +144,7 @@ pub(crate) async fn stream(
             other => reply::identity(&other, house.clock.now()),
         })?;
     let (permit, open) = guest.take().ok_or(Refusal::Unknown)?;
-    let recording = RecordingId::new(house.request_id().uuid());
+    let recording = permit.must_record().then(|| RecordingId::new(house.request_id().uuid()));
     let opening = Opening {
         user: actor.user,
         user_name: Arc::clone(&actor.name),
@@ -148,7 +152,7 @@ pub(crate) async fn stream(
         machine: machine.at.clone(),
         mode,
         place: guest.peer.ip,
-        recording: Some(recording),
+        recording,
     };
     let prepared = prepare(&house, &permit, recording, &machine.at, &actor, session).await;
     let (upstream, recorder) = match prepared {
@@ -218,11 +222,11 @@ fn switching(accept: &str) -> Answer {
 async fn prepare(
     house: &Arc<House>,
     permit: &Permit,
-    recording: RecordingId,
+    recording: Option<RecordingId>,
     machine: &MachineRef,
     actor: &portcullis_domain::Actor,
     session: SessionId,
-) -> Result<(rfb::Upstream, Recorder), Refusal> {
+) -> Result<(rfb::Upstream, Option<Recorder>), Refusal> {
     let screen = house.fleet.open_screen(permit).await.map_err(|e| reply::upstream(&e))?;
     let login = rfb::Login { username: screen.login.username, password: screen.login.password };
     let tls = screen.tls.map(tls_upgrade);
@@ -230,6 +234,7 @@ async fn prepare(
         let words = format!("Its screen could not be opened: {}.", chain(&e));
         if matches!(e, portcullis_console::Error::TimedOut(_)) { Refusal::UpstreamSlow(words) } else { Refusal::Upstream(words) }
     })?;
+    let Some(recording) = recording else { return Ok((opened, None)) };
     let unrecorded = |why: String| {
         tracing::error!(%why, "a recording could not be started");
         Refusal::Unavailable("The recording could not be started, so the console does not open. Tell an administrator.".into())
@@ -256,7 +261,7 @@ async fn prepare(
         ),
         other => unrecorded(chain(&other)),
     })?;
-    Ok((opened, recorder))
+    Ok((opened, Some(recorder)))
 }
 
 /// TLS on a screen's connection, as the upstream room made it ready.
@@ -273,11 +278,11 @@ fn tls_upgrade(tls: portcullis_upstream::TlsUpgrade) -> rfb::TlsUpgrade {
 struct Session {
     house: Arc<House>,
     upstream: rfb::Upstream,
-    recorder: Recorder,
+    recorder: Option<Recorder>,
     registered: Registered,
     open: OpenEntry,
     mode: ConsoleMode,
-    recording: RecordingId,
+    recording: Option<RecordingId>,
     peer: Peer,
 }
 
@@ -299,16 +304,16 @@ impl Session {
             idle: Duration::from_secs(u64::from(consoles.idle_seconds)),
             until: Some(tokio::time::Instant::now() + Duration::from_secs(u64::from(consoles.longest_seconds))),
             leash: registered.leash.clone(),
-            recorder: Some(recorder),
+            recorder,
         };
-        tracing::info!(request = %peer.request, %recording, "console opened");
+        tracing::info!(request = %peer.request, recorded = recording.is_some(), "console opened");
         let report = relay::run(viewer, upstream, options).await;
         close(&house, open, recording, &report, now).await;
         drop(registered);
     }
 }
 
-async fn close(house: &House, open: OpenEntry, recording: RecordingId, report: &Report, started_at: time::OffsetDateTime) {
+async fn close(house: &House, open: OpenEntry, recording: Option<RecordingId>, report: &Report, started_at: time::OffsetDateTime) {
     let ending = report.ending.to_string();
     let now = house.clock.now();
     let kept = report.recording.as_ref().and_then(|r| r.as_ref().ok());
@@ -319,7 +324,9 @@ async fn close(house: &House, open: OpenEntry, recording: RecordingId, report: &
         head: kept.map(|r| r.head),
         ending: ending.clone(),
     };
-    if let Err(error) = house.store.end_recording(recording, &row).await {
+    if let Some(recording) = recording
+        && let Err(error) = house.store.end_recording(recording, &row).await
+    {
         tracing::error!(error = %chain(&error), %recording, "the end of a recording could not be stored");
     }
     let outcome = match report.ending {
@@ -333,7 +340,7 @@ async fn close(house: &House, open: OpenEntry, recording: RecordingId, report: &
     let numbers = [report.bytes_up, report.bytes_down, report.keys, report.pointers, report.dropped].map(|n| n.to_string());
     let [up, down, keys, pointers, dropped] = &numbers;
     let details = [
-        ("recording", recording.to_string()),
+        ("recording", recording.map_or_else(|| "none".to_owned(), |r| r.to_string())),
         ("recording head", head),
         ("seconds", seconds),
         ("bytes up", up.clone()),

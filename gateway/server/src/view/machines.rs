@@ -161,11 +161,13 @@ pub(crate) struct Machines {
     pub(crate) notices: Vec<Notice>,
 }
 
-/// What is written down while somebody is at a screen. Every console is recorded.
+/// What is written down while somebody is at a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Recorded {
     /// What is recorded, in words.
     Yes(String),
+    /// Why it is not, in words.
+    No(String),
 }
 
 /// One machine's screen, at `/c/{hypervisor}/{machine}`; `?mode=view` to watch only. The script asks for a ticket and

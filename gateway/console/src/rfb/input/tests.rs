@@ -157,7 +157,7 @@ fn the_list_of_encodings_is_rewritten() {
     let list = |numbers: &[i32]| {
         let mut bytes = vec![2, 0];
         bytes.extend_from_slice(&(numbers.len() as u16).to_be_bytes());
-        for number in numbers.iter() {
+        for number in numbers {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes

@@ -106,7 +106,8 @@ proptest! {
 
 #[test]
 fn hostile_numbers_end_the_stream() {
-    let cases: [(&str, Vec<u8>); 20] = [
+    let cases: [(&str, Vec<u8>); 21] = [
+        ("a copy from outside", update([0, 0, 9, 9], 1, &[0, 192, 0, 0])),
         ("message type 9", vec![9]),
         ("message type 250", vec![250]),
         ("message type 255", vec![255, 1]),
