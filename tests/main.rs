@@ -3,6 +3,9 @@
 
 mod architecture;
 mod journeys {
+    mod console;
     mod first_day;
+    mod refused_starts;
+    mod sign_in;
 }
 mod support;

@@ -48,6 +48,55 @@ impl TestGateway {
         reqwest::Certificate::from_pem(&pem).expect("a certificate")
     }
 
+    /// TLS for streams that reqwest cannot open.
+    pub(crate) fn tls(&self) -> rustls::ClientConfig {
+        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.dir.path().join("tls/ca.pem")).expect("ca.pem")).expect("a CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        builder.expect("versions").with_root_certificates(roots).with_no_client_auth()
+    }
+
+    /// How many recordings were begun.
+    pub(crate) fn count_recordings(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join("recordings")).map_or(0, Iterator::count)
+    }
+
+    async fn store(&self) -> portcullis_store::Store {
+        let file = self.dir.path().join("portcullis.db");
+        portcullis_store::Store::open(&format!("sqlite://{}", file.display())).await.expect("the store")
+    }
+
+    /// The ids of somebody's grants.
+    pub(crate) async fn grants_of(&self, name: &str) -> Vec<String> {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        let grants = store.grants_of(user).await.expect("read");
+        store.close().await;
+        grants.into_iter().map(|g| g.id.to_string()).collect()
+    }
+
+    /// The event that `portcullis audit search` finds, as soon as it is there and in the index (10 s at most).
+    pub(crate) async fn find_event(&self, arguments: &[&str], test: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        for _ in 0..50 {
+            if let Some(event) = self.search(arguments).into_iter().find(&test) {
+                return event;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("no such event: {:#?}", self.search(arguments));
+    }
+
+    /// What `portcullis audit search` finds now.
+    pub(crate) fn search(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let config = self.dir.path().join("portcullis.toml").display().to_string();
+        let mut all = vec!["audit", "search", "--json", "--config", &config];
+        all.extend_from_slice(arguments);
+        let out = super::peers::program(&all);
+        out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()
+    }
+
     /// Stops it and gives its folder back.
     pub(crate) async fn stop(self) -> TempDir {
         self.running.stop().await;
@@ -68,6 +117,17 @@ fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
     }
     std::fs::write(file, format!("{kept}# hypervisors\n{hypervisors}")).expect("written");
     Config::read(file, std::iter::empty()).expect("a good configuration")
+}
+
+/// Makes a database look as if a later program had migrated it.
+pub(crate) async fn pretend_newer(file: &Path) {
+    let out = super::peers::python(&format!(
+        "import sqlite3; d = sqlite3.connect({:?}); \
+         d.execute(\"insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+         values (9999, 'later', 1, x'00', 0)\"); d.commit()",
+        file.display().to_string()
+    ));
+    assert!(out.is_empty(), "{out}");
 }
 
 /// A port that was free a moment ago.

@@ -5,6 +5,7 @@ pub(crate) mod gateway;
 pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod person;
+pub(crate) mod screen;
 
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;

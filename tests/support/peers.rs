@@ -50,6 +50,28 @@ impl Peer {
         self.printed.get(key).unwrap_or_else(|| panic!("the peer printed no {key}: {:?}", self.printed))
     }
 
+    /// What it printed under a name, if it did.
+    pub(crate) fn maybe(&self, key: &str) -> Option<&str> {
+        self.printed.get(key).map(String::as_str)
+    }
+
+    /// What stands on a QEMU guest's screen, from its own text memory.
+    pub(crate) fn text(&self) -> String {
+        let tool = self.script.with_file_name("qmp.mjs");
+        run(Path::new("node"), &[tool.display().to_string(), self.get("WATCH").to_owned(), "text".to_owned()])
+    }
+
+    /// Waits until a text stands on a QEMU guest's screen.
+    pub(crate) async fn wait_for_text(&self, text: &str) {
+        for _ in 0..100 {
+            if self.text().contains(text) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{text:?} does not stand on the screen:\n{}", self.text());
+    }
+
     /// Its folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -74,12 +96,30 @@ fn run(script: &Path, arguments: &[String]) -> String {
     let out = Command::new(script).args(arguments).output().expect("the script runs");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(
-        out.status.success() || arguments.first().is_some_and(|v| v == "stop"),
+        out.status.success() || arguments.first().is_some_and(|v| v == "stop" || v == "audit"),
         "{} {arguments:?}: {}{text}",
         script.display(),
         String::from_utf8_lossy(&out.stderr)
     );
     text
+}
+
+/// Runs the program itself with a command line; it must succeed.
+pub(crate) fn program(arguments: &[&str]) -> String {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    run(Path::new(&program_path()), &arguments)
+}
+
+/// Runs a line of Python.
+pub(crate) fn python(line: &str) -> String {
+    run(Path::new("python3"), &["-c".to_owned(), line.to_owned()])
+}
+
+/// Where the program is: beside the test binary's folder, built by the same cargo.
+pub(crate) fn program_path() -> String {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folder = test.parent().and_then(Path::parent).expect("target folder");
+    folder.join("portcullis").display().to_string()
 }
 
 fn read(printed: &str) -> BTreeMap<String, String> {

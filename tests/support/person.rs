@@ -3,7 +3,13 @@
 
 use super::{TestGateway, page};
 use portcullis_domain::Clock;
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect::Policy};
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode,
+    cookie::{CookieStore as _, Jar},
+    header,
+    redirect::Policy,
+};
+use std::sync::Arc;
 
 /// A password that the rules take.
 pub(crate) const PASSWORD: &str = "seven maroon kettles hum";
@@ -12,16 +18,17 @@ pub(crate) const PASSWORD: &str = "seven maroon kettles hum";
 pub(crate) struct Person<'a> {
     pub(crate) gateway: &'a TestGateway,
     pub(crate) browser: Client,
+    cookies: Arc<Jar>,
     pub(crate) name: String,
     key: Option<totp_rs::Totp>,
     pub(crate) recovery: Vec<String>,
 }
 
 /// A browser that trusts the gateway's CA, keeps cookies and follows nothing.
-pub(crate) fn browser(gateway: &TestGateway) -> Client {
+fn browser(gateway: &TestGateway, cookies: Arc<Jar>) -> Client {
     Client::builder()
         .tls_certs_only([gateway.ca()])
-        .cookie_store(true)
+        .cookie_provider(cookies)
         .redirect(Policy::none())
         .build()
         .expect("a browser")
@@ -30,7 +37,46 @@ pub(crate) fn browser(gateway: &TestGateway) -> Client {
 impl<'a> Person<'a> {
     /// Somebody who just opened a browser.
     pub(crate) fn stranger(gateway: &'a TestGateway, name: &str) -> Self {
-        Self { gateway, browser: browser(gateway), name: name.to_owned(), key: None, recovery: vec![] }
+        let cookies = Arc::new(Jar::default());
+        let browser = browser(gateway, Arc::clone(&cookies));
+        Self { gateway, browser, cookies, name: name.to_owned(), key: None, recovery: vec![] }
+    }
+
+    /// The cookies of this browser, as a header.
+    pub(crate) fn cookie(&self) -> String {
+        let url = self.gateway.url().parse().expect("an address");
+        self.cookies.cookies(&url).and_then(|c| c.to_str().ok().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Invites somebody, who follows the link.
+    pub(crate) async fn invite(&self, name: &str) -> Person<'a> {
+        let answer = self.submit("/users", &[("name", name), ("display_name", name)]).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let html = answer.text().await.expect("a page");
+        let at = html.find(&format!("{}/invitation#", self.gateway.url())).expect("a one-time link is shown");
+        let link: String = html[at..].chars().take_while(|c| !matches!(c, '"' | '<' | '\'' | ' ')).collect();
+        let mut person = Person::stranger(self.gateway, name);
+        person.redeem(&page::unescape(&link)).await;
+        person
+    }
+
+    /// Gives somebody a role for a day.
+    pub(crate) async fn grant(&self, name: &str, role: &str, kind: &str, value: &str) {
+        let html = self.page("/grants").await;
+        let label = html.find(&format!(">{name}</option>")).expect("the person can be chosen");
+        let tag = &html[html[..label].rfind('<').expect("a tag")..label];
+        let user = page::attribute(tag, "value").expect("an id");
+        let fields = [("user", &*user), ("role", role), ("on_kind", kind), ("on_value", value), ("hours", "24"), ("step_up_seconds", "300"), ("record", "on")];
+        let answer = self.submit("/grants", &fields).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+    }
+
+    /// Takes back everything that somebody was given.
+    pub(crate) async fn revoke_grants(&self, name: &str) {
+        for holding in self.gateway.grants_of(name).await {
+            let answer = self.submit("/grants/revoke", &[("grant", &holding), ("next", "/grants")]).await;
+            assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+        }
     }
 
     /// The first administrator, by the set-up link, signed in.
@@ -151,11 +197,4 @@ impl<'a> Person<'a> {
 /// Where an answer leads.
 pub(crate) fn location(answer: &Response) -> String {
     answer.headers().get(header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default().to_owned()
-}
-
-/// The tag that has an id.
-pub(crate) fn tag_with_id<'h>(html: &'h str, id: &str) -> &'h str {
-    let at = html.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no element {id} in {html}"));
-    let start = html[..at].rfind('<').expect("a tag");
-    &html[start..start + html[start..].find('>').expect("the end of a tag")]
 }

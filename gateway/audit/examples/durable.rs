@@ -6,12 +6,10 @@ use anyhow::Result;
 use portcullis_audit::{Known, Settings, Trail, TrailKeys, verify};
 use portcullis_domain::{Event, NodeId, Outcome, Phase, RequestId, Secret, SystemClock};
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     env, fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -107,31 +105,29 @@ fn record(n: u64) -> Event {
 /// Tasks of one thread, each waiting for its own record.
 fn waiters(trail: &Trail, count: u64, time: Duration) -> Result<Step> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let waits = Rc::new(RefCell::new(Vec::new()));
     let (begun, spent, first) = (Instant::now(), cpu()?, trail.head().size);
-    let local = tokio::task::LocalSet::new();
-    let tasks: Vec<_> = (0..count)
-        .map(|task| {
-            let (trail, waits) = (trail.clone(), Rc::clone(&waits));
-            local.spawn_local(async move {
-                let event = record(task);
+    let waits = runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..count {
+            let trail = trail.clone();
+            tasks.spawn(async move {
+                let (event, mut waits) = (record(task), Vec::new());
                 while begun.elapsed() < time {
                     let started = Instant::now();
                     trail.durable(trail.append(&event)?).await?;
-                    waits.borrow_mut().push(started.elapsed());
+                    waits.push(started.elapsed());
                 }
-                anyhow::Ok(())
-            })
-        })
-        .collect();
-    runtime.block_on(local.run_until(async {
-        for task in tasks {
-            task.await??;
+                anyhow::Ok(waits)
+            });
         }
-        anyhow::Ok(())
-    }))?;
+        let mut all = Vec::new();
+        while let Some(waits) = tasks.join_next().await {
+            all.extend(waits??);
+        }
+        anyhow::Ok(all)
+    })?;
     let (wall, cpu) = (begun.elapsed().as_secs_f64(), cpu()? - spent);
-    Ok(Step { wall, cpu, records: trail.head().size - first, waits: waits.take() })
+    Ok(Step { wall, cpu, records: trail.head().size - first, waits })
 }
 
 fn median(all: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
@@ -158,6 +154,7 @@ fn main() -> Result<()> {
             seen.entry(("limit", batch as u64)).or_default().push(figures);
         }
         for count in [1, 32, 128] {
+            if env::var("ONLY").is_ok_and(|o| o != count.to_string()) { continue; }
             let figures = waiters(&trail, count, time)?.figures();
             seen.entry(("trail", count)).or_default().push(figures);
         }

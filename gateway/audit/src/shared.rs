@@ -117,6 +117,7 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     gate: Mutex<Gate>,
     work: Condvar,
+    pending: AtomicU64,
     /// How many events are durable: the one number that is published.
     durable: AtomicU64,
     /// Why no more will be, once that is so.
@@ -146,6 +147,7 @@ impl Shared {
                 stop: false,
             }),
             work: Condvar::new(),
+            pending: AtomicU64::new(0),
             ended: OnceLock::new(),
             lists: Mutex::default(),
             head: Mutex::new(head),
@@ -179,6 +181,7 @@ impl Shared {
         gate.frontier.push(leaf);
         gate.batch.frames.extend_from_slice(scratch);
         gate.batch.count += 1;
+        self.pending.store(1, Ordering::Relaxed);
         match event.phase {
             Phase::Opened => {
                 gate.batch.brackets.push(Bracket::Opens(seq));
@@ -214,6 +217,11 @@ impl Shared {
 
     /// Swaps the waiting events into `batch` (which is empty) and the tree over them into `frontier`, when it is time.
     pub(crate) fn take(&self, batch: &mut Batch, frontier: &mut Frontier, patience: &Patience) -> Work {
+        if patience.gather.is_none() {
+            let spin: u128 = std::env::var("SPIN").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+            let t = Instant::now();
+            while t.elapsed().as_micros() < spin && self.pending.load(Ordering::Relaxed) == 0 { std::hint::spin_loop(); }
+        }
         let mut gate = lock(&self.gate);
         if let Some((count, until)) = patience.gather {
             while gate.batch.count < count && !gate.stop {
@@ -266,6 +274,7 @@ impl Shared {
         };
         gate.sleep = Sleep::Awake;
         std::mem::swap(&mut gate.batch, batch);
+        self.pending.store(0, Ordering::Relaxed);
         gate.batch.first = gate.next;
         frontier.copy_from(&gate.frontier);
         work

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Giving and taking roles.
+//! Giving and taking roles, and the rules about other people's accounts.
 
 use portcullis_domain::{
     Action, Actor, Clock, Conditions, Grant, GrantId, GrantSource, OwnObject, RoleName, Selector, UserId,
 };
 use portcullis_policy::{Engine, Kind};
-use portcullis_store::{Holding, Store};
-use std::{collections::BTreeSet, sync::Arc};
+use portcullis_store::{Holding, Store, User};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// Longest grant that has an end, in hours: ten years.
 const LONGEST_HOURS: i64 = 24 * 3653;
 
-/// Why a grant was not given or taken.
+/// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody gives themselves anything.
@@ -34,7 +38,8 @@ pub enum Error {
     /// There is no such grant, or it was revoked.
     #[error("There is no such grant, or it was revoked before.")]
     UnknownGrant,
-    /// The last person who can run the gateway keeps what that takes.
+    /// A rule of this room keeps things as they are: the last who can run the gateway, rights beyond one's own, one's
+    /// own account, a grant from a file. The words say which, and what to do.
     #[error("{0}")]
     Kept(String),
     /// The store could not do it.
@@ -57,17 +62,18 @@ pub struct NewGrant {
     pub conditions: Conditions,
 }
 
-/// Gives and takes roles.
+/// Gives and takes roles. Clones share one lock: changes are made one at a time.
 #[derive(Clone)]
 pub struct Grants {
     store: Store,
     clock: Arc<dyn Clock>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Grants {
     /// On a store and a clock.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, turn: Arc::default() }
     }
 
     /// Gives a role. The caller holds the permit to write `gateway:policy` and closes its event with the words of the
@@ -86,7 +92,6 @@ impl Grants {
         if new.conditions.step_up_seconds > 86_400 {
             return Err(Error::BadWindow);
         }
-        self.store.user(new.user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
         let grant = Grant {
             id: GrantId::new(Uuid::now_v7()),
             role: new.role,
@@ -96,149 +101,122 @@ impl Grants {
             conditions: new.conditions,
             source: GrantSource::Administrator,
         };
+        if !outranks(engine, giver, std::slice::from_ref(&grant), now) {
+            return Err(Error::Kept(
+                "That role goes beyond your own rights. Ask a security lead to give it.".to_owned(),
+            ));
+        }
+        let _turn = self.turn.lock().await;
+        self.store.user(new.user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
         self.store.add_grant(new.user, &grant, Some(giver.user), now).await?;
         Ok(grant)
     }
 
-    /// Takes a grant back; gives what it was. What it opened is cut within seconds.
+    /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
+    /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: &Actor, id: GrantId) -> Result<Holding, Error> {
         let now = self.clock.now();
-        let all = self.all().await?;
-        let held = all.iter().find(|h| h.grant.id == id).ok_or(Error::UnknownGrant)?;
-        let without: Vec<_> = all.iter().filter(|h| h.grant.id != id).cloned().collect();
-        if let Some(why) = lost(engine, &all, &without, now) {
+        let _turn = self.turn.lock().await;
+        let all = self.store.grants().await?;
+        let held = all.iter().find(|h| h.grant.id == id).cloned().ok_or(Error::UnknownGrant)?;
+        if held.grant.source == GrantSource::PolicyFile {
+            return Err(Error::Kept("This grant comes from a policy file: change the file.".to_owned()));
+        }
+        if !outranks(engine, taker, std::slice::from_ref(&held.grant), now) {
+            return Err(Error::Kept(
+                "That role goes beyond your own rights. Ask a security lead to take it.".to_owned(),
+            ));
+        }
+        let before = self.held().await?;
+        let without = |h: &Grant| h.id != id;
+        if let Some(why) = lost(engine, &before, |_, g| without(g), now) {
             return Err(Error::Kept(why));
         }
         if !self.store.revoke_grant(id, Some(taker.user), now).await? {
             return Err(Error::UnknownGrant);
         }
-        Ok(held.clone())
+        Ok(held)
     }
 
-    /// Every grant that was not revoked, of people who can sign in.
+    /// Every grant that was not revoked, of people whose account is not disabled.
     pub async fn all(&self) -> Result<Vec<Holding>, Error> {
         let disabled: BTreeSet<_> =
             self.store.users().await?.into_iter().filter(|u| u.disabled_at.is_some()).map(|u| u.id).collect();
         Ok(self.store.grants().await?.into_iter().filter(|h| !disabled.contains(&h.user)).collect())
     }
 
-    /// Why a person's account cannot be disabled or reset, if it cannot: they are the last who can run the gateway.
+    /// Why a person's account cannot be disabled or reset by anybody: they are the last who can run the gateway.
     pub async fn keeps(&self, engine: &Engine, user: UserId) -> Result<Option<String>, Error> {
-        let all = self.all().await?;
-        let without: Vec<_> = all.iter().filter(|h| h.user != user).cloned().collect();
-        Ok(lost(engine, &all, &without, self.clock.now()))
+        Ok(lost(engine, &self.held().await?, |u, _| u != user, self.clock.now()))
+    }
+
+    /// Why one person cannot disable, enable, reset or invite another, if they cannot: it is their own account, the
+    /// last one that can run the gateway, or one with rights beyond theirs. For what a page offers; to do it, use
+    /// [`Grants::change_account`].
+    pub async fn objects(&self, engine: &Engine, actor: &Actor, user: UserId) -> Result<Option<String>, Error> {
+        if actor.user == user {
+            return Ok(Some("This is your own account: someone else must do it.".to_owned()));
+        }
+        if let Some(why) = self.keeps(engine, user).await? {
+            return Ok(Some(why));
+        }
+        let theirs = self.store.grants_of(user).await?;
+        let allowed = outranks(engine, actor, &theirs, self.clock.now());
+        Ok((!allowed).then(|| "This person has rights beyond your own. Ask a security lead to do it.".to_owned()))
+    }
+
+    /// Does something to another person's account (disable, enable, reset, invite) unless [`Grants::objects`] does. No
+    /// other change is made between the question and the deed.
+    pub async fn change_account<T>(
+        &self,
+        engine: &Engine,
+        actor: &Actor,
+        user: UserId,
+        change: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let _turn = self.turn.lock().await;
+        match self.objects(engine, actor, user).await? {
+            Some(why) => Err(Error::Kept(why)),
+            None => Ok(change.await),
+        }
+    }
+
+    /// The grants of everybody who can sign in: neither disabled nor yet to choose a password.
+    async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
+        let can = |u: &User| u.disabled_at.is_none() && u.password_hash.is_some();
+        let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
+        let mut held: BTreeMap<UserId, Vec<Grant>> = BTreeMap::new();
+        for holding in self.store.grants().await?.into_iter().filter(|h| people.contains(&h.user)) {
+            held.entry(holding.user).or_default().push(holding.grant);
+        }
+        Ok(held)
     }
 }
 
-/// What nobody could do any more, if `before` became `after`.
-fn lost(engine: &Engine, before: &[Holding], after: &[Holding], now: OffsetDateTime) -> Option<String> {
-    let rights = [
-        (OwnObject::Users, "manage people"),
-        (OwnObject::Policy, "give roles"),
-    ];
+/// Whether a person may hand out, take back or take over what these grants give: they may give roles, or hold as much.
+fn outranks(engine: &Engine, actor: &Actor, grants: &[Grant], now: OffsetDateTime) -> bool {
+    let mine = actor.grants.iter().filter(|g| g.is_active(now));
+    let gives = actor.scope.is_none() && engine.allows_everywhere(mine, Kind::Own(OwnObject::Policy), Action::Write);
+    gives || engine.covers(actor, grants, now)
+}
+
+/// What nobody could do any more, if only the grants that are `kept` counted.
+fn lost(
+    engine: &Engine,
+    held: &BTreeMap<UserId, Vec<Grant>>,
+    kept: impl Fn(UserId, &Grant) -> bool,
+    now: OffsetDateTime,
+) -> Option<String> {
+    // Without an end in sight; and what a person is forbidden by another grant of theirs does not count.
+    let lasting = |g: &&Grant| g.is_active(now) && g.until.is_none();
+    let rights = [(OwnObject::Users, "manage people"), (OwnObject::Policy, "give roles")];
     rights.into_iter().find_map(|(object, words)| {
-        let could = |set: &[Holding]| set.iter().any(|h| opens(engine, h, object, now));
-        (could(before) && !could(after))
-            .then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
+        let can = |grants: Vec<&Grant>| engine.allows_everywhere(grants, Kind::Own(object), Action::Write);
+        let before = held.values().any(|all| can(all.iter().filter(lasting).collect()));
+        let after = held.iter().any(|(u, all)| can(all.iter().filter(lasting).filter(|g| kept(*u, g)).collect()));
+        (before && !after).then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
     })
 }
 
-/// Whether a grant lets its holder write one of the gateway's own things, without an end in sight.
-fn opens(engine: &Engine, held: &Holding, object: OwnObject, now: OffsetDateTime) -> bool {
-    let grant = &held.grant;
-    grant.selector == Selector::Everything
-        && grant.is_active(now)
-        && grant.until.is_none()
-        && engine.role_allows(&grant.role, Kind::Own(object), Action::Write)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use portcullis_domain::{Assurance, Factor, ManualClock, Via};
-    use portcullis_store::NewUser;
-    use time::macros::datetime;
-
-    struct Scene {
-        grants: Grants,
-        engine: Engine,
-        store: Store,
-        clock: Arc<ManualClock>,
-        _dir: tempfile::TempDir,
-    }
-
-    async fn scene() -> Scene {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("sqlite://{}/p.db", dir.path().display())).await.unwrap();
-        let clock = Arc::new(ManualClock::new(datetime!(2026-01-01 00:00 UTC)));
-        let grants = Grants::new(store.clone(), clock.clone());
-        Scene { grants, engine: Engine::builtin().await.unwrap(), store, clock, _dir: dir }
-    }
-
-    impl Scene {
-        async fn person(&self, name: &str) -> UserId {
-            let id = UserId::new(Uuid::now_v7());
-            let new = NewUser { id, name: name.into(), name_key: name.into(), display_name: name.into() };
-            self.store.create_user(&new, self.clock.now()).await.unwrap();
-            id
-        }
-
-        fn actor(&self, user: UserId) -> Actor {
-            let mut assurance = Assurance::default();
-            assurance.prove(Factor::Passkey, self.clock.now());
-            let via = Via::CommandLine;
-            Actor { user, name: "x".into(), via, grants: Arc::new([]), assurance, scope: None }
-        }
-
-        async fn give(&self, giver: UserId, user: UserId, role: &str) -> Result<Grant, Error> {
-            let selector = Selector::Everything;
-            let conditions = Conditions::default();
-            let new = NewGrant { user, role: role.parse().unwrap(), selector, hours: None, conditions };
-            self.grants.give(&self.engine, &self.actor(giver), new).await
-        }
-    }
-
-    #[tokio::test]
-    async fn nobody_gives_themselves_a_role() {
-        let s = scene().await;
-        let (ada, bob) = (s.person("ada").await, s.person("bob").await);
-        assert!(matches!(s.give(ada, ada, "viewer").await, Err(Error::ToOneself)));
-        assert!(s.give(ada, bob, "viewer").await.is_ok());
-        assert!(matches!(s.give(ada, bob, "emperor").await, Err(Error::UnknownRole(_))));
-        let nobody = UserId::new(Uuid::now_v7());
-        assert!(matches!(s.give(ada, nobody, "viewer").await, Err(Error::UnknownPerson)));
-    }
-
-    #[tokio::test]
-    async fn a_grant_has_a_time_that_makes_sense() {
-        let s = scene().await;
-        let (ada, bob) = (s.person("ada").await, s.person("bob").await);
-        for hours in [0, -1, LONGEST_HOURS + 1] {
-            let new = NewGrant {
-                user: bob,
-                role: "viewer".parse().unwrap(),
-                selector: Selector::Everything,
-                hours: Some(hours),
-                conditions: Conditions::default(),
-            };
-            assert!(matches!(s.grants.give(&s.engine, &s.actor(ada), new).await, Err(Error::BadTime)), "{hours}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
-        let s = scene().await;
-        let (ada, bob) = (s.person("ada").await, s.person("bob").await);
-        let lead = s.give(bob, ada, "security-lead").await.unwrap();
-        assert!(matches!(s.grants.revoke(&s.engine, &s.actor(bob), lead.id).await, Err(Error::Kept(_))));
-        assert!(s.grants.keeps(&s.engine, ada).await.unwrap().is_some());
-        assert_eq!(s.grants.keeps(&s.engine, bob).await.unwrap(), None);
-        // A second one who could, but whose account is disabled, does not count.
-        s.give(ada, bob, "security-lead").await.unwrap();
-        s.store.set_disabled(bob, Some(s.clock.now())).await.unwrap();
-        assert!(matches!(s.grants.revoke(&s.engine, &s.actor(bob), lead.id).await, Err(Error::Kept(_))));
-        s.store.set_disabled(bob, None).await.unwrap();
-        assert!(s.grants.revoke(&s.engine, &s.actor(bob), lead.id).await.is_ok());
-        assert!(matches!(s.grants.revoke(&s.engine, &s.actor(bob), lead.id).await, Err(Error::UnknownGrant)));
-    }
-}
+mod tests;

@@ -212,7 +212,7 @@ async fn enter(
     let tool = request.uri().path().starts_with("/api/");
     let back = request.uri().path_and_query().map(ToString::to_string).filter(|_| request.method() == Method::GET);
     let (answer, stage) = match approach(&house, peer, &session, request, next).await {
-        Ok(answer) => (answer, None),
+        Ok(both) => both,
         Err((refusal, stage)) => (refusal.into_response(), stage),
     };
     let Some(Carried(refusal)) = answer.extensions().get::<Carried>().cloned() else { return answer };
@@ -236,7 +236,7 @@ async fn approach(
     session: &Session,
     request: Request,
     next: Next,
-) -> Result<Response, (Refusal, Option<Stage>)> {
+) -> Result<(Response, Option<Stage>), (Refusal, Option<Stage>)> {
     let plain = |refusal| (refusal, None);
     let path = request.uri().path().to_owned();
     let found = own::find(request.method().as_str(), &path).map_err(|why| {
@@ -247,7 +247,7 @@ async fn approach(
         })
     })?;
     if matches!(found.route.door, Door::Public) {
-        return Ok(next.run(request).await);
+        return Ok((next.run(request).await, None));
     }
     let (parts, body) = request.into_parts();
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
@@ -288,9 +288,12 @@ async fn approach(
         Ok(house.identity.actor(session).await.map_err(|e| house.unavailable(&e))?.map(Arc::new))
     };
     let stage_of_guest = stage.clone();
-    passage::walk(house, visit, caller, again, |passed| serve(peer, session, stage_of_guest, csrf, passed, request, next))
-        .await
-        .map_err(|refusal| (refusal, Some(stage)))
+    let walked =
+        passage::walk(house, visit, caller, again, |passed| serve(peer, session, stage_of_guest, csrf, passed, request, next));
+    match walked.await {
+        Ok(answer) => Ok((answer, Some(stage))),
+        Err(refusal) => Err((refusal, Some(stage))),
+    }
 }
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it over.

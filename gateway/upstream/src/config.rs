@@ -369,8 +369,8 @@ mod tests {
         assert_eq!(read_secret("k", file.path()).unwrap().expose(), b"secret12");
         for mode in [0o640, 0o604, 0o644] {
             set(mode);
-            let error = read_secret("hypervisor.lab.password_file", file.path()).map(|_| ()).unwrap_err().to_string();
-            assert!(error.contains("hypervisor.lab.password_file"), "{error}");
+            let error = read_secret("hypervisors.lab.password_file", file.path()).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("hypervisors.lab.password_file"), "{error}");
             assert!(error.contains(file.path().to_str().unwrap()) && error.contains("chmod 600"), "{error}");
             assert!(!error.contains("secret12"), "{error}");
         }

@@ -59,7 +59,7 @@ pub enum Error {
     /// The configuration cannot be used: `key` is the TOML key, `why` names the file where there is one.
     #[error("{key}: {why}")]
     Config {
-        /// The key, such as `hypervisor.lab.tls.ca_file`.
+        /// The key, such as `hypervisors.lab.tls.ca_file`.
         key: String,
         /// What is wrong and what to do.
         why: String,

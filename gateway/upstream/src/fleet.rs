@@ -112,7 +112,7 @@ impl Fleet {
         for config in configs {
             let (name, kind, door) = (config.name().clone(), config.kind(), config.api().cloned());
             if !names.insert(name.clone()) {
-                return Err(Error::config(format!("hypervisor.{name}"), "two hypervisors have this name"));
+                return Err(Error::config(format!("hypervisors.{name}"), "two hypervisors have this name"));
             }
             let Built { driver, api, warnings, address } = driver::build(config)?;
             for warning in &warnings {

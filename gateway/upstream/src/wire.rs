@@ -274,8 +274,8 @@ mod tests {
         assert_eq!(Address::parse("k", "[::1]:5900").unwrap(), Address::Tcp("::1".into(), 5900));
         assert_eq!(Address::parse("k", "unix:/a/b").unwrap(), Address::Unix("/a/b".into()));
         for bad in ["", "h", "h:", "h:0", "h:70000", ":1", "::1:5", "unix:a", "a b:1", "u@h:1", "[x]:1", "h/:1"] {
-            let error = Address::parse("hypervisor.lab.vnc", bad).unwrap_err().to_string();
-            assert!(error.contains("hypervisor.lab.vnc"), "{error}");
+            let error = Address::parse("hypervisors.lab.vnc", bad).unwrap_err().to_string();
+            assert!(error.contains("hypervisors.lab.vnc"), "{error}");
         }
     }
 

@@ -57,15 +57,19 @@ async function step(what, seconds, work) {
   } finally { clearTimeout(timer); }
 }
 
-/** Pictures of the page in both widths. A page that is wider than a narrow screen is a mistake. */
+/** Pictures of the page in both widths, and in the dark. A page that is wider than its window is a mistake. */
 async function look(name) {
   taken++;
+  const file = (label) => join(given.pictures, `${String(taken).padStart(2, '0')}-${name}-${label}.png`);
   for (const [size, label] of [[NARROW, 360], [WIDE, 1400]]) {
     await page.setViewportSize(size);
-    await page.screenshot({ path: join(given.pictures, `${String(taken).padStart(2, '0')}-${name}-${label}.png`), fullPage: label === 360 });
+    await page.screenshot({ path: file(label), fullPage: label === 360 });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
     if (wide > size.width) throw new Error(`the page ${name} is ${wide} pixels wide on a screen of ${size.width}`);
   }
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.screenshot({ path: file('dark') });
+  await page.emulateMedia({ colorScheme: 'light' });
 }
 
 async function submit(button) {
@@ -180,7 +184,7 @@ async function journey() {
       });
     }
     for (const [name, path, heading] of [
-      ['me', '/me', null], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['grants', '/grants', 'Grants'],
+      ['me', '/me', null], ['step-up', '/step-up', 'Confirm that it is you'], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['grants', '/grants', 'Grants'],
       ['live-consoles', '/sessions', null], ['hypervisors', '/hypervisors', 'Hypervisors'],
       ['recordings', '/recordings', 'Recordings'], ['trail', '/trail', 'Trail'],
     ]) {
@@ -231,5 +235,5 @@ try {
   else console.log(`  ✗ ${plain(error.message).split('\n')[0]}`);
 } finally {
   await browser.close();
-  console.log(`  pictures of ${taken} pages, in two widths: ${given.pictures}`);
+  console.log(`  pictures of ${taken} pages, narrow, wide and dark: ${given.pictures}`);
 }

@@ -12,7 +12,7 @@ tick=10       # seconds between two signs of life where there is no terminal
 step() {
   local title=$1 log began=$SECONDS last=$SECONDS code=0 line; shift
   steps=$((steps + 1))
-  log=$(printf '%s/%02d-%s.log' "$logs" "$steps" "$(tr -cs 'a-zA-Z0-9\n' - <<<"$title" | tr 'A-Z' 'a-z')")
+  log=$(printf '%s/%02d-%s.log' "$logs" "$steps" "$(tr -cs 'a-zA-Z0-9\n' - <<<"${title:0:60}" | tr 'A-Z' 'a-z')")
   # A process group of its own, so that stopping stops all of it, and Ctrl-C reaches only us.
   set -m
   ("$@") >"$log" 2>&1 </dev/null &
@@ -22,9 +22,14 @@ step() {
     sleep 0.2
     if [ $((SECONDS - last)) -ge "$tick" ]; then
       last=$SECONDS
-      line=$(tail -n 1 "$log" | tr -d '\r' | sed 's/^ *//' | cut -c1-"$(($(width) - ${#title} - 16))")
-      if [ -t 1 ]; then printf '\r\033[K… %s  %s  %s' "$title" "$(elapsed "$began")" "$line"
-      else printf '  … %s  %s  %s\n' "$title" "$(elapsed "$began")" "$line"; fi
+      line=$(tail -n 1 "$log" 2>/dev/null | tr -d '\r' | sed 's/^ *//' || true)
+      if [ -t 1 ]; then
+        line="… $title  $(elapsed "$began")  $line"
+        printf '\r\033[K%s' "${line:0:$(($(width) - 1))}"
+      else
+        [ $((SECONDS - began)) -ge $((2 * tick)) ] || printf '… %s\n' "$title"
+        printf '    %s  %s\n' "$(elapsed "$began")" "${line:0:120}"
+      fi
     fi
   done
   wait "$job" || code=$?
@@ -53,4 +58,4 @@ elapsed() {
   if [ "$seconds" -lt 60 ]; then echo "$seconds s"; else echo "$((seconds / 60)) min $((seconds % 60)) s"; fi
 }
 
-width() { local w=${COLUMNS:-0}; [ "$w" -gt 40 ] || w=100; echo "$w"; }
+width() { local w; w=$(stty size <&1 2>/dev/null | cut -d' ' -f2) || true; [ "${w:-0}" -ge 20 ] || w=100; echo "$w"; }

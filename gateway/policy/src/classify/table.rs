@@ -363,7 +363,10 @@ impl Inner {
             }),
             Object::Task => {
                 let id = named.filter(|id| is_task(id)).ok_or("That is no id of a task.")?.to_owned();
-                let secret = query.value(&self.task.secret).map(str::to_owned);
+                let secret = query.value(&self.task.secret).filter(|s| !s.is_empty()).map(str::to_owned);
+                if upgrade == UpgradeRule::Always && secret.is_none() {
+                    return Err("A stream of a task needs its secret.".into());
+                }
                 let task = Task { hypervisor: hypervisor.clone(), action, effect, id, secret };
                 return Ok(Verdict::Task { task, answer });
             }

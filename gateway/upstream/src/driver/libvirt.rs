@@ -42,7 +42,7 @@ struct Driven {
 }
 
 pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
-    let key = format!("hypervisor.{}", config.name);
+    let key = format!("hypervisors.{}", config.name);
     let mut warnings = Vec::new();
     if [Some(&config.tls), config.console.tls.as_ref()].iter().flatten().any(|t| t.verify == Verify::None) {
         warnings.push(UNVERIFIED.to_owned());

@@ -47,7 +47,7 @@ struct Lxd {
 }
 
 pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
-    let key = format!("hypervisor.{}", config.name);
+    let key = format!("hypervisors.{}", config.name);
     if !(1..=65_536).contains(&config.connections) {
         return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
     }

@@ -77,7 +77,7 @@ type States = Vec<Option<(PowerState, Option<String>)>>;
 
 pub(super) fn build(config: QemuConfig) -> Result<Built, Error> {
     let QemuConfig { name, guests } = config;
-    let key = format!("hypervisor.{name}.guests");
+    let key = format!("hypervisors.{name}.guests");
     if guests.len() > MAX_GUESTS {
         return Err(Error::config(key, format!("{} guests are too many; the limit is {MAX_GUESTS}", guests.len())));
     }

@@ -95,18 +95,18 @@ fn a_configuration_that_cannot_be_used_names_its_key() {
     };
     assert_eq!(lxd(&|_| ()), Ok(()));
     let cases: [(Change<'_>, &str); 12] = [
-        (&|j| j["key_file"] = json!(open), "hypervisor.lab.key_file"),
-        (&|j| j["key_file"] = json!(pki.server.1), "hypervisor.lab.key_file"),
-        (&|j| j["key_file"] = json!(pki.ca), "hypervisor.lab.key_file"),
-        (&|j| j["key_file"] = json!("/missing"), "hypervisor.lab.key_file"),
-        (&|j| j["key_file"] = Value::Null, "hypervisor.lab.cert_file"),
-        (&|j| j["tls"]["ca_file"] = json!(pki.client.1), "hypervisor.lab.tls.ca_file"),
-        (&|j| j["tls"]["pin"] = json!(["abcd"]), "hypervisor.lab.tls.pin"),
-        (&|j| j["tls"]["verify"] = json!("none"), "hypervisor.lab.tls.verify"),
-        (&|j| j["address"] = json!("http://h:8443"), "hypervisor.lab.address"),
-        (&|j| j["address"] = json!("https://h"), "hypervisor.lab.address"),
-        (&|j| j["socket"] = json!("/s"), "hypervisor.lab"),
-        (&|j| j["connections"] = json!(0), "hypervisor.lab.connections"),
+        (&|j| j["key_file"] = json!(open), "hypervisors.lab.key_file"),
+        (&|j| j["key_file"] = json!(pki.server.1), "hypervisors.lab.key_file"),
+        (&|j| j["key_file"] = json!(pki.ca), "hypervisors.lab.key_file"),
+        (&|j| j["key_file"] = json!("/missing"), "hypervisors.lab.key_file"),
+        (&|j| j["key_file"] = Value::Null, "hypervisors.lab.cert_file"),
+        (&|j| j["tls"]["ca_file"] = json!(pki.client.1), "hypervisors.lab.tls.ca_file"),
+        (&|j| j["tls"]["pin"] = json!(["abcd"]), "hypervisors.lab.tls.pin"),
+        (&|j| j["tls"]["verify"] = json!("none"), "hypervisors.lab.tls.verify"),
+        (&|j| j["address"] = json!("http://h:8443"), "hypervisors.lab.address"),
+        (&|j| j["address"] = json!("https://h"), "hypervisors.lab.address"),
+        (&|j| j["socket"] = json!("/s"), "hypervisors.lab"),
+        (&|j| j["connections"] = json!(0), "hypervisors.lab.connections"),
     ];
     for (change, key) in cases {
         let error = lxd(change).unwrap_err();
@@ -115,11 +115,11 @@ fn a_configuration_that_cannot_be_used_names_its_key() {
     let libvirt =
         |json: Value| Fleet::new(vec![config(json)], Arc::new(SystemClock)).map(|_| ()).unwrap_err().to_string();
     let error = libvirt(json!({ "kind": "libvirt", "name": "v", "address": "h:16514" }));
-    assert!(error.starts_with("hypervisor.v.cert_file: "), "{error}");
+    assert!(error.starts_with("hypervisors.v.cert_file: "), "{error}");
     let error = libvirt(json!({ "kind": "qemu", "name": "q", "guests": [{ "id": "a" }, { "id": "a" }] }));
-    assert!(error.starts_with("hypervisor.q.guests.a: "), "{error}");
+    assert!(error.starts_with("hypervisors.q.guests.a: "), "{error}");
     let error = libvirt(json!({ "kind": "qemu", "name": "q", "guests": [{ "id": "a", "vnc": "nowhere" }] }));
-    assert!(error.starts_with("hypervisor.q.guests.a.vnc: "), "{error}");
+    assert!(error.starts_with("hypervisors.q.guests.a.vnc: "), "{error}");
     let two = [json!({ "kind": "qemu", "name": "q" }), json!({ "kind": "qemu", "name": "q" })].map(config).to_vec();
     let error = Fleet::new(two, Arc::new(SystemClock)).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("hypervisor.q: "), "{error}");

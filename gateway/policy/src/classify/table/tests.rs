@@ -134,6 +134,10 @@ fn streams_are_told_from_requests() {
     assert_eq!((&task.hypervisor, &*task.id, task.secret.as_deref()), (&hypervisor, "0a-1", Some("s3cret")));
     assert_eq!(task.effect, Effect::Unsafe);
     assert!(!format!("{socket:?}").contains("s3cret"), "a secret is never printed");
+    for bare in ["", "?secret=", "?secret"] {
+        let socket = ask("GET", &format!("/1.0/operations/0a-1/websocket{bare}"), Upgrade::WebSocket);
+        assert!(matches!(socket, Verdict::Denied(_)), "{bare}");
+    }
     let sftp = ask("GET", "/1.0/instances/c1/sftp", Upgrade::WebSocket);
     assert!(
         matches!(sftp, Verdict::Operation { operation, .. } if operation.action == Action::GuestExec && operation.effect == Effect::Unsafe)
@@ -163,7 +167,8 @@ fn every_entry_is_reached_by_its_own_pattern() {
     for entry in lxd().entries() {
         let path = canonical(&entry.pattern.replace(['{', '}'], "")).unwrap();
         let reached = [Upgrade::None, Upgrade::WebSocket].map(|upgrade| {
-            lxd().classify(&"h".parse().unwrap(), &Asked { method: &entry.method, path: &path, query: None, upgrade })
+            let query = entry.pattern.ends_with("/websocket").then_some("secret=s");
+            lxd().classify(&"h".parse().unwrap(), &Asked { method: &entry.method, path: &path, query, upgrade })
         });
         let action = reached.iter().find_map(|v| match v {
             Verdict::Operation { operation, .. } => Some(operation.action),

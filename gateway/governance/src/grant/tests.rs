@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+use super::*;
+use portcullis_domain::{
+    Assurance, ConsoleKind, Effect, Factor, HypervisorName, Inventory, Machine, MachineKind, ManualClock, Operation,
+    PowerState, Resource, Via,
+};
+use portcullis_policy::Decision;
+use portcullis_store::NewUser;
+use proptest::{prelude::Rng as _, test_runner::TestRunner};
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+struct Scene {
+    grants: Grants,
+    engine: Engine,
+    store: Store,
+    clock: Arc<ManualClock>,
+    _dir: tempfile::TempDir,
+}
+
+async fn scene() -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}/p.db", dir.path().display())).await.unwrap();
+    let clock = Arc::new(ManualClock::new(NOW));
+    let grants = Grants::new(store.clone(), clock.clone());
+    Scene { grants, engine: Engine::builtin().await.unwrap(), store, clock, _dir: dir }
+}
+
+fn grant(role: &str, selector: Selector) -> Grant {
+    Grant {
+        id: GrantId::new(Uuid::now_v7()),
+        role: role.parse().unwrap(),
+        selector,
+        from: NOW,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Setup,
+    }
+}
+
+fn actor(user: UserId, grants: impl IntoIterator<Item = Grant>) -> Actor {
+    let mut assurance = Assurance::default();
+    assurance.prove(Factor::Passkey, NOW);
+    Actor {
+        user,
+        name: "x".into(),
+        via: Via::CommandLine,
+        grants: grants.into_iter().collect(),
+        assurance,
+        scope: None,
+    }
+}
+
+impl Scene {
+    /// Somebody who was invited and has not come yet.
+    async fn invited(&self, name: &str) -> UserId {
+        let id = UserId::new(Uuid::now_v7());
+        let new = NewUser { id, name: name.into(), name_key: name.into(), display_name: name.into() };
+        self.store.create_user(&new, NOW).await.unwrap();
+        id
+    }
+
+    /// Somebody who can sign in, and holds these roles on everything.
+    async fn person(&self, name: &str, roles: &[&str]) -> UserId {
+        let id = self.invited(name).await;
+        self.store.set_password_hash(id, "$argon2id$", NOW).await.unwrap();
+        for role in roles {
+            self.store.add_grant(id, &grant(role, Selector::Everything), None, NOW).await.unwrap();
+        }
+        id
+    }
+
+    async fn actor(&self, user: UserId) -> Actor {
+        actor(user, self.store.grants_of(user).await.unwrap())
+    }
+
+    async fn give(&self, giver: UserId, new: NewGrant) -> Result<Grant, Error> {
+        self.grants.give(&self.engine, &self.actor(giver).await, new).await
+    }
+
+    async fn revoke(&self, taker: UserId, id: GrantId) -> Result<Holding, Error> {
+        self.grants.revoke(&self.engine, &self.actor(taker).await, id).await
+    }
+
+    async fn only_grant(&self, user: UserId) -> GrantId {
+        self.store.grants_of(user).await.unwrap()[0].id
+    }
+
+    async fn objection(&self, by: UserId, user: UserId) -> Option<String> {
+        self.grants.objects(&self.engine, &self.actor(by).await, user).await.unwrap()
+    }
+}
+
+fn wish(user: UserId, role: &str) -> NewGrant {
+    NewGrant {
+        user,
+        role: role.parse().unwrap(),
+        selector: Selector::Everything,
+        hours: None,
+        conditions: Conditions::default(),
+    }
+}
+
+#[tokio::test]
+async fn nobody_gives_themselves_a_role_and_only_what_exists_is_given() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &[]).await);
+    assert!(matches!(s.give(ada, wish(ada, "viewer")).await, Err(Error::ToOneself)));
+    assert!(matches!(s.give(ada, wish(bob, "emperor")).await, Err(Error::UnknownRole(_))));
+    assert!(matches!(s.give(ada, wish(UserId::new(Uuid::now_v7()), "viewer")).await, Err(Error::UnknownPerson)));
+    let given = s.give(ada, wish(bob, "administrator")).await.unwrap();
+    let [held] = <[Holding; 1]>::try_from(
+        s.store.grants().await.unwrap().into_iter().filter(|h| h.user == bob).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    assert_eq!((held.grant, held.created_by), (given, Some(ada)));
+    s.store.set_disabled(bob, Some(NOW)).await.unwrap();
+    assert!(matches!(s.give(ada, wish(bob, "viewer")).await, Err(Error::UnknownPerson)));
+}
+
+#[tokio::test]
+async fn a_grant_has_a_time_and_a_window_that_make_sense() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &[]).await);
+    for hours in [0, -1, i64::MIN, LONGEST_HOURS + 1, i64::MAX] {
+        let new = NewGrant { hours: Some(hours), ..wish(bob, "viewer") };
+        assert!(matches!(s.give(ada, new).await, Err(Error::BadTime)), "{hours}");
+    }
+    let conditions = Conditions { step_up_seconds: 86_401, record: true };
+    assert!(matches!(s.give(ada, NewGrant { conditions, ..wish(bob, "viewer") }).await, Err(Error::BadWindow)));
+    let given = s.give(ada, NewGrant { hours: Some(8), ..wish(bob, "viewer") }).await.unwrap();
+    assert_eq!((given.from, given.until), (NOW, Some(NOW + Duration::hours(8))));
+}
+
+// SEC-006
+#[tokio::test]
+async fn who_may_not_give_roles_gives_and_takes_only_what_they_hold() {
+    let s = scene().await;
+    let lead = s.person("lead", &["security-lead"]).await;
+    let (admin, bob) = (s.person("admin", &["administrator"]).await, s.person("bob", &[]).await);
+    assert!(matches!(s.give(admin, wish(bob, "security-lead")).await, Err(Error::Kept(_))));
+    assert!(matches!(s.give(admin, wish(bob, "auditor")).await, Err(Error::Kept(_))));
+    assert!(matches!(s.give(bob, wish(lead, "viewer")).await, Err(Error::Kept(_))));
+    assert!(s.give(admin, wish(bob, "operator")).await.is_ok());
+    assert!(s.give(lead, wish(bob, "auditor")).await.is_ok(), "a security lead gives what they do not hold");
+    let leads = s.only_grant(lead).await;
+    assert!(matches!(s.revoke(admin, leads).await, Err(Error::Kept(_))));
+    let admins = s.only_grant(admin).await;
+    assert!(s.revoke(lead, admins).await.is_ok());
+    // A token for one hypervisor gives nothing.
+    let scoped = Actor { scope: Some("one".parse().unwrap()), ..s.actor(lead).await };
+    assert!(matches!(s.grants.give(&s.engine, &scoped, wish(bob, "viewer")).await, Err(Error::Kept(_))));
+}
+
+#[tokio::test]
+async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &["administrator"]).await);
+    let lead = s.only_grant(ada).await;
+    assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))));
+    assert!(s.grants.keeps(&s.engine, ada).await.unwrap().is_some());
+    assert_eq!(s.grants.keeps(&s.engine, bob).await.unwrap(), None);
+    // A second one does not count while invited, disabled, for a time only, or on something only.
+    let eve = s.invited("eve").await;
+    s.give(ada, wish(eve, "security-lead")).await.unwrap();
+    assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "invited");
+    s.store.set_password_hash(eve, "$argon2id$", NOW).await.unwrap();
+    s.store.set_disabled(eve, Some(NOW)).await.unwrap();
+    assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "disabled");
+    s.give(ada, NewGrant { hours: Some(1), ..wish(bob, "security-lead") }).await.unwrap();
+    s.give(ada, NewGrant { selector: Selector::Tag("web".into()), ..wish(bob, "security-lead") }).await.unwrap();
+    assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "for a time, on a tag");
+    s.store.set_disabled(eve, None).await.unwrap();
+    assert_eq!(s.revoke(ada, lead).await.unwrap().user, ada);
+    assert!(matches!(s.revoke(eve, lead).await, Err(Error::UnknownGrant)));
+}
+
+#[tokio::test]
+async fn a_grant_of_a_disabled_person_can_be_taken_and_one_from_a_file_cannot() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &["viewer"]).await);
+    s.store.set_disabled(bob, Some(NOW)).await.unwrap();
+    let bobs = s.only_grant(bob).await;
+    assert!(s.grants.all().await.unwrap().iter().all(|h| h.user != bob));
+    assert!(s.revoke(ada, bobs).await.is_ok());
+    let fixed = Grant { source: GrantSource::PolicyFile, ..grant("viewer", Selector::Everything) };
+    s.store.add_grant(bob, &fixed, None, NOW).await.unwrap();
+    assert!(matches!(s.revoke(ada, fixed.id).await, Err(Error::Kept(why)) if why.contains("file")));
+}
+
+// SEC-006: who resets a stronger person's way to sign in becomes them.
+#[tokio::test]
+async fn accounts_with_more_rights_than_ones_own_are_out_of_reach() {
+    let s = scene().await;
+    let lead = s.person("lead", &["security-lead"]).await;
+    let second = s.person("second", &["security-lead", "administrator"]).await;
+    let (admin, peer) = (s.person("admin", &["administrator"]).await, s.person("peer", &["operator"]).await);
+    assert!(s.objection(admin, admin).await.unwrap().contains("own account"));
+    assert!(s.objection(admin, lead).await.unwrap().contains("beyond your own"));
+    assert!(s.objection(admin, second).await.is_some());
+    assert_eq!(s.objection(admin, peer).await, None);
+    assert_eq!(s.objection(lead, admin).await, None);
+    assert_eq!(s.objection(lead, second).await, None);
+    // What is yet to begin counts; what is over does not.
+    let later = Grant { from: NOW + Duration::DAY, ..grant("security-lead", Selector::Everything) };
+    s.store.add_grant(peer, &later, None, NOW).await.unwrap();
+    assert!(s.objection(admin, peer).await.is_some());
+    s.store.revoke_grant(later.id, None, NOW).await.unwrap();
+    let over = Grant { until: Some(NOW + Duration::HOUR), ..grant("security-lead", Selector::Everything) };
+    s.store.add_grant(peer, &over, None, NOW).await.unwrap();
+    assert!(s.objection(admin, peer).await.is_some());
+    s.clock.advance(Duration::HOUR);
+    assert_eq!(s.objection(admin, peer).await, None);
+}
+
+#[tokio::test]
+async fn two_people_cannot_shut_each_other_out_at_the_same_moment() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &["security-lead"]).await);
+    let (first, second) = (s.actor(ada).await, s.actor(bob).await);
+    let disable = |user| {
+        let store = s.store.clone();
+        async move {
+            // Whoever looks meanwhile must wait.
+            tokio::task::yield_now().await;
+            store.set_disabled(user, Some(NOW)).await
+        }
+    };
+    let other = s.grants.clone();
+    let (a, b) = tokio::join!(
+        s.grants.change_account(&s.engine, &first, bob, disable(bob)),
+        other.change_account(&s.engine, &second, ada, disable(ada)),
+    );
+    assert!(a.is_ok() != b.is_ok(), "one of the two, and one only");
+    let left = s.store.users().await.unwrap().iter().filter(|u| u.disabled_at.is_none()).count();
+    assert_eq!(left, 1);
+}
+
+// SEC-006 as a property: whoever may hand out grants without the right to give roles could do, themselves, everything
+// that those grants open.
+#[tokio::test]
+async fn what_is_handed_out_is_never_more_than_what_is_held() {
+    let engine = Engine::builtin().await.unwrap();
+    let h = |n: &str| n.parse::<HypervisorName>().unwrap();
+    let machine = |at: &str, pool: &str, tag: &str| Machine {
+        at: at.parse().unwrap(),
+        name: at.to_owned(),
+        kind: MachineKind::Guest,
+        state: PowerState::Running,
+        pool: Some(pool.to_owned()),
+        tags: vec![tag.to_owned()],
+        node: None,
+        console: ConsoleKind::Vnc,
+    };
+    let inventory =
+        Inventory::new([machine("one/a", "p", "t"), machine("one/b", "q", "u"), machine("two/a", "p", "t")]);
+    let selectors = [
+        Selector::Everything,
+        Selector::Hypervisor(h("one")),
+        Selector::Hypervisor(h("two")),
+        Selector::Pool(h("one"), "p".into()),
+        Selector::Tag("t".into()),
+        Selector::Machine("one/a".parse().unwrap()),
+        Selector::Machine("two/a".parse().unwrap()),
+    ];
+    let roles = ["viewer", "operator", "console-user", "administrator", "auditor", "security-lead"];
+    let mut resources: Vec<Resource> = inventory.iter().map(|m| Resource::Machine(m.at.clone())).collect();
+    resources.extend([Resource::Hypervisor(h("one")), Resource::Hypervisor(h("two"))]);
+    resources.extend(OwnObject::ALL.iter().map(|o| Resource::Own(*o)));
+    let may = |who: &Actor, action, resource: &Resource| {
+        let operation = Operation { action, resource: resource.clone(), effect: Effect::Unsafe };
+        matches!(engine.decide(who, &operation, &inventory, NOW), Decision::Permit(_))
+    };
+    let mut runner = TestRunner::deterministic();
+    let rng = runner.rng();
+    let mut pick = |n: usize| usize::try_from(rng.next_u64() % n as u64).unwrap();
+    let (mut handed, mut refused) = (0, 0);
+    for _ in 0..400 {
+        let mut some = |most| -> Vec<Grant> {
+            (0..=pick(most))
+                .map(|_| grant(roles[pick(roles.len())], selectors[pick(selectors.len())].clone()))
+                .collect()
+        };
+        let giver = actor(UserId::new(Uuid::from_u128(1)), some(3));
+        let given = some(2);
+        if may(&giver, Action::Write, &Resource::Own(OwnObject::Policy)) {
+            assert!(outranks(&engine, &giver, &given, NOW));
+            continue;
+        }
+        if !outranks(&engine, &giver, &given, NOW) {
+            refused += 1;
+            continue;
+        }
+        handed += 1;
+        let taker = actor(UserId::new(Uuid::from_u128(2)), given.clone());
+        for resource in &resources {
+            for action in Action::ALL {
+                if may(&taker, *action, resource) {
+                    assert!(
+                        may(&giver, *action, resource),
+                        "{action} on {resource}: {:?} by {:?}",
+                        given,
+                        giver.grants
+                    );
+                }
+            }
+        }
+    }
+    assert!(handed > 20 && refused > 50, "{handed} handed out, {refused} refused: the test says little");
+}
