@@ -2,9 +2,14 @@
 //! The contents page of the tests that speak to a whole gateway.
 
 mod architecture;
+mod doors {
+    mod coverage;
+}
 mod journeys {
     mod console;
     mod first_day;
+    mod lxd_api;
+    mod people;
     mod refused_starts;
     mod sign_in;
 }

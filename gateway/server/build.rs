@@ -80,12 +80,14 @@ fn npm(web: &Path, arguments: &[&str]) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    // One line a message: cargo shows the first only.
+    // One line a message: cargo shows the first only. What names an error comes first; the rest is the program's own.
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let last = lines.iter().rev().take(12).rev().copied().collect::<Vec<_>>().join(" | ");
-    Err(format!("npm {words} in gateway/web failed ({}): {last}", output.status))
+    let named: Vec<&str> = lines.iter().copied().filter(|l| l.to_lowercase().contains("error")).take(4).collect();
+    let last: Vec<&str> = lines.iter().rev().take(4).rev().copied().collect();
+    let told = if named.is_empty() { last } else { named }.join(" | ");
+    Err(format!("npm {words} in gateway/web failed ({}): {told}", output.status))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the build starts npm; the gateway itself starts nothing")]

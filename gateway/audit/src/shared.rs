@@ -43,6 +43,8 @@ pub(crate) struct Batch {
     pub(crate) count: u32,
     pub(crate) brackets: Vec<Bracket>,
     urgent: bool,
+    /// How many wait for one of them.
+    waiting: u32,
 }
 
 impl Batch {
@@ -51,7 +53,7 @@ impl Batch {
         self.frames.clear();
         self.frames.shrink_to(1024 * 1024);
         self.brackets.clear();
-        (self.count, self.urgent) = (0, false);
+        (self.count, self.waiting, self.urgent) = (0, 0, false);
     }
 }
 
@@ -64,7 +66,7 @@ enum Sleep {
     Idle,
     /// An event that someone waits for.
     Lingering,
-    /// This many events.
+    /// This many who wait.
     Gathering(u32),
 }
 
@@ -82,7 +84,7 @@ impl Gate {
             Sleep::Awake => false,
             Sleep::Idle => true,
             Sleep::Lingering => self.batch.urgent,
-            Sleep::Gathering(count) => self.batch.count >= count,
+            Sleep::Gathering(crowd) => self.batch.waiting >= crowd,
         };
         if due {
             self.sleep = Sleep::Awake;
@@ -103,7 +105,7 @@ pub(crate) enum Work {
 
 /// Until when the writer waits, and for what.
 pub(crate) struct Patience {
-    /// Wait for this many events, at most until then.
+    /// Let this many waiters gather, at most until then.
     pub(crate) gather: Option<(u32, Instant)>,
     /// Events that nobody waits for may rest until then.
     pub(crate) linger: Instant,
@@ -204,9 +206,10 @@ impl Shared {
             return;
         }
         let mut gate = lock(&self.gate);
-        if gate.batch.urgent || gate.batch.count == 0 || seq < gate.batch.first {
+        if gate.batch.count == 0 || seq < gate.batch.first {
             return;
         }
+        gate.batch.waiting += 1;
         gate.batch.urgent = true;
         let wakes = gate.wakes_writer();
         drop(gate);
@@ -223,13 +226,13 @@ impl Shared {
             while t.elapsed().as_micros() < spin && self.pending.load(Ordering::Relaxed) == 0 { std::hint::spin_loop(); }
         }
         let mut gate = lock(&self.gate);
-        if let Some((count, until)) = patience.gather {
-            while gate.batch.count < count && !gate.stop {
+        if let Some((crowd, until)) = patience.gather {
+            while gate.batch.waiting < crowd && !gate.stop {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     break;
                 }
-                gate.sleep = Sleep::Gathering(count);
+                gate.sleep = Sleep::Gathering(crowd);
                 gate = self.work.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }

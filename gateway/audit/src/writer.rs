@@ -100,7 +100,7 @@ impl Writer {
             let now = Instant::now();
             let patience = Patience {
                 gather: (crowd >= CROWD)
-                    .then(|| (u32::try_from(crowd).unwrap_or(u32::MAX), started + self.settings.gather)),
+                    .then(|| (u32::try_from(crowd).unwrap_or(u32::MAX) / std::env::var("DIV").ok().and_then(|d| d.parse().ok()).unwrap_or(1), started + self.settings.gather)),
                 linger: now + REST,
                 rest: REST,
                 checkpoint: (self.state.frontier.size() > self.state.marked)

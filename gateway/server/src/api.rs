@@ -104,7 +104,11 @@ impl Call<'_> {
                 Some(client) => {
                     let stream = Stream { house: Arc::clone(self.house), permit, actor, open, answer: self.answer };
                     self.house.tasks.spawn(stream.run(client, tunnel));
-                    Ok(head.map(|()| Body::empty()))
+                    let mut answer = head.map(|()| Body::empty());
+                    // Both are a hop's own: the hypervisor's were taken off, these are ours.
+                    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+                    Ok(answer)
                 }
                 None => Err(refuse(open, Refusal::Upstream("It switched protocols without being asked.".into()))),
             },

@@ -52,6 +52,7 @@ pub(crate) fn portal(house: &Arc<House>) -> Router {
         .route("/me", get(pages::factors::me))
         .route("/me/sessions/end", post(pages::factors::end_session))
         .route("/me/sessions/end-others", post(pages::factors::end_others))
+        .route("/me/factors/remove", post(pages::factors::remove))
         .route("/me/recovery-codes", post(pages::factors::recovery_codes))
         .route("/me/password", post(pages::factors::change_password))
         .route("/me/tokens", post(pages::tokens::mint))
@@ -257,6 +258,9 @@ async fn approach(
     }
     let stage = house.identity.stage(session).await.map_err(|e| plain(house.unavailable(&e)))?;
     let known = matches!(stage, Stage::SignedIn { .. });
+    if matches!((found.route.door, &stage), (Door::Enrolling, Stage::Stranger | Stage::NeedsSecond { .. })) {
+        return Err((Refusal::Unknown, Some(stage)));
+    }
     if !known && !house.strangers.check(peer.ip) {
         return Err(plain(Refusal::TooMany(5)));
     }

@@ -52,6 +52,11 @@ pub(super) enum Job {
     Stop,
 }
 
+/// Bytes that must be free on a disk of this size.
+pub(super) fn floor(min_free: u64, size: u64) -> u64 {
+    if size < SMALL_DISK { min_free.min(size / 20) } else { min_free }
+}
+
 /// Makes the folder if it is missing.
 pub(super) fn prepare(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -110,7 +115,7 @@ impl Writer {
         let broken = |source| Error::Folder { path: self.folder.clone(), source };
         let disk = rustix::fs::statvfs(&self.folder).map_err(|errno| broken(errno.into()))?;
         let (free, size) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        let floor = if size < SMALL_DISK { self.min_free.min(size / 20) } else { self.min_free };
+        let floor = floor(self.min_free, size);
         if free < floor {
             return Err(Error::NoSpace { folder: self.folder.clone(), free_mib: free >> 20, floor_mib: floor >> 20 });
         }

@@ -88,6 +88,7 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/me", Door::SignedIn, Trail::No),
     post("/me/sessions/end", Door::SignedIn),
     post("/me/sessions/end-others", Door::SignedIn),
+    post("/me/factors/remove", Door::SignedIn),
     post("/me/recovery-codes", Door::SignedIn),
     post("/me/password", Door::SignedIn),
     post("/me/tokens", Door::SignedIn),

@@ -2,13 +2,13 @@
 //! Roles and grants: one sentence — who, may, on, until, with.
 
 use crate::{
-    pages::{Answer, again, go_with, page, safe_next},
+    pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
     router::{Guest, Step},
     state::House,
     view::{Choice, GrantForm, GrantRow, GrantState, Grants, Problems, RoleCard, Roles, Tone},
 };
-use axum::{Form, extract::State};
+use axum::extract::State;
 use portcullis_domain::{
     Action, Conditions, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName, Selector, UserId,
 };

@@ -2,16 +2,13 @@
 //! What runs now, and what is kept of it: live consoles and recordings.
 
 use crate::{
-    pages::{Answer, encode, go_with, page},
+    pages::{Answer, Form, encode, go_with, page},
     reply::Refusal,
     router::Guest,
     state::House,
     view::{LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings, Tone, size, span},
 };
-use axum::{
-    Form,
-    extract::{Query, State},
-};
+use axum::extract::{Query, State};
 use portcullis_domain::{Action, Ending, OwnObject, Resource};
 use portcullis_store::RecordingFilter;
 use serde::Deserialize;

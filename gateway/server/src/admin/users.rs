@@ -2,17 +2,14 @@
 //! People: invite, disable, enable, reset. An administrator can reset a way to sign in but never choose one.
 
 use crate::{
-    pages::{Answer, again, go_with, page},
+    pages::{Answer, Form, again, go_with, page},
     reply::{self, Refusal},
     router::{Guest, Step},
     start::invitation_link,
     state::House,
     view::{OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
 };
-use axum::{
-    Form,
-    extract::{Path, State},
-};
+use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
 use portcullis_identity::Error;
 use portcullis_store::{Holding, User};
@@ -129,47 +126,43 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
         grants,
         may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
         may_grant: house.may(actor, Action::Write, Resource::Own(OwnObject::Policy)),
-        kept: kept(house, guest, user).await?,
+        kept: house.grants.objects(&house.engine, actor, user.id).await.map_err(reply::governance)?,
         link,
     })
 }
 
-/// Why an account cannot be disabled or reset by this person.
-async fn kept(house: &House, guest: &Guest, user: &User) -> Result<Option<String>, Refusal> {
-    if guest.actor()?.user == user.id {
-        return Ok(Some("This is your own account: someone else must do it.".into()));
-    }
-    house.grants.keeps(&house.engine, user.id).await.map_err(reply::governance)
-}
-
-async fn changeable(house: &House, guest: &Guest, id: &str) -> Result<User, Refusal> {
-    let user = find(house, id).await?;
-    match kept(house, guest, &user).await? {
-        Some(why) => Err(Refusal::Conflict(why)),
-        None => Ok(user),
-    }
+/// Does something to somebody's account, unless it is one's own, the last administrator's, or one with rights beyond
+/// one's own: nobody becomes somebody stronger by resetting them.
+async fn change<T>(
+    house: &House,
+    guest: &Guest,
+    user: &User,
+    deed: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Refusal> {
+    let done = house.grants.change_account(&house.engine, guest.actor()?, user.id, deed).await;
+    done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))
 }
 
 /// Disables somebody: sessions, tokens and consoles end within seconds.
 pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
-    let user = changeable(&house, &guest, &id).await?;
+    let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "disabled"))?;
-    house.identity.disable_user(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    change(&house, &guest, &user, house.identity.disable_user(user.id)).await?;
     go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can no longer sign in; what was open is being cut.", user.name)).await
 }
 
 pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "enabled"))?;
-    house.identity.enable_user(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    change(&house, &guest, &user, house.identity.enable_user(user.id)).await?;
     go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
 }
 
 /// Takes password and factors away and gives a new one-time link.
 pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
-    let user = changeable(&house, &guest, &id).await?;
+    let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "password and factors reset; a one-time link was given"))?;
-    let token = house.identity.reset(user.id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    let token = change(&house, &guest, &user, house.identity.reset(user.id)).await?;
     let link = one_time(&house, &token, &user.name);
     let user = find(&house, &id).await?;
     shown(&house, &guest, &user, Some(link)).await

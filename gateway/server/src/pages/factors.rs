@@ -2,7 +2,7 @@
 //! What is mine: the authenticator app, recovery codes, signed-in browsers, the password; and confirming that it is me.
 
 use super::{
-    Answer, again, encode, go, go_with,
+    Answer, Form, again, encode, go, go_with,
     login::{known, next_step, noted},
     page, safe_next,
 };
@@ -15,10 +15,7 @@ use crate::{
         device,
     },
 };
-use axum::{
-    Form,
-    extract::{Query, State},
-};
+use axum::extract::{Query, State};
 use portcullis_domain::{Secret, Via};
 use portcullis_identity::{Error, Stage};
 use serde::Deserialize;
@@ -254,6 +251,16 @@ pub(crate) async fn recovery_codes(State(house): State<Arc<House>>, guest: Guest
     guest.say(&house, &Step::done("factor", "", "new recovery codes were made"))?;
     let account = format!("{} at {}", guest.actor()?.name, house.authority);
     page(&RecoveryCodes { shell: house.shell(&guest).await, codes, account, next: "/me".into() })
+}
+
+/// Takes one of my authenticator apps away; never the last one.
+pub(crate) async fn remove(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
+    fresh(&house, &guest)?;
+    let id = form.id.parse().map_err(|_| Refusal::NotFound)?;
+    guest.say(&house, &Step::done("factor", &guest.actor()?.name, "an authenticator app was removed by its owner"))?;
+    let removed = house.identity.remove_factor(&guest.session, id).await;
+    removed.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    go_with(&guest, "/me", Tone::Good, "That authenticator app no longer works here.").await
 }
 
 /// Codes for the page that shows them once.

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the front door to a session with two factors. Each step is one event; a refusal tells a stranger nothing.
 
-use super::{Answer, again, encode, go, page, safe_next};
+use super::{Answer, Form, again, encode, go, page, safe_next};
 use crate::{
     reply::{self, Refusal},
     router::{Guest, Step},
     state::House,
     view::{Code, Problems, Recovery, SetUp, SetUpKind, Shell, SignIn},
 };
-use axum::{
-    Form,
-    extract::{Query, State},
-};
+use axum::extract::{Query, State};
 use http::{HeaderMap, header};
 use portcullis_domain::{Secret, SessionId, UserId};
 use portcullis_identity::{Error, Stage};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! My machines: search, state, favourites, power.
 
-use super::{Answer, go, go_with, page, safe_next};
+use super::{Answer, Form, go, go_with, page, safe_next};
 use crate::{
     passage::end,
     reply::{self, Refusal},
@@ -10,7 +10,7 @@ use crate::{
     view::{ConsoleDoor, Flash, MachineRow, Machines, Notice, Power, Tone},
 };
 use axum::{
-    Form, Json,
+    Json,
     extract::{Query, State},
     response::IntoResponse as _,
 };

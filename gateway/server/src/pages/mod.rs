@@ -16,13 +16,30 @@ use crate::{
     view::{Doors, Flash, Shell, Tone, When, Who},
 };
 use askama::Template;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::{
+    extract::{FromRequest, Request},
+    response::{IntoResponse as _, Redirect, Response},
+};
 use http::{HeaderValue, StatusCode, header};
 use portcullis_domain::{Action, Actor, Effect, Operation, OwnObject, Resource};
 use portcullis_policy::Decision;
+use serde::de::DeserializeOwned;
 
 /// The key under which messages wait in a session for the next page.
 const FLASHES: &str = "flashes";
+
+/// A form of ours. One that lacks a field, or holds something else in it, is refused in words.
+pub(crate) struct Form<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        match axum::Form::<T>::from_request(request, state).await {
+            Ok(axum::Form(form)) => Ok(Self(form)),
+            Err(_) => Err(Refusal::Bad("A field of the form is missing or cannot be read. Open the page again.".into())),
+        }
+    }
+}
 
 /// How long a fresh code counts for one's own account and, unless a grant says otherwise, for everything else.
 pub(crate) const STEP_UP: time::Duration = time::Duration::minutes(5);
@@ -100,9 +117,11 @@ impl House {
             .map(|at| at + STEP_UP)
             .filter(|until| *until > now)
             .map(|until| When::new(until, now));
+        let user = self.store.user(actor.user).await.ok().flatten();
+        let display_name = user.map(|u| u.display_name).filter(|n| !n.is_empty());
         let who = Who {
             name: actor.name.to_string(),
-            display_name: actor.name.to_string(),
+            display_name: display_name.unwrap_or_else(|| actor.name.to_string()),
             doors: self.doors(actor),
             fresh_until,
         };

@@ -2,7 +2,7 @@
 //! Tokens for tools: shown once, limited in time and to a hypervisor, listed and revocable.
 
 use super::{
-    Answer,
+    Answer, Form,
     factors::{fresh, mine},
     go_with,
 };
@@ -12,7 +12,7 @@ use crate::{
     state::House,
     view::{Problems, Tone},
 };
-use axum::{Form, extract::State};
+use axum::extract::State;
 use portcullis_domain::HypervisorName;
 use serde::Deserialize;
 use std::sync::Arc;

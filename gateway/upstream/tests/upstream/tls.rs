@@ -122,7 +122,7 @@ fn a_configuration_that_cannot_be_used_names_its_key() {
     assert!(error.starts_with("hypervisors.q.guests.a.vnc: "), "{error}");
     let two = [json!({ "kind": "qemu", "name": "q" }), json!({ "kind": "qemu", "name": "q" })].map(config).to_vec();
     let error = Fleet::new(two, Arc::new(SystemClock)).map(|_| ()).unwrap_err().to_string();
-    assert!(error.starts_with("hypervisor.q: "), "{error}");
+    assert!(error.starts_with("hypervisors.q: "), "{error}");
 }
 
 fn run_chmod(path: &std::path::Path) {

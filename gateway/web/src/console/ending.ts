@@ -26,7 +26,8 @@ const BEFORE: Words = {
 export function endingWords(code: number, reason: string, opened: boolean): Words {
   const known = CODES[code] ?? { title: 'The console is closed', text: `Code ${code}.` };
   const words = !opened && (code === 1006 || code === 1000) ? BEFORE : known;
-  const said = reason.trim();
+  // The gateway says itself that access ended; the title says it already.
+  const said = reason.trim().replace(code === 4000 ? /^access ended:\s*/i : /^$/, '');
   if (!said) return words;
   const sentence = said.charAt(0).toUpperCase() + said.slice(1) + (/[.!?]$/.test(said) ? '' : '.');
   return { title: words.title, text: words.text ? `${sentence} ${words.text}` : sentence };

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of the modules that need no page. Run by: npm test.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { build } from 'esbuild';
+import { fileURLToPath } from 'node:url';
+
+async function load(file) {
+  const path = fileURLToPath(new URL(file, import.meta.url));
+  const made = await build({ entryPoints: [path], bundle: true, write: false, format: 'esm', target: 'es2022' });
+  return import(`data:text/javascript;base64,${Buffer.from(made.outputFiles[0].contents).toString('base64')}`);
+}
+
+const { LAYOUTS, strokesFor, keysymOf } = await load('src/console/layouts.ts');
+const { endingWords } = await load('src/console/ending.ts');
+const { span } = await load('src/time.ts');
+const { matches } = await load('src/machines.ts');
+
+test('every printable ASCII character can be typed on every layout', () => {
+  const ascii = Array.from({ length: 0x7f - 0x20 }, (_, i) => String.fromCharCode(0x20 + i)).join('') + '\n\t';
+  for (const layout of LAYOUTS) assert.deepEqual(strokesFor(ascii, layout).missing, [], layout.id);
+});
+
+test('a key makes one character without modifiers and one with Shift', () => {
+  for (const layout of LAYOUTS) {
+    const seen = new Set();
+    for (const [character, s] of layout.strokes) {
+      const key = `${s.code} ${s.shift} ${s.altGr}`;
+      assert.ok(!seen.has(key), `${layout.id}: ${key} twice, at ${character}`);
+      seen.add(key);
+    }
+  }
+});
+
+test('keys are those that people know', () => {
+  const on = (id, character) => LAYOUTS.find((l) => l.id === id).strokes.get(character);
+  assert.deepEqual([on('us', '@').code, on('us', '@').shift], ['Digit2', true]);
+  assert.deepEqual([on('de', 'z').code, on('de', '@').altGr, on('de', '^').dead], ['KeyY', true, true]);
+  assert.deepEqual([on('fr', 'a').code, on('fr', '1').shift], ['KeyQ', true]);
+  assert.equal(on('gb', '#').code, 'Backslash');
+  assert.deepEqual([keysymOf('a'), keysymOf('€'), keysymOf('ł')], [0x61, 0x20ac, 0x01000142]);
+});
+
+test('characters that a keyboard lacks are named once and left out', () => {
+  const { strokes, missing } = strokesFor('a€b€\r\n', LAYOUTS[0]);
+  assert.deepEqual([strokes.map((s) => s.code), missing], [['KeyA', 'KeyB', 'Enter'], ['€']]);
+});
+
+test('an ending is told in words, the reason first', () => {
+  assert.deepEqual(endingWords(4000, 'access ended: you were signed out', true), { title: 'Your access ended', text: 'You were signed out.' });
+  assert.match(endingWords(1002, 'rectangle too large', true).text, /^Rectangle too large\. /);
+  assert.match(endingWords(1006, '', false).title, /did not open/);
+  assert.match(endingWords(1006, '', true).title, /broke/);
+  assert.match(endingWords(4999, '', true).text, /4999/);
+});
+
+test('lengths of time are told in words', () => {
+  assert.deepEqual([span(-5), span(9_000), span(252_000), span(7_500_000)], ['0 s', '9 s', '4 min 12 s', '2 h 05 min']);
+});
+
+test('a search needs every word', () => {
+  assert.ok(matches('pay-db-01 kvm-berlin running', 'BERLIN pay'));
+  assert.ok(matches('anything', ''));
+  assert.ok(!matches('pay-db-01 kvm-berlin', 'pay paris'));
+});

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Managing people: nobody climbs by it, and what is taken away is gone within seconds.
+
+use crate::support::{Person, TestGateway, page, person::location};
+use reqwest::StatusCode;
+
+async fn id_of(ada: &Person<'_>, name: &str) -> String {
+    let html = ada.page("/users").await;
+    let at = html.find(&format!(">{name}<")).unwrap_or_else(|| panic!("{name} is not listed"));
+    let start = html[..at].rfind("/users/").expect("a link");
+    html[start + 7..].chars().take_while(char::is_ascii_hexdigit).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_cannot_reset_or_disable_a_security_lead() {
+    let gateway = TestGateway::start("").await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.invite("zoe").await;
+    ada.grant("bob", "administrator", "everything", "").await;
+    ada.grant("zoe", "security-lead", "everything", "").await;
+    let zoe = id_of(&ada, "zoe").await;
+    for deed in ["reset", "disable"] {
+        let answer = bob.submit(&format!("/users/{zoe}/{deed}"), &[]).await;
+        assert_eq!(answer.status(), StatusCode::CONFLICT, "{deed}");
+    }
+    // Nor himself, nor may he give roles.
+    let own = id_of(&ada, "bob").await;
+    assert_eq!(bob.submit(&format!("/users/{own}/reset"), &[]).await.status(), StatusCode::CONFLICT);
+    let fields = [("user", own.as_str()), ("role", "security-lead"), ("on_kind", "everything"), ("hours", ""), ("step_up_seconds", "300")];
+    assert_eq!(bob.submit("/grants", &fields).await.status(), StatusCode::FORBIDDEN);
+    let answer = ada.submit("/grants", &[("user", &id_of(&ada, "ada").await), ("role", "auditor"), ("on_kind", "everything"), ("hours", "1"), ("step_up_seconds", "300")]).await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "nobody gives themselves a role");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disabled_person_is_out_at_once_and_tokens_with_them() {
+    let gateway = TestGateway::start("").await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    assert_eq!(bob.get("/me").await.status(), StatusCode::OK);
+    let id = id_of(&ada, "bob").await;
+    let answer = ada.submit(&format!("/users/{id}/disable"), &[]).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    assert!(location(&bob.get("/me").await).starts_with("/sign-in"));
+    let mut again = Person::stranger(&gateway, "bob");
+    let fields = [("name", "bob"), ("password", crate::support::person::PASSWORD), ("next", "/")];
+    assert_eq!(again.post("/sign-in", &fields).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    // Enabled again, and reset: the old password is gone, a new link leads through enrolment.
+    assert_eq!(ada.submit(&format!("/users/{id}/enable"), &[]).await.status(), StatusCode::SEE_OTHER);
+    let answer = ada.submit(&format!("/users/{id}/reset"), &[]).await;
+    let html = answer.text().await.expect("a page");
+    let at = html.find(&format!("{}/invitation#", gateway.url())).expect("a one-time link is shown");
+    let link: String = html[at..].chars().take_while(|c| !matches!(c, '"' | '<' | ' ')).collect();
+    assert_eq!(again.post("/sign-in", &fields).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    again.redeem(&page::unescape(&link)).await;
+    assert_eq!(again.get("/me").await.status(), StatusCode::OK);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_and_machines_are_called_stays_text() {
+    let hostile = "<script>alert(1)</script>";
+    let lab = format!(
+        "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\nname = {hostile:?}\n\
+         tags = [{hostile:?}]\nvnc = \"127.0.0.1:9\"\n"
+    );
+    let gateway = TestGateway::start(&lab).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    ada.submit("/users", &[("name", "mallory"), ("display_name", hostile)]).await;
+    for path in ["/", "/?q=%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/users", "/grants", "/c/lab/web-1", "/trail?who=%3Cscript%3E", "/sign-in?next=%2F%2Fevil"] {
+        let html = ada.get(path).await.text().await.expect("a page");
+        assert!(!html.contains(hostile) && !html.contains("//evil"), "{path}");
+    }
+    gateway.stop().await;
+}
