@@ -8,6 +8,7 @@ mod doors {
 mod journeys {
     mod console;
     mod first_day;
+    mod libvirt;
     mod lxd_api;
     mod people;
     mod refused_starts;

@@ -27,7 +27,8 @@ async fn knock(person: &Person<'_>, route: &OwnRoute, csrf: &str) -> Response {
     let method: Method = route.method.parse().expect("a method");
     let mut request = person.browser.request(method, url).header("sec-fetch-site", "same-origin");
     if route.method == "POST" {
-        request = request.header(header::ORIGIN, person.gateway.url()).form(&[("csrf", csrf), ("id", "x"), ("grant", "x")]);
+        request =
+            request.header(header::ORIGIN, person.gateway.url()).form(&[("csrf", csrf), ("id", "x"), ("grant", "x")]);
     }
     request.send().await.expect("an answer")
 }
@@ -137,9 +138,20 @@ async fn the_right_role_passes_every_door() {
         if route.pattern.ends_with("stream/{mode}") {
             assert_eq!(status, StatusCode::BAD_REQUEST, "no WebSocket: {}", route.pattern);
         } else if !ended {
-            assert!(is_let_in(&answer) || route.pattern.starts_with("/sign-in"), "{} {} -> {status} {}", route.method, route.pattern, location(&answer));
+            assert!(
+                is_let_in(&answer) || route.pattern.starts_with("/sign-in"),
+                "{} {} -> {status} {}",
+                route.method,
+                route.pattern,
+                location(&answer)
+            );
         }
-        assert!(!status.is_server_error() || status == StatusCode::BAD_GATEWAY, "{} {} -> {status}", route.method, route.pattern);
+        assert!(
+            !status.is_server_error() || status == StatusCode::BAD_GATEWAY,
+            "{} {} -> {status}",
+            route.method,
+            route.pattern
+        );
         if route.pattern == "/sign-out" {
             ada.sign_in().await;
         }
@@ -155,7 +167,9 @@ async fn every_answer_wears_the_standing_headers() {
     let gateway = TestGateway::start(LAB).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     let nobody = Person::stranger(&gateway, "nobody");
-    for path in ["/", "/me", "/nothing", "/assets/x/y.js", "/api/v1/machines", "/c/lab/web-1", "/users", "/..%2f", "/trail/x/1"] {
+    for path in
+        ["/", "/me", "/nothing", "/assets/x/y.js", "/api/v1/machines", "/c/lab/web-1", "/users", "/..%2f", "/trail/x/1"]
+    {
         for person in [&ada, &nobody] {
             let answer = person.get(path).await;
             for (name, word) in [

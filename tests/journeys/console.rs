@@ -101,11 +101,9 @@ async fn a_ticket_counts_once_for_one_session_machine_and_mode() {
     let ada = Person::first_administrator(&gateway, "ada").await;
     ready(&gateway, &ada).await;
     let good = ticket(&ada, "control").await;
-    for (path, mode, text) in [
-        ("lab/web-1", "control", "pck_nothing"),
-        ("lab/web-1", "view", good.as_str()),
-        ("lab/web-1", "control", ""),
-    ] {
+    for (path, mode, text) in
+        [("lab/web-1", "control", "pck_nothing"), ("lab/web-1", "view", good.as_str()), ("lab/web-1", "control", "")]
+    {
         let status = refused(&ada, path, mode, text).await;
         assert!(status == StatusCode::FORBIDDEN || status == StatusCode::BAD_REQUEST, "{mode} {status}");
     }
@@ -130,8 +128,15 @@ async fn a_stream_opens_for_our_own_origin_only() {
     ready(&gateway, &ada).await;
     let port = gateway.portal.port();
     for origin in [
-        "https://evil.example", "null", "", "http://localhost", "https://localhost", "https://localhost.evil.example",
-        "https://evillocalhost", &format!("https://localhost:{}", port.wrapping_add(1)), &format!("HTTPS://LOCALHOST:{port}"),
+        "https://evil.example",
+        "null",
+        "",
+        "http://localhost",
+        "https://localhost",
+        "https://localhost.evil.example",
+        "https://evillocalhost",
+        &format!("https://localhost:{}", port.wrapping_add(1)),
+        &format!("HTTPS://LOCALHOST:{port}"),
     ] {
         let one = ticket(&ada, "control").await;
         let status = Screen::attempt_from(&ada, "lab/web-1", "control", &one, &[origin]).await.err();

@@ -30,7 +30,8 @@ async fn the_set_up_link_works_once() {
     Person::first_administrator(&gateway, "ada").await;
     let eve = Person::stranger(&gateway, "eve");
     let (_, token) = link.split_once('#').expect("a token");
-    let fields = [("token", token), ("name", "eve"), ("display_name", ""), ("password", crate::support::person::PASSWORD)];
+    let fields =
+        [("token", token), ("name", "eve"), ("display_name", ""), ("password", crate::support::person::PASSWORD)];
     let answer = eve.post("/set-up", &fields).await;
     assert!(answer.status().is_client_error(), "{}", answer.status());
     assert_eq!(location(&eve.get("/me").await), "/sign-in?next=%2Fme");

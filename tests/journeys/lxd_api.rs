@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A real LXD's API through the gateway: with a token of ours, an unchanged API, and no secret of LXD's on this side.
 
-use crate::support::{
-    Person, TestGateway,
-    gateway::free_port,
-    page,
-    peers::Peer,
-};
+use crate::support::{Person, TestGateway, gateway::free_port, page, peers::Peer};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -44,7 +39,9 @@ async fn token(person: &Person<'_>) -> String {
     let answer = person.submit("/me/tokens", &[("name", "tool"), ("hypervisor", "lxd"), ("days", "1")]).await;
     let html = answer.text().await.expect("a page");
     let at = html.find("pct_").expect("the token is shown once");
-    page::unescape(&html[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect::<String>())
+    page::unescape(
+        &html[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect::<String>(),
+    )
 }
 
 struct Tool<'a> {
@@ -119,7 +116,8 @@ impl<'a> Tool<'a> {
 async fn inventory_has(lab: &Lab, person: &Person<'_>, state: &str) {
     for _ in 0..100 {
         let list: Value = person.get("/api/v1/machines").await.json().await.expect("JSON");
-        if list["machines"].as_array().is_some_and(|m| m.iter().any(|m| m["id"] == "default:c1" && m["state"] == state)) {
+        if list["machines"].as_array().is_some_and(|m| m.iter().any(|m| m["id"] == "default:c1" && m["state"] == state))
+        {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -155,7 +153,8 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     };
     tokio::time::timeout(Duration::from_secs(10), seen).await.expect("the event arrives");
     inventory_has(&lab, &ada, "off").await;
-    let (_, answer) = tool.call(Method::PUT, "/1.0/instances/c1/state", Some(json!({"action": "start", "timeout": 20}))).await;
+    let (_, answer) =
+        tool.call(Method::PUT, "/1.0/instances/c1/state", Some(json!({"action": "start", "timeout": 20}))).await;
     tool.wait(answer["operation"].as_str().expect("an operation")).await;
     inventory_has(&lab, &ada, "running").await;
 
@@ -191,7 +190,8 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(
         image.chunks(64 * 1024).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect::<Vec<_>>(),
     ));
-    let upload = tool.request(Method::POST, "/1.0/images").header(header::CONTENT_TYPE, "application/octet-stream").body(body);
+    let upload =
+        tool.request(Method::POST, "/1.0/images").header(header::CONTENT_TYPE, "application/octet-stream").body(body);
     let answer = upload.send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let answer: Value = answer.json().await.expect("JSON");
@@ -244,7 +244,8 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
         "/1.0/instances/c1%c0%ae",
         "https://localhost/1.0/instances/c1",
     ] {
-        let answer = tool.raw(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", tool.authorization())).await;
+        let answer =
+            tool.raw(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", tool.authorization())).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {}", answer.lines().next().unwrap_or_default());
     }
     for (head, body) in [
@@ -261,7 +262,10 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
         ("X\0Y: z\r\n", ""),
     ] {
         let answer = tool
-            .raw(&format!("PUT /1.0/instances/c1/state HTTP/1.1\r\nHost: localhost\r\n{}{head}\r\n{body}", tool.authorization()))
+            .raw(&format!(
+                "PUT /1.0/instances/c1/state HTTP/1.1\r\nHost: localhost\r\n{}{head}\r\n{body}",
+                tool.authorization()
+            ))
             .await;
         // RFC 9112 6.1: a body framed in two ways may also be read as chunked, if the connection is closed after it.
         let closed = head.contains("Content-Length: 5") && answer.contains("connection: close");

@@ -5,10 +5,7 @@ use crate::support::{Person, TestGateway, page, person::location};
 use reqwest::StatusCode;
 
 async fn id_of(ada: &Person<'_>, name: &str) -> String {
-    let html = ada.page("/users").await;
-    let at = html.find(&format!(">{name}<")).unwrap_or_else(|| panic!("{name} is not listed"));
-    let start = html[..at].rfind("/users/").expect("a link");
-    html[start + 7..].chars().take_while(char::is_ascii_hexdigit).collect()
+    ada.gateway.user_id(name).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,9 +24,26 @@ async fn an_administrator_cannot_reset_or_disable_a_security_lead() {
     // Nor himself, nor may he give roles.
     let own = id_of(&ada, "bob").await;
     assert_eq!(bob.submit(&format!("/users/{own}/reset"), &[]).await.status(), StatusCode::CONFLICT);
-    let fields = [("user", own.as_str()), ("role", "security-lead"), ("on_kind", "everything"), ("hours", ""), ("step_up_seconds", "300")];
+    let fields = [
+        ("user", own.as_str()),
+        ("role", "security-lead"),
+        ("on_kind", "everything"),
+        ("hours", ""),
+        ("step_up_seconds", "300"),
+    ];
     assert_eq!(bob.submit("/grants", &fields).await.status(), StatusCode::FORBIDDEN);
-    let answer = ada.submit("/grants", &[("user", &id_of(&ada, "ada").await), ("role", "auditor"), ("on_kind", "everything"), ("hours", "1"), ("step_up_seconds", "300")]).await;
+    let answer = ada
+        .submit(
+            "/grants",
+            &[
+                ("user", &id_of(&ada, "ada").await),
+                ("role", "auditor"),
+                ("on_kind", "everything"),
+                ("hours", "1"),
+                ("step_up_seconds", "300"),
+            ],
+        )
+        .await;
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "nobody gives themselves a role");
     gateway.stop().await;
 }
@@ -69,7 +83,15 @@ async fn what_people_and_machines_are_called_stays_text() {
     let gateway = TestGateway::start(&lab).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     ada.submit("/users", &[("name", "mallory"), ("display_name", hostile)]).await;
-    for path in ["/", "/?q=%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/users", "/grants", "/c/lab/web-1", "/trail?who=%3Cscript%3E", "/sign-in?next=%2F%2Fevil"] {
+    for path in [
+        "/",
+        "/?q=%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/users",
+        "/grants",
+        "/c/lab/web-1",
+        "/trail?who=%3Cscript%3E",
+        "/sign-in?next=%2F%2Fevil",
+    ] {
         let html = ada.get(path).await.text().await.expect("a page");
         assert!(!html.contains(hostile) && !html.contains("//evil"), "{path}");
     }

@@ -22,7 +22,13 @@ fn installation() -> TempDir {
 fn serve(dir: &Path) -> Output {
     let config = dir.join("portcullis.toml");
     // A start that should be refused and is not would run for ever.
-    Command::new("timeout").arg("20").arg(program_path()).args(["serve", "--config"]).arg(config).output().expect("the program runs")
+    Command::new("timeout")
+        .arg("20")
+        .arg(program_path())
+        .args(["serve", "--config"])
+        .arg(config)
+        .output()
+        .expect("the program runs")
 }
 
 fn refused(dir: &TempDir, words: &[&str]) {
@@ -100,7 +106,8 @@ fn a_key_that_does_not_fit_its_certificate_is_refused() {
 fn a_port_in_use_is_named_even_by_another_gateway() {
     let dir = installation();
     let text = std::fs::read_to_string(dir.path().join("portcullis.toml")).expect("read");
-    let listen = text.lines().find_map(|l| l.strip_prefix("listen = [\"")).and_then(|l| l.strip_suffix("\"]")).expect("listen");
+    let listen =
+        text.lines().find_map(|l| l.strip_prefix("listen = [\"")).and_then(|l| l.strip_suffix("\"]")).expect("listen");
     // With SO_REUSEPORT, as a gateway listens: a second one must not share the port silently.
     let socket = std::net::TcpListener::bind(listen).expect("bound");
     refused(&dir, &["portal.listen", listen]);
@@ -132,7 +139,9 @@ fn a_hypervisor_that_cannot_be_used_is_named_with_its_key() {
     let secret = dir.path().join("vnc.password");
     std::fs::write(&secret, "secret").expect("written");
     mode(&secret, 0o644);
-    let guest = format!("[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"a\"\nvnc = \"127.0.0.1:1\"\npassword_file = {secret:?}\n");
+    let guest = format!(
+        "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"a\"\nvnc = \"127.0.0.1:1\"\npassword_file = {secret:?}\n"
+    );
     std::fs::write(&file, format!("{text}\n{guest}")).expect("written");
     refused(&dir, &["hypervisors.lab", "password_file", "vnc.password"]);
     std::fs::write(&file, format!("{text}\n[[hypervisors]]\nname = \"lab\"\nkind = \"vmware\"\n")).expect("written");

@@ -123,7 +123,8 @@ async fn each_step_gives_the_browser_a_new_session() {
     ada.submit("/sign-out", &[]).await;
     let before = ada.cookie();
     let answer = ada.post("/sign-in", &[("name", "ada"), ("password", PASSWORD), ("next", "/")]).await;
-    let set: Vec<_> = answer.headers().get_all(header::SET_COOKIE).iter().map(|c| c.to_str().expect("text").to_owned()).collect();
+    let set: Vec<_> =
+        answer.headers().get_all(header::SET_COOKIE).iter().map(|c| c.to_str().expect("text").to_owned()).collect();
     assert_eq!(set.len(), 1);
     for word in ["__Host-sid=", "Secure", "HttpOnly", "Path=/", "SameSite=Lax"] {
         assert!(set[0].contains(word), "{word} in {}", set[0].split('=').next().unwrap_or_default());
@@ -136,8 +137,17 @@ async fn each_step_gives_the_browser_a_new_session() {
     assert_ne!(half, whole);
     // The half-way cookie is worth nothing afterwards, and neither is one that somebody planted.
     for planted in [half, "__Host-sid=AAAAAAAAAAAAAAAAAAAAAA".to_owned()] {
-        let client = reqwest::Client::builder().tls_certs_only([gateway.ca()]).redirect(reqwest::redirect::Policy::none()).build().expect("client");
-        let answer = client.get(format!("{}/me", gateway.url())).header(header::COOKIE, planted).send().await.expect("an answer");
+        let client = reqwest::Client::builder()
+            .tls_certs_only([gateway.ca()])
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("client");
+        let answer = client
+            .get(format!("{}/me", gateway.url()))
+            .header(header::COOKIE, planted)
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(location(&answer), "/sign-in?next=%2Fme");
     }
     gateway.stop().await;

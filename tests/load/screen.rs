@@ -88,10 +88,15 @@ async fn serve(mut stream: TcpStream, kind: Kind) -> Result<()> {
                 }
             };
             // What the viewer says meanwhile is read, or its socket would fill and it would stop.
-            let words = tokio::io::copy(&mut from, &mut tokio::io::sink());
-            let sink = async { words.await.map_or_else(|e| e, |_| std::io::ErrorKind::UnexpectedEof.into()) };
-            let ended = tokio::select! { ended = pictures => ended, ended = sink => ended };
-            Err(ended.into())
+            let words = async {
+                let mut words = [0; 1024];
+                while from.read(&mut words).await? > 0 {}
+                Ok::<(), std::io::Error>(())
+            };
+            tokio::select! {
+                error = pictures => Err(error.into()),
+                ended = words => Ok(ended?),
+            }
         }
         Kind::Echo => {
             let small = picture(12, 1);

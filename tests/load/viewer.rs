@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncReadExt as _, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 #[derive(Args)]
@@ -50,7 +50,7 @@ enum Load {
         #[arg(long)]
         seconds: f64,
     },
-    /// Open and wait until standard input ends
+    /// Open, say so, and stay until this process is ended
     Idle {
         #[arg(long)]
         viewers: usize,
@@ -119,10 +119,9 @@ impl Viewer {
                     });
                 }
                 println!("open {viewers}");
-                let mut words = Vec::new();
-                tokio::select! {
-                    ended = tokio::io::stdin().read_to_end(&mut words) => { ended?; }
-                    Some(ended) = all.join_next() => ended??,
+                // Until this process is ended, or a console is.
+                while let Some(ended) = all.join_next().await {
+                    ended??;
                 }
                 Ok(())
             }

@@ -202,11 +202,8 @@ impl Frames {
             _ => 0,
         };
         let Some(length) = self.head.get(2..2 + wide) else { return Ok(()) };
-        let length = if wide == 0 {
-            usize::from(second & 0x7f)
-        } else {
-            length.iter().fold(0, |n, b| n << 8 | usize::from(*b))
-        };
+        let length =
+            if wide == 0 { usize::from(second & 0x7f) } else { length.iter().fold(0, |n, b| n << 8 | usize::from(*b)) };
         match first & 0x0f {
             0..=2 => self.control = false,
             9 => self.control = true,

@@ -11,7 +11,6 @@ pub(crate) struct TestGateway {
     pub(crate) dir: TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) portal: SocketAddr,
-    pub(crate) listening: Vec<SocketAddr>,
     pub(crate) set_up: Option<String>,
     running: Running,
 }
@@ -33,8 +32,7 @@ impl TestGateway {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let config = config(&file, port, hypervisors);
         let running = Running::start(config, clock.clone(), Transport::Tls).await.expect("the gateway starts");
-        let listening = running.listening.clone();
-        Self { clock, portal: listening[0], set_up: running.set_up.clone(), listening, running, dir }
+        Self { clock, portal: running.listening[0], set_up: running.set_up.clone(),  running, dir }
     }
 
     /// `https://localhost:PORT`
@@ -68,6 +66,14 @@ impl TestGateway {
         portcullis_store::Store::open(&format!("sqlite://{}", file.display())).await.expect("the store")
     }
 
+    /// Somebody's id.
+    pub(crate) async fn user_id(&self, name: &str) -> String {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        store.close().await;
+        user.to_string()
+    }
+
     /// The ids of somebody's grants.
     pub(crate) async fn grants_of(&self, name: &str) -> Vec<String> {
         let store = self.store().await;
@@ -78,7 +84,11 @@ impl TestGateway {
     }
 
     /// The event that `portcullis audit search` finds, as soon as it is there and in the index (10 s at most).
-    pub(crate) async fn find_event(&self, arguments: &[&str], test: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    pub(crate) async fn find_event(
+        &self,
+        arguments: &[&str],
+        test: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
         for _ in 0..50 {
             if let Some(event) = self.search(arguments).into_iter().find(&test) {
                 return event;

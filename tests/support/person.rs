@@ -66,7 +66,15 @@ impl<'a> Person<'a> {
         let label = html.find(&format!(">{name}</option>")).expect("the person can be chosen");
         let tag = &html[html[..label].rfind('<').expect("a tag")..label];
         let user = page::attribute(tag, "value").expect("an id");
-        let fields = [("user", &*user), ("role", role), ("on_kind", kind), ("on_value", value), ("hours", "24"), ("step_up_seconds", "300"), ("record", "on")];
+        let fields = [
+            ("user", &*user),
+            ("role", role),
+            ("on_kind", kind),
+            ("on_value", value),
+            ("hours", "24"),
+            ("step_up_seconds", "300"),
+            ("record", "on"),
+        ];
         let answer = self.submit("/grants", &fields).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
     }
@@ -94,7 +102,8 @@ impl<'a> Person<'a> {
         let form = self.page(&path).await;
         let csrf = page::csrf(&form).unwrap_or_default();
         let name = self.name.clone();
-        let fields = [("csrf", &*csrf), ("token", token), ("name", &name), ("display_name", &name), ("password", PASSWORD)];
+        let fields =
+            [("csrf", &*csrf), ("token", token), ("name", &name), ("display_name", &name), ("password", PASSWORD)];
         let answer = self.post(&path, &fields).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
         self.enrol().await;
@@ -112,7 +121,8 @@ impl<'a> Person<'a> {
         let status = answer.status();
         let html = answer.text().await.expect("a page");
         assert_eq!(status, StatusCode::OK, "{html}");
-        self.recovery = html.split("<code>").skip(1).filter_map(|p| p.split("</code>").next()).map(page::unescape).collect();
+        self.recovery =
+            html.split("<code>").skip(1).filter_map(|p| p.split("</code>").next()).map(page::unescape).collect();
         assert_eq!(self.recovery.len(), 10);
     }
 
@@ -121,7 +131,8 @@ impl<'a> Person<'a> {
         let form = self.page("/sign-in").await;
         let csrf = page::csrf(&form).unwrap_or_default();
         let name = self.name.clone();
-        let answer = self.post("/sign-in", &[("csrf", &*csrf), ("name", &name), ("password", PASSWORD), ("next", "/")]).await;
+        let answer =
+            self.post("/sign-in", &[("csrf", &*csrf), ("name", &name), ("password", PASSWORD), ("next", "/")]).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
         assert!(location(&answer).starts_with("/sign-in/code"), "{}", location(&answer));
         let form = self.page("/sign-in/code").await;
@@ -169,7 +180,7 @@ impl<'a> Person<'a> {
 
     /// A form sent from our own page.
     pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response {
-        self.from_our_page(path).form(fields).send().await.expect("an answer")
+        self.send_from_our_page(path).form(fields).send().await.expect("an answer")
     }
 
     /// A form sent with this session's CSRF token.
@@ -180,7 +191,7 @@ impl<'a> Person<'a> {
         self.post(path, &all).await
     }
 
-    fn from_our_page(&self, path: &str) -> RequestBuilder {
+    fn send_from_our_page(&self, path: &str) -> RequestBuilder {
         self.browser
             .post(format!("{}{path}", self.gateway.url()))
             .header(header::ORIGIN, self.gateway.url())
@@ -190,7 +201,7 @@ impl<'a> Person<'a> {
     /// JSON sent by a script of our own page.
     pub(crate) async fn post_json(&self, path: &str) -> Response {
         let csrf = page::csrf(&self.page("/me").await).expect("a token");
-        self.from_our_page(path).header("x-csrf-token", csrf).send().await.expect("an answer")
+        self.send_from_our_page(path).header("x-csrf-token", csrf).send().await.expect("an answer")
     }
 }
 

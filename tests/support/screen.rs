@@ -31,7 +31,12 @@ impl Screen {
     }
 
     /// Tries to open a stream from our own page.
-    pub(crate) async fn attempt(person: &Person<'_>, machine: &str, mode: &str, ticket: &str) -> Result<Self, StatusCode> {
+    pub(crate) async fn attempt(
+        person: &Person<'_>,
+        machine: &str,
+        mode: &str,
+        ticket: &str,
+    ) -> Result<Self, StatusCode> {
         let own = person.gateway.url();
         Self::attempt_from(person, machine, mode, ticket, &[&own]).await
     }

@@ -14,7 +14,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -105,6 +105,8 @@ pub(crate) enum Work {
 
 /// Until when the writer waits, and for what.
 pub(crate) struct Patience {
+    /// Look for the next event so long without sleeping.
+    pub(crate) watch: Duration,
     /// Let this many waiters gather, at most until then.
     pub(crate) gather: Option<(u32, Instant)>,
     /// Events that nobody waits for may rest until then.
@@ -119,7 +121,8 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     gate: Mutex<Gate>,
     work: Condvar,
-    pending: AtomicU64,
+    /// Whether the batch holds anything: a hint for who looks without the lock.
+    news: AtomicBool,
     /// How many events are durable: the one number that is published.
     durable: AtomicU64,
     /// Why no more will be, once that is so.
@@ -149,7 +152,7 @@ impl Shared {
                 stop: false,
             }),
             work: Condvar::new(),
-            pending: AtomicU64::new(0),
+            news: AtomicBool::new(false),
             ended: OnceLock::new(),
             lists: Mutex::default(),
             head: Mutex::new(head),
@@ -183,7 +186,7 @@ impl Shared {
         gate.frontier.push(leaf);
         gate.batch.frames.extend_from_slice(scratch);
         gate.batch.count += 1;
-        self.pending.store(1, Ordering::Relaxed);
+        self.news.store(true, Ordering::Relaxed);
         match event.phase {
             Phase::Opened => {
                 gate.batch.brackets.push(Bracket::Opens(seq));
@@ -220,10 +223,9 @@ impl Shared {
 
     /// Swaps the waiting events into `batch` (which is empty) and the tree over them into `frontier`, when it is time.
     pub(crate) fn take(&self, batch: &mut Batch, frontier: &mut Frontier, patience: &Patience) -> Work {
-        if patience.gather.is_none() {
-            let spin: u128 = std::env::var("SPIN").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-            let t = Instant::now();
-            while t.elapsed().as_micros() < spin && self.pending.load(Ordering::Relaxed) == 0 { std::hint::spin_loop(); }
+        let watched = Instant::now();
+        while watched.elapsed() < patience.watch && !self.news.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
         }
         let mut gate = lock(&self.gate);
         if let Some((crowd, until)) = patience.gather {
@@ -277,7 +279,7 @@ impl Shared {
         };
         gate.sleep = Sleep::Awake;
         std::mem::swap(&mut gate.batch, batch);
-        self.pending.store(0, Ordering::Relaxed);
+        self.news.store(false, Ordering::Relaxed);
         gate.batch.first = gate.next;
         frontier.copy_from(&gate.frontier);
         work

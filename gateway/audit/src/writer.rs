@@ -28,6 +28,9 @@ const REST: Duration = Duration::from_millis(2);
 const SWEEP: Duration = Duration::from_millis(5);
 /// From this many waiters on, the next commit waits for them to come back.
 const CROWD: usize = 4;
+/// How long the writer watches for the answer of one or a few waiters instead of sleeping: going to sleep and being woken
+/// takes about as long, and more CPU.
+const WATCH: Duration = Duration::from_micros(15);
 /// The room that a segment keeps for its last checkpoint, in bytes, without the list of open operations.
 const CLOSING_ROOM: usize = 2048;
 
@@ -99,8 +102,9 @@ impl Writer {
         loop {
             let now = Instant::now();
             let patience = Patience {
+                watch: if (1..CROWD).contains(&crowd) { WATCH } else { Duration::ZERO },
                 gather: (crowd >= CROWD)
-                    .then(|| (u32::try_from(crowd).unwrap_or(u32::MAX) / std::env::var("DIV").ok().and_then(|d| d.parse().ok()).unwrap_or(1), started + self.settings.gather)),
+                    .then(|| (u32::try_from(crowd).unwrap_or(u32::MAX), started + self.settings.gather)),
                 linger: now + REST,
                 rest: REST,
                 checkpoint: (self.state.frontier.size() > self.state.marked)

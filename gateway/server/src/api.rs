@@ -50,7 +50,8 @@ async fn through(
     let table = house.tables.get(name).ok_or(Refusal::Misdirected)?;
     let upgrade = if request.headers().contains_key(header::UPGRADE) { Upgrade::WebSocket } else { Upgrade::None };
     let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
-    let asked = classify::Asked { method: request.method().as_str(), path: &path, query: request.uri().query(), upgrade };
+    let asked =
+        classify::Asked { method: request.method().as_str(), path: &path, query: request.uri().query(), upgrade };
     let (asked, answer) = match table.classify(name, &asked) {
         Verdict::Operation { operation, answer } => (Asked::Operation(operation), answer),
         Verdict::Task { task, answer } => (Asked::Task(task), answer),
@@ -161,7 +162,7 @@ impl Call<'_> {
 
 async fn whole(body: ResponseBody) -> Result<Bytes, &'static str> {
     let read = Limited::new(body, MAX_ANSWER).collect();
-    match tokio::time::timeout(Duration::from_secs(3600), read).await {
+    match tokio::time::timeout(Duration::from_hours(1), read).await {
         Ok(Ok(all)) => Ok(all.to_bytes()),
         Ok(Err(_)) => Err("Its answer was too long or broke off."),
         Err(_) => Err("Its answer did not arrive in time."),

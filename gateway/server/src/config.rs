@@ -185,15 +185,21 @@ impl Default for Consoles {
 impl Config {
     /// Reads and checks a file, with the overrides of `environment`.
     pub fn read(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|e| ConfigError::new(file, format!("cannot be read: {e}. Make one with: portcullis init --dir DIR")))?;
+        let text = std::fs::read_to_string(file).map_err(|e| {
+            ConfigError::new(file, format!("cannot be read: {e}. Make one with: portcullis init --dir DIR"))
+        })?;
         Self::parse(file, &text, environment)
     }
 
-    fn parse(file: &Path, text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    fn parse(
+        file: &Path,
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let wrong = |e: toml::de::Error| ConfigError::new(file, one_line(&e.to_string()));
         // Without overrides the file is read directly, so that a mistake is shown with its line.
-        let overrides: Vec<_> = environment.filter_map(|(k, v)| Some((k.strip_prefix("PORTCULLIS__")?.to_lowercase(), v))).collect();
+        let overrides: Vec<_> =
+            environment.filter_map(|(k, v)| Some((k.strip_prefix("PORTCULLIS__")?.to_lowercase(), v))).collect();
         let mut config: Self = toml::from_str(text).map_err(wrong)?;
         if !overrides.is_empty() {
             let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
@@ -208,9 +214,10 @@ impl Config {
                 };
                 entry.insert(key.to_owned(), value);
             }
-            config = Self::deserialize(table).map_err(|e| ConfigError::new(file, format!("with PORTCULLIS__ overrides: {e}")))?;
+            config = Self::deserialize(table)
+                .map_err(|e| ConfigError::new(file, format!("with PORTCULLIS__ overrides: {e}")))?;
         }
-        config.file = file.to_owned();
+        config.file = file.to_path_buf();
         config.resolve_paths();
         config.check()?;
         Ok(config)
@@ -315,7 +322,8 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_a_key() {
-        let c = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARDS", "3"), ("PORTCULLIS__STORE__URL", "postgres://db/p")]).expect("good");
+        let c = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARDS", "3"), ("PORTCULLIS__STORE__URL", "postgres://db/p")])
+            .expect("good");
         assert_eq!((c.limits.shards, c.store.url.as_str()), (3, "postgres://db/p"));
         let e = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARD", "3")]).expect_err("unknown key").to_string();
         assert!(e.contains("shard") && !e.contains('\n'), "{e}");

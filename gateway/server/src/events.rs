@@ -12,7 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 const MAX_MESSAGE: usize = 1 << 20;
 
 /// Copies until one side ends; returns bytes from and to the client.
-pub(crate) async fn copy<C, S>(house: &House, actor: &Actor, permit: &Permit, client: C, server: S) -> io::Result<(u64, u64)>
+pub(crate) async fn copy<C, S>(
+    house: &House,
+    actor: &Actor,
+    permit: &Permit,
+    client: C,
+    server: S,
+) -> io::Result<(u64, u64)>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -31,7 +37,12 @@ where
                     None => continue,
                 },
                 PING | PONG | CLOSE => frame,
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the event stream sent something that is no text")),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the event stream sent something that is no text",
+                    ));
+                }
             };
             let out = written(&frame);
             to_client.write_all(&out).await?;
@@ -93,7 +104,8 @@ async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Frame> {
         127 => from.read_u64().await?,
         n => u64::from(n),
     };
-    let length = usize::try_from(length).ok().filter(|n| *n <= MAX_MESSAGE).ok_or_else(|| wrong("an event was too long"))?;
+    let length =
+        usize::try_from(length).ok().filter(|n| *n <= MAX_MESSAGE).ok_or_else(|| wrong("an event was too long"))?;
     let mut payload = vec![0; length];
     from.read_exact(&mut payload).await?;
     Ok(Frame { opcode: first & 0x0f, payload })
@@ -118,7 +130,8 @@ fn clean(house: &House, actor: &Actor, permit: &Permit, payload: &[u8]) -> Optio
 
 /// The instances that an event names, as (project, name): by `/1.0/instances/NAME` in any text of it.
 fn instances(event: &serde_json::Value) -> Vec<(String, String)> {
-    let project = event.get("project").and_then(serde_json::Value::as_str).filter(|p| !p.is_empty()).unwrap_or("default");
+    let project =
+        event.get("project").and_then(serde_json::Value::as_str).filter(|p| !p.is_empty()).unwrap_or("default");
     let mut found = Vec::new();
     let mut look = vec![event];
     while let Some(value) = look.pop() {

@@ -53,7 +53,11 @@ async fn metrics(State(house): State<Arc<House>>) -> ([(header::HeaderName, &'st
     gauge("consoles", "Live console sessions", count(house.lives.list().len()));
     gauge("machines", "Machines in the inventory", count(house.fleet.inventory().len()));
     gauge("trail_events", "Events in this node's trail", i64::try_from(house.trail.head().size).unwrap_or(i64::MAX));
-    gauge("trail_failed", "1 when the trail cannot be written and everything is denied", i64::from(house.trail.failure().is_some()));
+    gauge(
+        "trail_failed",
+        "1 when the trail cannot be written and everything is denied",
+        i64::from(house.trail.failure().is_some()),
+    );
     let down = house.fleet.health().iter().filter(|h| !matches!(h.state, HealthState::Ok)).count();
     gauge("hypervisors_down", "Hypervisors that do not answer", count(down));
     let mut text = String::new();

@@ -71,7 +71,10 @@ pub(crate) async fn answer(
 
 /// The head of a request: one form, one host, a method that is answered at all.
 fn check<B>(house: &House, purpose: &Purpose, request: &Request<B>) -> Result<Host, Refusal> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+    if !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+    ) {
         return Err(Refusal::Method);
     }
     let uri = request.uri();

@@ -120,14 +120,17 @@ async fn serve(
     peer: SocketAddr,
 ) {
     stream.set_nodelay(true).ok();
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).ok();
     let ip = peer.ip().to_canonical();
     let Some(acceptor) = acceptor else {
         return http1(house, shard, door, stream, ip).await;
     };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(house, shard, door, stream, ip).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            http2(house, shard, door, stream, ip).await;
+        }
         Ok(Ok(stream)) => http1(house, shard, door, stream, ip).await,
         Ok(Err(error)) => tracing::debug!(%error, %ip, "TLS handshake failed"),
         Err(_) => tracing::debug!(%ip, "TLS handshake took too long"),
@@ -144,7 +147,13 @@ where
         async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &door.purpose, ip, request).await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(64 * 1024).half_close(false);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(64 * 1024)
+        .half_close(false);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -205,7 +214,8 @@ pub(crate) fn tls(config: &crate::config::Config) -> Result<Arc<ServerConfig>, c
     if chain.is_empty() {
         return Err(wrong("cert_file", cert, "holds no certificate".into()));
     }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong("key_file", key, format!("is no readable PEM key: {e}")))?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|e| wrong("key_file", key, format!("is no readable PEM key: {e}")))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

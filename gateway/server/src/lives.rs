@@ -74,7 +74,12 @@ impl Lives {
 
     /// Registers a session within the limits; one look and one insert under the same lock, so that two at once cannot
     /// both take the last place.
-    pub(crate) fn register(self: &Arc<Self>, house: &House, opening: Opening, permit: Permit) -> Result<Registered, Full> {
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        house: &House,
+        opening: Opening,
+        permit: Permit,
+    ) -> Result<Registered, Full> {
         let limits = &house.config.consoles;
         let mut map = self.lock();
         let count = |test: &dyn Fn(&Live) -> bool| map.values().filter(|l| test(l)).count();
@@ -88,7 +93,8 @@ impl Lives {
         let Opening { user, user_name, session, machine, mode, place, recording } = opening;
         let id = house.request_id().uuid();
         let started_at = house.clock.now();
-        let live = Live { id, user, user_name, session, machine, mode, place, started_at, recording, permit, leash: sender };
+        let live =
+            Live { id, user, user_name, session, machine, mode, place, started_at, recording, permit, leash: sender };
         map.insert(id, Arc::new(live));
         Ok(Registered { lives: Arc::clone(self), id, leash })
     }

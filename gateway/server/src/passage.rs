@@ -120,12 +120,12 @@ where
     let durable = open.durable();
     let passed = Passed { actor: Some(actor), permit: Some(permit), open: Some(open) };
     if operation.effect == Effect::Unsafe {
-        durable.await.map_err(closed)?;
+        durable.await.map_err(|e| closed(&e))?;
         return exit(passed).await;
     }
     // A safe read may be forwarded while its event is being written: its answer waits.
     let answer = exit(passed).await;
-    durable.await.map_err(closed)?;
+    durable.await.map_err(|e| closed(&e))?;
     answer
 }
 
@@ -146,7 +146,7 @@ impl Bracket {
     }
 
     fn open(self) -> Result<Option<OpenEntry>, Refusal> {
-        self.0.map(Entry::open).transpose().map_err(closed)
+        self.0.map(Entry::open).transpose().map_err(|e| closed(&e))
     }
 
     /// A refusal is one event. If even that cannot be written, the person hears that instead: nothing goes on unseen.
@@ -158,14 +158,14 @@ impl Bracket {
     /// The same, where the trail holds more than the person may hear.
     fn refuse_because(&mut self, outcome: Outcome, reason: &str, refusal: Refusal) -> Refusal {
         match self.0.take().map(|entry| entry.refuse(outcome, reason, &[])) {
-            Some(Err(error)) => closed(error),
+            Some(Err(error)) => closed(&error),
             Some(Ok(_)) | None => refusal,
         }
     }
 }
 
 /// The trail cannot be written: the gate is closed.
-pub(crate) fn closed(error: portcullis_audit::Error) -> Refusal {
+pub(crate) fn closed(error: &portcullis_audit::Error) -> Refusal {
     tracing::error!(%error, "the trail cannot be written; everything that needs it is denied");
     Refusal::Unavailable("The audit trail cannot be written, so nothing is let through. Tell an administrator.".into())
 }

@@ -73,9 +73,10 @@ impl Refusal {
             Self::Method => ("Not answered here", "This address does not take that kind of request.".into()),
             Self::StepUp => ("Confirm that it is you", "This needs a fresh code from your authenticator app.".into()),
             Self::Bad(why) => ("That could not be understood", why.clone()),
-            Self::Foreign => {
-                ("Not from our page", "This request did not come from this gateway's own page. Open the page again and retry.".into())
-            }
+            Self::Foreign => (
+                "Not from our page",
+                "This request did not come from this gateway's own page. Open the page again and retry.".into(),
+            ),
             Self::TooLarge(limit) => ("Too large", format!("At most {limit} bytes are taken here.")),
             Self::HeadTooLarge => ("Too large", "The address or the headers are too long.".into()),
             Self::TooMany(after) => ("Too many requests", format!("Wait {after} seconds, then try again.")),
@@ -123,7 +124,9 @@ impl Refusal {
                 }
             }
             Self::Unknown => {
-                answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis\""));
+                answer
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis\""));
             }
             _ => {}
         }
@@ -137,7 +140,9 @@ pub(crate) fn upstream(error: &portcullis_upstream::Error) -> Refusal {
     tracing::info!(error = %words, "a hypervisor could not be used");
     match error {
         Error::Upstream { fault: Fault::TooSlow(_), .. } => Refusal::UpstreamSlow(sentence(&words)),
-        Error::Upstream { fault: Fault::Unsupported(_) | Fault::NoScreen(_), .. } => Refusal::Conflict(sentence(&words)),
+        Error::Upstream { fault: Fault::Unsupported(_) | Fault::NoScreen(_), .. } => {
+            Refusal::Conflict(sentence(&words))
+        }
         Error::Upstream { .. } => Refusal::Upstream(sentence(&words)),
         Error::UnknownHypervisor(_) | Error::UnknownMachine(_) => Refusal::NotFound,
         Error::Request(why) => Refusal::Bad(sentence(why)),
@@ -162,7 +167,9 @@ pub(crate) fn identity(error: &portcullis_identity::Error, now: time::OffsetDate
         Error::NotFound(_) => Refusal::NotFound,
         Error::Settings(_) | Error::Store(_) | Error::Session(_) | Error::Crypto(_) => {
             tracing::error!(error = %crate::state::chain(error), "denied because a part of the gateway failed");
-            Refusal::Unavailable("A part of the gateway is not working, so nothing is let through. Try again in a moment.".into())
+            Refusal::Unavailable(
+                "A part of the gateway is not working, so nothing is let through. Try again in a moment.".into(),
+            )
         }
     }
 }

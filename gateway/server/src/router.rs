@@ -124,13 +124,12 @@ impl Guest {
     pub(crate) fn take(&self) -> Option<(Permit, OpenEntry)> {
         let mut held = self.held();
         let permit = held.permit.take()?;
-        match held.open.take() {
-            Some(open) => Some((permit, open)),
-            None => {
-                held.permit = Some(permit);
-                None
-            }
+        let open = held.open.take();
+        if open.is_none() {
+            held.permit = Some(permit);
+            return None;
         }
+        open.map(|open| (permit, open))
     }
 
     /// Says what is done, for the trail: as the closing words of the operation's own event, or as an event of its own
@@ -139,7 +138,11 @@ impl Guest {
         {
             let mut held = self.held();
             if held.open.is_some() {
-                held.words = if step.about.is_empty() { step.words.to_owned() } else { format!("{}: {}", step.about, step.words) };
+                held.words = if step.about.is_empty() {
+                    step.words.to_owned()
+                } else {
+                    format!("{}: {}", step.about, step.words)
+                };
                 return Ok(());
             }
         }
@@ -165,7 +168,7 @@ impl Guest {
             reason: step.words.into(),
             details: user.into_iter().map(|u| ("user".into(), u.into())).collect(),
         };
-        house.trail.append(&event).map(drop).map_err(passage::closed)
+        house.trail.append(&event).map(drop).map_err(|e| passage::closed(&e))
     }
 }
 
@@ -220,13 +223,19 @@ async fn enter(
     if tool {
         let mut answer = refusal.problem(peer.request);
         if matches!(*refusal, Refusal::StepUp) {
-            answer.headers_mut().insert(header::HeaderName::from_static("x-step-up"), header::HeaderValue::from_static("/step-up"));
+            answer
+                .headers_mut()
+                .insert(header::HeaderName::from_static("x-step-up"), header::HeaderValue::from_static("/step-up"));
         }
         return answer.map(Body::from);
     }
     match (&*refusal, stage) {
-        (Refusal::Unknown, stage) => Redirect::to(&pages::login::next_step(stage.as_ref(), back.as_deref())).into_response(),
-        (Refusal::StepUp, _) if back.is_some() => Redirect::to(&pages::factors::step_up_address(back.as_deref())).into_response(),
+        (Refusal::Unknown, stage) => {
+            Redirect::to(&pages::login::next_step(stage.as_ref(), back.as_deref())).into_response()
+        }
+        (Refusal::StepUp, _) if back.is_some() => {
+            Redirect::to(&pages::factors::step_up_address(back.as_deref())).into_response()
+        }
         _ => refusal.page(peer.request).map(Body::from),
     }
 }
@@ -292,8 +301,9 @@ async fn approach(
         Ok(house.identity.actor(session).await.map_err(|e| house.unavailable(&e))?.map(Arc::new))
     };
     let stage_of_guest = stage.clone();
-    let walked =
-        passage::walk(house, visit, caller, again, |passed| serve(peer, session, stage_of_guest, csrf, passed, request, next));
+    let walked = passage::walk(house, visit, caller, again, |passed| {
+        serve(peer, session, stage_of_guest, csrf, passed, request, next)
+    });
     match walked.await {
         Ok(answer) => Ok((answer, Some(stage))),
         Err(refusal) => Err((refusal, Some(stage))),
@@ -383,7 +393,9 @@ fn sent(headers: &HeaderMap, body: &[u8], field: &str) -> Option<String> {
     if let Some(value) = headers.get(header) {
         return value.to_str().ok().map(str::to_owned);
     }
-    let is_form = headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let is_form = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     if !is_form {
         return None;
     }

@@ -12,15 +12,18 @@ use crate::{
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
+use portcullis_governance::Grants;
 use portcullis_identity::Identity;
 use portcullis_policy::{
     Engine,
     classify::{ApiKind, Table},
 };
 use portcullis_store::{Keys, Store};
-use portcullis_governance::Grants;
 use portcullis_upstream::{Fleet, Forwarder};
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
+    time::Duration,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long closing waits for requests and consoles.
@@ -59,12 +62,14 @@ impl Running {
             .map_err(|e| wrong("identity", chain(&e)))?;
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
-        let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock)).map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
+        let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
+            .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
         let recorders =
             RecorderPool::start(&config.recordings.dir, settings).map_err(|e| wrong("recordings.dir", chain(&e)))?;
         for door in &doors {
-            listener::probe(door.at).map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
+            listener::probe(door.at)
+                .map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
         }
         let (trail, recovered) = open_trail(&config, &keys, LogOf::Server, Arc::clone(&clock))?;
         let house = Arc::new(House {
@@ -158,7 +163,10 @@ fn doors(config: &Config, transport: Transport) -> Result<Vec<Door>, ConfigError
     if transport == Transport::PlainLoopback
         && let Some(door) = doors.iter().find(|d| !d.at.ip().is_loopback())
     {
-        return Err(ConfigError::new(&config.file, format!("{}: --dev listens on loopback only, not on {}", key_of(door), door.at)));
+        return Err(ConfigError::new(
+            &config.file,
+            format!("{}: --dev listens on loopback only, not on {}", key_of(door), door.at),
+        ));
     }
     Ok(doors)
 }
@@ -170,19 +178,21 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Table>
 
 /// What was found when the trail was opened, for the first event.
 fn words(recovered: &portcullis_audit::Recovered) -> String {
-    let mut words = format!("{} events in the trail", recovered.events);
+    let mut words = vec![format!("{} events in the trail", recovered.events)];
     if recovered.torn_bytes > 0 {
-        words.push_str(&format!("; {} half-written bytes after the last commit were dropped", recovered.torn_bytes));
+        words.push(format!("{} half-written bytes after the last commit were dropped", recovered.torn_bytes));
     }
     if !recovered.abandoned.is_empty() {
-        words.push_str(&format!("; {} operations that a crash left open were closed as abandoned", recovered.abandoned.len()));
+        words.push(format!("{} operations that a crash left open were closed as abandoned", recovered.abandoned.len()));
     }
-    words
+    words.join("; ")
 }
 
 /// A link for the first administrator, when nobody has an account. A new start makes a new link; old ones run out.
 async fn first_link(house: &Arc<House>) -> Result<Option<String>, ConfigError> {
-    let wrong = |e: &(dyn std::error::Error + 'static)| ConfigError::new(&house.config.file, format!("store.url: {}", chain(e)));
+    let wrong = |e: &(dyn std::error::Error + 'static)| {
+        ConfigError::new(&house.config.file, format!("store.url: {}", chain(e)))
+    };
     if !house.store.users().await.map_err(|e| wrong(&e))?.is_empty() {
         return Ok(None);
     }
@@ -288,10 +298,9 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
                 }
             }),
             Box::pin(crate::admin::trail::watch(Arc::clone(&house))),
-            
             Box::pin(async move {
                 loop {
-                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    tokio::time::sleep(Duration::from_mins(1)).await;
                     h4.strangers.tidy();
                 }
             }),
@@ -316,5 +325,8 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
             tokio::time::timeout(GRACE, all.wait()).await.ok();
         });
     };
-    std::thread::Builder::new().name("keeper".into()).spawn(body).map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))
+    std::thread::Builder::new()
+        .name("keeper".into())
+        .spawn(body)
+        .map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))
 }

@@ -94,7 +94,9 @@ impl House {
         let (_, _, door) = self.fleet.doors().find(|(n, _, _)| *n == name)?;
         let host = self.config.portal.host()?;
         match (door.port, &door.host) {
-            (Some(port), host_of_its_own) => Some(format!("https://{}:{port}", host_of_its_own.as_ref().unwrap_or(&host))),
+            (Some(port), host_of_its_own) => {
+                Some(format!("https://{}:{port}", host_of_its_own.as_ref().unwrap_or(&host)))
+            }
             (None, Some(own)) => Some(format!("https://{own}")),
             (None, None) if !self.config.portal.api_domain.is_empty() => {
                 Some(format!("https://{name}.{}", self.config.portal.api_domain))
@@ -122,7 +124,9 @@ impl House {
     #[expect(clippy::unused_self, reason = "reads as the house's answer at the call")]
     pub(crate) fn unavailable(&self, error: &(dyn std::error::Error + 'static)) -> Refusal {
         tracing::error!(error = %chain(error), "denied because a part of the gateway failed");
-        Refusal::Unavailable("A part of the gateway is not working, so nothing is let through. Try again in a moment.".into())
+        Refusal::Unavailable(
+            "A part of the gateway is not working, so nothing is let through. Try again in a moment.".into(),
+        )
     }
 
     /// Reads events of a node back from its log: ours, or the command line's beside it.

@@ -118,7 +118,7 @@ XML
 stop() {
   # Domains outlive their libvirtd.
   if runs "$pidfile" "$mark"; then
-    on_it list --name | while read -r name; do [ -z "$name" ] || on_it destroy "$name" >/dev/null || true; done
+    on_it list --name | while read -r name; do [ -z "$name" ] || on_it destroy "$name" </dev/null >/dev/null || true; done
   fi
   end "$pidfile" "$mark" 10
 }

@@ -54,11 +54,20 @@ start() {
 }
 
 stop() {
+  local line pid at
   if runs "$pidfile" "$mark"; then
-    lxc list -f csv -c n 2>/dev/null | while read -r name; do lxc stop -f "$name" || true; done
+    lxc list -f csv -c n 2>/dev/null | while read -r name; do lxc stop -f "$name" </dev/null || true; done
     timeout 20 lxd shutdown -t 10 >/dev/null 2>&1 || true
   fi
   end "$pidfile" "$mark" 10
+  # Containers outlive a daemon that was killed. Their monitors name the folder in their command line; a container ends
+  # with its first process, and its monitor with it.
+  for line in /proc/[0-9]*/cmdline; do
+    if [[ $({ tr '\0' ' ' <"$line"; } 2>/dev/null) == "[lxc monitor] $LXD_DIR/containers "* ]]; then
+      pid=${line#/proc/} pid=${pid%/cmdline}
+      for pid in $(cat "/proc/$pid/task/$pid/children" 2>/dev/null); do signal KILL "$pid"; done
+    fi
+  done
   # LXD leaves a tmpfs and its pools' mounts behind; only those below our own folder are ours.
   awk -v at="$dir/" 'index($2, at) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do as_root umount -l "$at" || true; done
 }

@@ -32,7 +32,7 @@ begin() {
 runs() {
   local pid line
   [ -s "$1" ] && pid=$(<"$1") && [ -r "/proc/$pid/cmdline" ] || return 1
-  line=$(tr '\0' ' ' <"/proc/$pid/cmdline")
+  line=$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null)
   [[ $line == *"$2"* ]]
 }
 

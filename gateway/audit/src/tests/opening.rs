@@ -108,6 +108,54 @@ fn a_torn_end_is_cut_and_reported() {
     }
 }
 
+/// Every sector of the file that changed in the last commit is taken from before or from after it.
+#[test]
+fn a_power_cut_in_the_middle_of_a_commit_leaves_all_of_it_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    trail.wait(trail.append(&event(0, Phase::Noted)).unwrap()).unwrap();
+    let (old, new) = (dir.path().with_extension("before"), dir.path().with_extension("after"));
+    crashed(dir.path(), &old);
+    let mut last = Seq(0);
+    for n in 1..30 {
+        last = trail.append(&event(n, Phase::Noted)).unwrap();
+    }
+    trail.wait(last).unwrap();
+    crashed(dir.path(), &new);
+    let name = crate::segment::file_name(0);
+    let (before, after) = (fs::read(old.join(&name)).unwrap(), fs::read(new.join(&name)).unwrap());
+    let changed: Vec<usize> =
+        (0..before.len() / 512).filter(|s| before[s * 512..][..512] != after[s * 512..][..512]).collect();
+    assert!((4..=12).contains(&changed.len()), "{changed:?}");
+    let mut whole = 0;
+    for mask in 0..1_u32 << changed.len().min(8) {
+        let mut mixed = before.clone();
+        for (bit, sector) in changed.iter().enumerate() {
+            // beyond eight sectors the last ones go together
+            if mask >> bit.min(7) & 1 == 1 {
+                mixed[sector * 512..][..512].copy_from_slice(&after[sector * 512..][..512]);
+            }
+        }
+        fs::write(old.join(&name), &mixed).unwrap();
+        let _reset = fs::write(old.join("checkpoints"), b"");
+        let (again, found) = open(&old).unwrap();
+        assert!(found.events == 1 || found.events == 30 && mixed == after, "{mask:b}: {found:?}");
+        whole += u32::from(found.events == 30);
+        trail_goes_on(&again, found.events);
+        drop(again);
+        assert_eq!(sound(&old), found.events + 1);
+    }
+    assert_eq!(whole, 1);
+    fs::remove_dir_all(old).unwrap();
+    fs::remove_dir_all(new).unwrap();
+}
+
+fn trail_goes_on(trail: &Trail, next: u64) {
+    let seq = trail.append(&event(next, Phase::Noted)).unwrap();
+    assert_eq!(seq, Seq(next));
+    trail.wait(seq).unwrap();
+}
+
 #[test]
 fn damage_before_an_acknowledged_commit_is_no_torn_end() {
     let dir = tempfile::tempdir().unwrap();

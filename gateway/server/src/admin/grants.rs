@@ -31,8 +31,10 @@ async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problem
     let users = house.store.users().await.map_err(failed)?;
     let names: BTreeMap<UserId, &str> = users.iter().map(|u| (u.id, u.name.as_str())).collect();
     let holdings = house.store.grants().await.map_err(failed)?;
-    let mut rows: Vec<_> =
-        holdings.iter().map(|h| row(house, h, names.get(&h.user).copied().unwrap_or("somebody who was removed"))).collect();
+    let mut rows: Vec<_> = holdings
+        .iter()
+        .map(|h| row(house, h, names.get(&h.user).copied().unwrap_or("somebody who was removed")))
+        .collect();
     rows.sort_by_key(|r| (r.state != GrantState::Active, r.user.clone()));
     let inventory = house.fleet.inventory();
     let texts = |f: &dyn Fn(&Machine) -> Vec<String>| -> Vec<Choice> {
@@ -47,10 +49,20 @@ async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problem
         users: users
             .iter()
             .filter(|u| u.disabled_at.is_none() && u.id != actor.user)
-            .map(|u| Choice::new(u.id.to_string(), if u.display_name == u.name { u.name.clone() } else { format!("{} ({})", u.display_name, u.name) }))
+            .map(|u| {
+                Choice::new(
+                    u.id.to_string(),
+                    if u.display_name == u.name { u.name.clone() } else { format!("{} ({})", u.display_name, u.name) },
+                )
+            })
             .collect(),
         roles: house.engine.roles().iter().map(|r| Choice::new(r.name.as_str(), r.name.as_str())).collect(),
-        hypervisors: house.config.hypervisors.iter().map(|h| Choice::new(h.name().as_str(), h.name().as_str())).collect(),
+        hypervisors: house
+            .config
+            .hypervisors
+            .iter()
+            .map(|h| Choice::new(h.name().as_str(), h.name().as_str()))
+            .collect(),
         pools: texts(&|m| m.pool.iter().map(|p| format!("{}/{p}", m.at.hypervisor)).collect()),
         tags: texts(&|m| m.tags.clone()),
         machines: inventory.iter().map(|m| Choice::new(m.at.to_string(), m.name.clone())).collect(),
@@ -167,12 +179,19 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
     let whom = new.user;
     match house.grants.give(&house.engine, guest.actor()?, new).await {
         Ok(grant) => {
-            let name = house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
+            let name =
+                house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
             let until = grant.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {u}"));
             let words = format!("{} was given on {}, {until} (grant {})", grant.role, grant.selector, grant.id);
             guest.say(&house, &Step::done("grant", &name, &words))?;
             house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-            go_with(&guest, "/grants", Tone::Good, format!("{name} now has the role {} on {}.", grant.role, grant.selector)).await
+            go_with(
+                &guest,
+                "/grants",
+                Tone::Good,
+                format!("{name} now has the role {} on {}.", grant.role, grant.selector),
+            )
+            .await
         }
         Err(error) => {
             let field = match &error {
@@ -211,7 +230,8 @@ pub(crate) async fn roles(State(house): State<Arc<House>>, guest: Guest) -> Answ
     let holdings = house.store.grants().await.map_err(|e| house.unavailable(&e))?;
     let now = house.clock.now();
     let holders = |role: &RoleName| -> usize {
-        let people: BTreeSet<_> = holdings.iter().filter(|h| h.grant.role == *role && h.grant.is_active(now)).map(|h| h.user).collect();
+        let people: BTreeSet<_> =
+            holdings.iter().filter(|h| h.grant.role == *role && h.grant.is_active(now)).map(|h| h.user).collect();
         people.len()
     };
     let roles = house.engine.roles();
@@ -243,7 +263,13 @@ mod tests {
 
     #[test]
     fn a_sentence_that_makes_no_sense_says_where() {
-        let form = GrantForm { user: "nobody".into(), role: "Über".into(), on_kind: "machine".into(), on_value: "web-1".into(), ..GrantForm::default() };
+        let form = GrantForm {
+            user: "nobody".into(),
+            role: "Über".into(),
+            on_kind: "machine".into(),
+            on_value: "web-1".into(),
+            ..GrantForm::default()
+        };
         let problems = read(&form).expect_err("wrong");
         for field in ["user", "role", "on_value"] {
             assert!(!problems.of(field).is_empty(), "{field}");

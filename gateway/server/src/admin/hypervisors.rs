@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The configured hypervisors and how they answer.
 
+use crate::config::Config;
 use crate::{
     pages::{Answer, page},
     router::Guest,
@@ -8,7 +9,6 @@ use crate::{
     view::{HypervisorRow, HypervisorState, Hypervisors},
 };
 use axum::extract::State;
-use crate::config::Config;
 use portcullis_domain::HypervisorName;
 use portcullis_upstream::{HealthState, HypervisorConfig, Trust, Verify};
 use std::sync::Arc;

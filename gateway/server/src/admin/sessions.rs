@@ -34,7 +34,9 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
             place: live.place.to_string(),
             hypervisor: live.machine.hypervisor.to_string(),
             machine: live.machine.machine.to_string(),
-            machine_name: inventory.find(&live.machine).map_or_else(|| live.machine.machine.to_string(), |m| m.name.clone()),
+            machine_name: inventory
+                .find(&live.machine)
+                .map_or_else(|| live.machine.machine.to_string(), |m| m.name.clone()),
             mode: live.mode,
             started: house.when(live.started_at),
             ends: Some(house.when(live.started_at + longest)),
@@ -74,7 +76,8 @@ pub(crate) async fn recordings(State(house): State<Arc<House>>, guest: Guest, Qu
     let before = match older.before.as_deref() {
         None => None,
         Some(text) => {
-            let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Refusal::Bad("before is a time like 2026-01-31T12:00:00Z.".into()))?;
+            let at = OffsetDateTime::parse(text, &Rfc3339)
+                .map_err(|_| Refusal::Bad("before is a time like 2026-01-31T12:00:00Z.".into()))?;
             Some(at)
         }
     };

@@ -37,7 +37,8 @@ pub(crate) async fn search(State(house): State<Arc<House>>, guest: Guest, Query(
     let before = place(&asked.before);
     let rows = house.store.search_trail(&filter, PAGE, before).await.map_err(|e| house.unavailable(&e))?;
     let address = address(&asked);
-    let older = (rows.len() == PAGE as usize).then(|| rows.last().map(|r| format!("{address}&before={}", spell(r)))).flatten();
+    let older =
+        (rows.len() == PAGE as usize).then(|| rows.last().map(|r| format!("{address}&before={}", spell(r)))).flatten();
     let newest = before.is_some().then(|| address.clone());
     let rows = rows.iter().map(|r| row(&house, r)).collect();
     let Asked { who, what, machine, outcome, from, to, .. } = asked;
@@ -83,7 +84,8 @@ fn filter(asked: &Asked, problems: &mut Problems) -> Filter {
 fn address(asked: &Asked) -> String {
     let Asked { who, what, machine, outcome, from, to, .. } = asked;
     let fields = [("who", who), ("what", what), ("machine", machine), ("outcome", outcome), ("from", from), ("to", to)];
-    let parts: Vec<String> = fields.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", encode(v))).collect();
+    let parts: Vec<String> =
+        fields.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", encode(v))).collect();
     format!("/trail?{}", parts.join("&"))
 }
 
@@ -128,7 +130,9 @@ pub(crate) async fn show(
     let reader = house.reader_of(node);
     let read = tokio::task::spawn_blocking(move || reader.event(segment, offset)).await;
     let event = read.ok().and_then(Result::ok).flatten().ok_or_else(|| {
-        Refusal::Unavailable("The log does not hold this event where the index says. Run: portcullis audit verify".into())
+        Refusal::Unavailable(
+            "The log does not hold this event where the index says. Run: portcullis audit verify".into(),
+        )
     })?;
     let pair = match event.phase {
         Phase::Closed(opened) => Some((format!("/trail/{node}/{opened}"), format!("opened by event {opened}"))),
@@ -140,7 +144,8 @@ pub(crate) async fn show(
             .map(|closed| (format!("/trail/{node}/{closed}"), format!("closed by event {closed}"))),
         Phase::Noted => None,
     };
-    let mut details: Vec<(String, String)> = event.details.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let mut details: Vec<(String, String)> =
+        event.details.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     if let Some(peer) = event.peer {
         details.insert(0, ("address".into(), peer.to_string()));
     }
@@ -203,7 +208,10 @@ pub(crate) async fn watch(house: Arc<House>) {
         match looked.await {
             Ok(Ok(report)) => {
                 if !is_whole(&report) {
-                    tracing::error!(findings = report.findings.len(), "the trail is not whole: run `portcullis audit verify`");
+                    tracing::error!(
+                        findings = report.findings.len(),
+                        "the trail is not whole: run `portcullis audit verify`"
+                    );
                 }
                 let mut last = house.verified.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 *last = Some((house.clock.now(), report));
@@ -211,7 +219,7 @@ pub(crate) async fn watch(house: Arc<House>) {
             Ok(Err(error)) => tracing::error!(%error, "the trail could not be checked"),
             Err(_) => tracing::error!("the check of the trail was interrupted"),
         }
-        tokio::time::sleep(std::time::Duration::from_secs(24 * 3600)).await;
+        tokio::time::sleep(std::time::Duration::from_hours(24)).await;
     }
 }
 
@@ -232,7 +240,12 @@ mod tests {
     #[test]
     fn a_day_that_is_none_is_named() {
         let mut problems = Problems::none();
-        let asked = Asked { from: "31.1.2026".into(), outcome: "maybe".into(), what: "console.control".into(), ..Asked::default() };
+        let asked = Asked {
+            from: "31.1.2026".into(),
+            outcome: "maybe".into(),
+            what: "console.control".into(),
+            ..Asked::default()
+        };
         let filter = filter(&asked, &mut problems);
         assert!(!problems.of("from").is_empty() && !problems.of("outcome").is_empty());
         assert_eq!(filter.action, Some(portcullis_domain::Action::ConsoleControl));

@@ -23,7 +23,13 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
     listed(&house, &guest, None, ("", ""), Problems::none()).await
 }
 
-async fn listed(house: &House, guest: &Guest, link: Option<OneTimeLink>, typed: (&str, &str), problems: Problems) -> Answer {
+async fn listed(
+    house: &House,
+    guest: &Guest,
+    link: Option<OneTimeLink>,
+    typed: (&str, &str),
+    problems: Problems,
+) -> Answer {
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let holdings = house.store.grants().await.map_err(failed)?;
@@ -121,7 +127,11 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
         shell: house.shell(guest).await,
         user: row(house, user, &holdings).await?,
         created: house.when(user.created_at),
-        factors: factors.iter().filter(|f| f.confirmed_at.is_some()).map(|f| format!("Authenticator app: {}", f.name)).collect(),
+        factors: factors
+            .iter()
+            .filter(|f| f.confirmed_at.is_some())
+            .map(|f| format!("Authenticator app: {}", f.name))
+            .collect(),
         sessions: sessions.len(),
         grants,
         may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
@@ -139,7 +149,7 @@ async fn change<T>(
     user: &User,
     deed: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Refusal> {
-    let done = house.grants.change_account(&house.engine, guest.actor()?, user.id, deed).await;
+    let done = Box::pin(house.grants.change_account(&house.engine, guest.actor()?, user.id, deed)).await;
     done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))
 }
 
@@ -147,14 +157,20 @@ async fn change<T>(
 pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "disabled"))?;
-    change(&house, &guest, &user, house.identity.disable_user(user.id)).await?;
-    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can no longer sign in; what was open is being cut.", user.name)).await
+    Box::pin(change(&house, &guest, &user, house.identity.disable_user(user.id))).await?;
+    go_with(
+        &guest,
+        &format!("/users/{id}"),
+        Tone::Good,
+        format!("{} can no longer sign in; what was open is being cut.", user.name),
+    )
+    .await
 }
 
 pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "enabled"))?;
-    change(&house, &guest, &user, house.identity.enable_user(user.id)).await?;
+    Box::pin(change(&house, &guest, &user, house.identity.enable_user(user.id))).await?;
     go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
 }
 
@@ -162,7 +178,7 @@ pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(i
 pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
     guest.say(&house, &Step::done("user", &user.name, "password and factors reset; a one-time link was given"))?;
-    let token = change(&house, &guest, &user, house.identity.reset(user.id)).await?;
+    let token = Box::pin(change(&house, &guest, &user, house.identity.reset(user.id))).await?;
     let link = one_time(&house, &token, &user.name);
     let user = find(&house, &id).await?;
     shown(&house, &guest, &user, Some(link)).await

@@ -100,14 +100,31 @@ impl Audit {
                 let outcome = match outcome.as_deref() {
                     None => None,
                     Some(word) => Some(
-                        [Outcome::Done, Outcome::Denied, Outcome::StepUp, Outcome::Failed, Outcome::Abandoned, Outcome::Pending]
-                            .into_iter()
-                            .find(|o| o.word() == word)
-                            .ok_or_else(|| anyhow::anyhow!("{word}: use done, denied, step-up, failed, abandoned or pending"))?,
+                        [
+                            Outcome::Done,
+                            Outcome::Denied,
+                            Outcome::StepUp,
+                            Outcome::Failed,
+                            Outcome::Abandoned,
+                            Outcome::Pending,
+                        ]
+                        .into_iter()
+                        .find(|o| o.word() == word)
+                        .ok_or_else(|| {
+                            anyhow::anyhow!("{word}: use done, denied, step-up, failed, abandoned or pending")
+                        })?,
                     ),
                 };
-                let filter =
-                    TrailFilter { user_name: user, resource, action, kind, outcome, from, until, ..TrailFilter::default() };
+                let filter = TrailFilter {
+                    user_name: user,
+                    resource,
+                    action,
+                    kind,
+                    outcome,
+                    from,
+                    until,
+                    ..TrailFilter::default()
+                };
                 list(&at, filter, limit).await
             }
             Self::Rebuild { at } => {

@@ -3,7 +3,9 @@
 
 use super::{Answer, At};
 use clap::Subcommand;
-use portcullis_domain::{Clock as _, Conditions, Grant as Given, GrantId, GrantSource, RoleName, Selector, SystemClock};
+use portcullis_domain::{
+    Clock as _, Conditions, Grant as Given, GrantId, GrantSource, RoleName, Selector, SystemClock,
+};
 use portcullis_policy::Engine;
 use serde::Serialize;
 use time::{Duration, format_description::well_known::Rfc3339};

@@ -4,7 +4,9 @@
 use crate::config::ConfigError;
 use clap::Args;
 use portcullis_store::Keys;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustix::fs::Mode;
 use std::{
     io::Write as _,
@@ -34,38 +36,45 @@ impl Init {
         make(dir, &self.name, self.listen, clock)?;
         let config = dir.join("portcullis.toml");
         println!("Made {}", config.display());
-        println!("Keep a copy of {} in a safe place: without it nothing that is sealed can be opened.", dir.join("portcullis.key").display());
+        println!(
+            "Keep a copy of {} in a safe place: without it nothing that is sealed can be opened.",
+            dir.join("portcullis.key").display()
+        );
         println!("Browsers trust this gateway once they trust {}", dir.join("tls/ca.pem").display());
         println!("Next: portcullis serve --config {}", config.display());
         Ok(())
     }
 }
 
-pub(super) fn make(dir: &Path, name: &str, listen: SocketAddr, clock: &dyn portcullis_domain::Clock) -> anyhow::Result<()> {
-        std::fs::create_dir_all(dir.join("tls")).map_err(|e| ConfigError::new(dir, format!("cannot be made: {e}")))?;
-        for folder in [dir.to_owned(), dir.join("tls")] {
-            rustix::fs::chmod(&folder, Mode::RWXU).map_err(|e| ConfigError::new(&folder, e.to_string()))?;
-        }
-        let config = dir.join("portcullis.toml");
-        if config.exists() {
-            anyhow::bail!("{}: is there already; init overwrites nothing", config.display());
-        }
-        Keys::create(&dir.join("portcullis.key"))?;
-        certificates(&dir.join("tls"), name, clock.now())?;
-        let port = listen.port();
-        let authority = if port == 443 { name.to_owned() } else { format!("{name}:{port}") };
-        let text = format!(
-            "# Portcullis. Every key is explained in portcullis.example.toml. Paths count from this folder.\n\n\
-             [portal]\nexternal_url = \"https://{authority}\"\nlisten = [\"{}\"]\n\n\
+pub(super) fn make(
+    dir: &Path,
+    name: &str,
+    listen: SocketAddr,
+    clock: &dyn portcullis_domain::Clock,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir.join("tls")).map_err(|e| ConfigError::new(dir, format!("cannot be made: {e}")))?;
+    for folder in [dir.to_owned(), dir.join("tls")] {
+        rustix::fs::chmod(&folder, Mode::RWXU).map_err(|e| ConfigError::new(&folder, e.to_string()))?;
+    }
+    let config = dir.join("portcullis.toml");
+    if config.exists() {
+        anyhow::bail!("{}: is there already; init overwrites nothing", config.display());
+    }
+    Keys::create(&dir.join("portcullis.key"))?;
+    certificates(&dir.join("tls"), name, clock.now())?;
+    let port = listen.port();
+    let authority = if port == 443 { name.to_owned() } else { format!("{name}:{port}") };
+    let text = format!(
+        "# Portcullis. Every key is explained in portcullis.example.toml. Paths count from this folder.\n\n\
+             [portal]\nexternal_url = \"https://{authority}\"\nlisten = [\"{listen}\"]\n\n\
              [tls]\ncert_file = \"tls/cert.pem\"\nkey_file = \"tls/key.pem\"\n\n\
              [keys]\nfile = \"portcullis.key\"\n\n\
              [store]\nurl = \"sqlite://portcullis.db\"\n\n\
              [trail]\ndir = \"trail\"\n\n\
-             [recordings]\ndir = \"recordings\"\n",
-            listen
-        );
-        write(&config, &text, 0o600)?;
-        Ok(())
+             [recordings]\ndir = \"recordings\"\n"
+    );
+    write(&config, &text, 0o600)?;
+    Ok(())
 }
 
 /// An own CA (10 years) and a server certificate (825 days, the longest that browsers take) for a name.

@@ -73,7 +73,12 @@ enum Answer {
 }
 
 /// What `portcullis init` does: a key file, an own CA with a certificate for `name`, and a configuration that runs.
-pub fn init_at(dir: &std::path::Path, name: &str, listen: std::net::SocketAddr, clock: &dyn portcullis_domain::Clock) -> anyhow::Result<()> {
+pub fn init_at(
+    dir: &std::path::Path,
+    name: &str,
+    listen: std::net::SocketAddr,
+    clock: &dyn portcullis_domain::Clock,
+) -> anyhow::Result<()> {
     init::make(dir, name, listen, clock)
 }
 
@@ -152,7 +157,9 @@ impl At {
     async fn open(&self) -> anyhow::Result<Desk> {
         let config = self.read()?;
         let keys = Arc::new(Keys::load(&config.keys.file)?);
-        let store = Store::open(&config.store.url).await.map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
+        let store = Store::open(&config.store.url)
+            .await
+            .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
         Ok(Desk { config, store, keys })
     }
 
@@ -196,7 +203,8 @@ impl Desk {
     /// it. The event is durable when this returns.
     async fn note(&self, kind: &str, resource: &str, reason: &str) -> anyhow::Result<()> {
         let clock = Arc::new(SystemClock);
-        let (trail, _) = crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
+        let (trail, _) =
+            crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
         let event = Event {
             at_us: micros(clock.now()),
             request: RequestId::new(Uuid::now_v7()),

@@ -91,7 +91,11 @@ async fn verify(ids: Vec<RecordingId>, at: &At) -> anyhow::Result<Answer> {
         rows.push(Verdict { id, whole, found });
     }
     let missing = ids.iter().filter(|id| !rows.iter().any(|r| r.id == id.to_string()));
-    rows.extend(missing.map(|id| Verdict { id: id.to_string(), whole: false, found: "there is no such recording".into() }).collect::<Vec<_>>());
+    rows.extend(
+        missing
+            .map(|id| Verdict { id: id.to_string(), whole: false, found: "there is no such recording".into() })
+            .collect::<Vec<_>>(),
+    );
     at.print(&rows, &["id", "whole", "found"])?;
     Ok(if rows.iter().all(|r| r.whole) { Answer::Yes } else { Answer::No })
 }

@@ -74,19 +74,16 @@ impl User {
             }
             Self::Invite { name, display_name, at, .. } => {
                 let desk = at.open().await?;
-                let identity = desk.identity().await?;
-                let link = match name {
-                    Some(name) => {
-                        let user = identity.create_user(&name, &display_name).await?;
-                        let token = identity.invite(user).await?;
-                        desk.note("user", &name, "an account was made and a one-time link given").await?;
-                        invitation_link(&desk.config, &token)
-                    }
-                    None => {
-                        let token = identity.invite_first().await?;
-                        desk.note("user", "", "a set-up link for the first administrator was made").await?;
-                        set_up_link(&desk.config, &token)
-                    }
+                let identity = desk.identity()?;
+                let link = if let Some(name) = name {
+                    let user = identity.create_user(&name, &display_name).await?;
+                    let token = identity.invite(user).await?;
+                    desk.note("user", &name, "an account was made and a one-time link given").await?;
+                    invitation_link(&desk.config, &token)
+                } else {
+                    let token = identity.invite_first().await?;
+                    desk.note("user", "", "a set-up link for the first administrator was made").await?;
+                    set_up_link(&desk.config, &token)
                 };
                 if at.json {
                     println!("{}", serde_json::json!({ "link": link }));
@@ -97,7 +94,7 @@ impl User {
             Self::Reset { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
-                let identity = desk.identity().await?;
+                let identity = desk.identity()?;
                 let token = identity.reset(user.id).await?;
                 desk.note("user", &user.name, "password and factors reset; a one-time link was given").await?;
                 println!("{}", invitation_link(&desk.config, &token));
@@ -106,14 +103,14 @@ impl User {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
                 desk.note("user", &user.name, "disabled").await?;
-                desk.identity().await?.disable_user(user.id).await?;
+                desk.identity()?.disable_user(user.id).await?;
                 println!("{} can no longer sign in.", user.name);
             }
             Self::Enable { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
                 desk.note("user", &user.name, "enabled").await?;
-                desk.identity().await?.enable_user(user.id).await?;
+                desk.identity()?.enable_user(user.id).await?;
                 println!("{} can sign in again.", user.name);
             }
         }
@@ -136,12 +133,15 @@ fn line(user: Row) -> Line {
 }
 
 impl Desk {
-    pub(super) async fn identity(&self) -> anyhow::Result<Identity> {
+    pub(super) fn identity(&self) -> anyhow::Result<Identity> {
         let (store, keys) = (self.store.clone(), Arc::clone(&self.keys));
         Ok(Identity::new(store, keys, Arc::new(SystemClock), self.config.identity.clone())?)
     }
 
     pub(super) async fn find(&self, name: &str) -> anyhow::Result<Row> {
-        self.identity().await?.find_user(name).await?.ok_or_else(|| anyhow::anyhow!("{name}: no such person; see: portcullis user list"))
+        self.identity()?
+            .find_user(name)
+            .await?
+            .ok_or_else(|| anyhow::anyhow!("{name}: no such person; see: portcullis user list"))
     }
 }

@@ -5,8 +5,9 @@
 //! operation of its own: it walks the passage, opens its own event, and that event closes with how the session ended.
 
 use super::{
-    Answer, again, page,
+    Answer, again,
     machines::{console_door, find, power_verbs},
+    page,
 };
 use crate::{
     layers::Peer,
@@ -31,13 +32,11 @@ use portcullis_console::{
     relay::{self, Report},
     rfb, ws,
 };
-use portcullis_domain::{
-    ConsoleMode, Ending, MachineRef, Outcome, RecordingId, Secret, SessionId, Via,
-};
+use portcullis_domain::{ConsoleMode, Ending, MachineRef, Outcome, RecordingId, Secret, SessionId, Via};
 use portcullis_identity::Error;
 use portcullis_policy::Permit;
-use rand::RngExt as _;
 use portcullis_store::{NewRecording, Place, RecordingEnd};
+use rand::RngExt as _;
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use time::format_description::well_known::Rfc3339;
@@ -119,7 +118,9 @@ pub(crate) async fn ticket(
 fn session_of(via: &Via) -> Result<SessionId, Refusal> {
     match via {
         Via::Session(session) => Ok(*session),
-        Via::Token(_) | Via::CommandLine => Err(Refusal::Forbidden("A console is opened from a signed-in browser.".into())),
+        Via::Token(_) | Via::CommandLine => {
+            Err(Refusal::Forbidden("A console is opened from a signed-in browser.".into()))
+        }
     }
 }
 
@@ -135,14 +136,12 @@ pub(crate) async fn stream(
     let machine = find(&house, &actor, &hypervisor, &machine)?;
     let offer = read_offer(request.headers())?;
     let session = session_of(&actor.via)?;
-    house
-        .identity
-        .take_ticket(&offer.ticket, session, &machine.at, mode)
-        .await
-        .map_err(|e| match e {
-            Error::Refused(_) => Refusal::Forbidden("That ticket does not count: it was used, is too old, or is for something else.".into()),
-            other => reply::identity(&other, house.clock.now()),
-        })?;
+    house.identity.take_ticket(&offer.ticket, session, &machine.at, mode).await.map_err(|e| match e {
+        Error::Refused(_) => {
+            Refusal::Forbidden("That ticket does not count: it was used, is too old, or is for something else.".into())
+        }
+        other => reply::identity(&other, house.clock.now()),
+    })?;
     let (permit, open) = guest.take().ok_or(Refusal::Unknown)?;
     let recording = permit.must_record().then(|| RecordingId::new(house.request_id().uuid()));
     let opening = Opening {
@@ -174,7 +173,8 @@ pub(crate) async fn stream(
         }
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    let session = Session { house: Arc::clone(&house), upstream, recorder, registered, open, mode, recording, peer: guest.peer };
+    let session =
+        Session { house: Arc::clone(&house), upstream, recorder, registered, open, mode, recording, peer: guest.peer };
     house.tasks.spawn(session.run(upgraded));
     switching(&offer.accept)
 }
@@ -186,7 +186,8 @@ struct Offer {
 
 /// The WebSocket handshake of RFC 6455 section 4.2.1, and the ticket in its subprotocols.
 fn read_offer(headers: &HeaderMap) -> Result<Offer, Refusal> {
-    let bad = || Refusal::Bad("This address takes WebSocket version 13 with subprotocol \"binary\" and a ticket.".into());
+    let bad =
+        || Refusal::Bad("This address takes WebSocket version 13 with subprotocol \"binary\" and a ticket.".into());
     let one = |name| {
         let mut all = headers.get_all(name).iter();
         match (all.next(), all.next()) {
@@ -232,12 +233,18 @@ async fn prepare(
     let tls = screen.tls.map(tls_upgrade);
     let opened = rfb::connect(screen.stream, &login, tls, HANDSHAKE).await.map_err(|e| {
         let words = format!("Its screen could not be opened: {}.", chain(&e));
-        if matches!(e, portcullis_console::Error::TimedOut(_)) { Refusal::UpstreamSlow(words) } else { Refusal::Upstream(words) }
+        if matches!(e, portcullis_console::Error::TimedOut(_)) {
+            Refusal::UpstreamSlow(words)
+        } else {
+            Refusal::Upstream(words)
+        }
     })?;
     let Some(recording) = recording else { return Ok((opened, None)) };
     let unrecorded = |why: String| {
         tracing::error!(%why, "a recording could not be started");
-        Refusal::Unavailable("The recording could not be started, so the console does not open. Tell an administrator.".into())
+        Refusal::Unavailable(
+            "The recording could not be started, so the console does not open. Tell an administrator.".into(),
+        )
     };
     // 256 bits from the process's generator, reseeded by the system: one key a recording, never used twice.
     let key = Secret::new(rand::rng().random::<[u8; 32]>().to_vec());
@@ -257,7 +264,8 @@ async fn prepare(
     house.store.add_recording(&row).await.map_err(|e| unrecorded(chain(&e)))?;
     let recorder = house.recorders.begin(recording, &key, house.clock.now()).await.map_err(|e| match e {
         portcullis_console::Error::NoSpace { .. } => Refusal::Unavailable(
-            "There is too little space left for a recording, so the console does not open. Tell an administrator.".into(),
+            "There is too little space left for a recording, so the console does not open. Tell an administrator."
+                .into(),
         ),
         other => unrecorded(chain(&other)),
     })?;
@@ -291,13 +299,10 @@ impl Session {
         let Self { house, upstream, recorder, registered, open, mode, recording, peer } = self;
         let now = house.clock.now();
         let consoles = &house.config.consoles;
-        let viewer = match tokio::time::timeout(Duration::from_secs(10), upgraded).await {
-            Ok(Ok(upgraded)) => TokioIo::new(upgraded),
-            Ok(Err(_)) | Err(_) => {
-                end(open, Outcome::Failed, "the browser did not take the stream", &[]);
-                return;
-            }
+        let Ok(Ok(upgraded)) = tokio::time::timeout(Duration::from_secs(10), upgraded).await else {
+            return end(open, Outcome::Failed, "the browser did not take the stream", &[]);
         };
+        let viewer = TokioIo::new(upgraded);
         let options = relay::Options {
             mode,
             clipboard: relay::Clipboard::default(),
@@ -313,7 +318,13 @@ impl Session {
     }
 }
 
-async fn close(house: &House, open: OpenEntry, recording: Option<RecordingId>, report: &Report, started_at: time::OffsetDateTime) {
+async fn close(
+    house: &House,
+    open: OpenEntry,
+    recording: Option<RecordingId>,
+    report: &Report,
+    started_at: time::OffsetDateTime,
+) {
     let ending = report.ending.to_string();
     let now = house.clock.now();
     let kept = report.recording.as_ref().and_then(|r| r.as_ref().ok());
@@ -330,14 +341,19 @@ async fn close(house: &House, open: OpenEntry, recording: Option<RecordingId>, r
         tracing::error!(error = %chain(&error), %recording, "the end of a recording could not be stored");
     }
     let outcome = match report.ending {
-        Ending::Closed | Ending::UpstreamClosed | Ending::Idle | Ending::TimeUp | Ending::Shutdown | Ending::Cut(_) | Ending::Vanished => {
-            Outcome::Done
-        }
+        Ending::Closed
+        | Ending::UpstreamClosed
+        | Ending::Idle
+        | Ending::TimeUp
+        | Ending::Shutdown
+        | Ending::Cut(_)
+        | Ending::Vanished => Outcome::Done,
         Ending::RecordingFailed | Ending::ViewerFault(_) | Ending::UpstreamFault(_) => Outcome::Failed,
     };
     let seconds = (now - started_at).whole_seconds().to_string();
     let head = kept.map(|r| hex::encode(r.head)).unwrap_or_default();
-    let numbers = [report.bytes_up, report.bytes_down, report.keys, report.pointers, report.dropped].map(|n| n.to_string());
+    let numbers =
+        [report.bytes_up, report.bytes_down, report.keys, report.pointers, report.dropped].map(|n| n.to_string());
     let [up, down, keys, pointers, dropped] = &numbers;
     let details = [
         ("recording", recording.map_or_else(|| "none".to_owned(), |r| r.to_string())),

@@ -11,8 +11,8 @@ use crate::{
     router::{Guest, Step},
     state::House,
     view::{
-        Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, SessionRow, Shell, StepUp, TokenRow, TokenState, Tone,
-        device,
+        Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, SessionRow, Shell, StepUp, TokenRow,
+        TokenState, Tone, device,
     },
 };
 use axum::extract::{Query, State};
@@ -37,7 +37,8 @@ async fn enrolling(house: &House, guest: &Guest, problems: Problems) -> Answer {
         Stage::SignedIn { .. } => EnrolReason::Another,
         Stage::Stranger | Stage::NeedsSecond { .. } => return go(&next_step(Some(&guest.stage), None)),
     };
-    let enrolment = house.identity.begin_enrolment(&guest.session).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    let enrolment =
+        house.identity.begin_enrolment(&guest.session).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
     let account = format!("{} at {}", house.name_of(&guest.stage).await?, house.authority);
     let wrong = !problems.is_empty();
     let shown = Enrol {
@@ -280,7 +281,11 @@ pub(crate) struct NewPassword {
     password: String,
 }
 
-pub(crate) async fn change_password(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<NewPassword>) -> Answer {
+pub(crate) async fn change_password(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    Form(form): Form<NewPassword>,
+) -> Answer {
     fresh(&house, &guest)?;
     let (old, new) = (Secret::from(form.old), Secret::from(form.password));
     match house.identity.change_password(&guest.session, old, new).await {

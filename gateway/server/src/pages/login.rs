@@ -44,7 +44,7 @@ pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Password {
+pub(crate) struct Credentials {
     name: String,
     password: String,
     next: Option<String>,
@@ -55,21 +55,27 @@ pub(crate) async fn password(
     State(house): State<Arc<House>>,
     guest: Guest,
     headers: HeaderMap,
-    Form(form): Form<Password>,
+    Form(form): Form<Credentials>,
 ) -> Answer {
     let next = safe_next(form.next.as_deref(), "/").to_owned();
     let password = Secret::from(form.password);
     match house.identity.sign_in(&guest.session, &form.name, password, guest.peer.ip).await {
         Ok(_) => {
             let stage = house.stage(&guest).await?;
-            guest.say(&house, &Step { user: known(&stage), ..Step::done("sign-in", &form.name, "password accepted") })?;
+            guest
+                .say(&house, &Step { user: known(&stage), ..Step::done("sign-in", &form.name, "password accepted") })?;
             house.describe(&guest, &headers).await;
             go(&next_step(Some(&stage), Some(&next)))
         }
         Err(error) => {
             guest.say(&house, &Step::denied("sign-in", &form.name, &noted(&error)))?;
             let shown = house.shown(&error)?;
-            again(&SignIn { shell: Shell::stranger(guest.csrf), name: form.name, next, problems: Problems::one("", shown) })
+            again(&SignIn {
+                shell: Shell::stranger(guest.csrf),
+                name: form.name,
+                next,
+                problems: Problems::one("", shown),
+            })
         }
     }
 }
@@ -114,7 +120,12 @@ pub(crate) async fn code(
                 return go("/sign-in");
             }
             let shown = house.shown(&error)?;
-            again(&Code { shell: Shell::stranger(guest.csrf), name: String::new(), next, problems: Problems::one("code", shown) })
+            again(&Code {
+                shell: Shell::stranger(guest.csrf),
+                name: String::new(),
+                next,
+                problems: Problems::one("code", shown),
+            })
         }
     }
 }

@@ -74,9 +74,13 @@ pub(super) fn console_door(house: &House, actor: &Actor, machine: &Machine) -> C
     match machine.console {
         ConsoleKind::Vnc => {}
         ConsoleKind::None => return ConsoleDoor::Closed("It has no screen that the gateway can open.".into()),
-        ConsoleKind::Spice => return ConsoleDoor::Closed("Its screen speaks SPICE, which the gateway does not open yet.".into()),
+        ConsoleKind::Spice => {
+            return ConsoleDoor::Closed("Its screen speaks SPICE, which the gateway does not open yet.".into());
+        }
         ConsoleKind::Text => {
-            return ConsoleDoor::Closed("It has a text console: open it with the hypervisor's own tool through the gateway.".into());
+            return ConsoleDoor::Closed(
+                "It has a text console: open it with the hypervisor's own tool through the gateway.".into(),
+            );
         }
     }
     if matches!(machine.state, PowerState::Off | PowerState::Crashed) {
@@ -107,7 +111,9 @@ fn notices(house: &House, actor: &Actor) -> Vec<Notice> {
         HealthState::Down { why, .. } => Some((health.name, why)),
     });
     down.filter(|(name, _)| house.may(actor, Action::View, Resource::Hypervisor(name.clone())))
-        .map(|(name, why)| Flash::new(Tone::Warn, format!("{name} does not answer: {why}. What is shown of it may be old.")))
+        .map(|(name, why)| {
+            Flash::new(Tone::Warn, format!("{name} does not answer: {why}. What is shown of it may be old."))
+        })
         .collect()
 }
 
