@@ -32,7 +32,7 @@ impl TestGateway {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let config = config(&file, port, hypervisors);
         let running = Running::start(config, clock.clone(), Transport::Tls).await.expect("the gateway starts");
-        Self { clock, portal: running.listening[0], set_up: running.set_up.clone(),  running, dir }
+        Self { clock, portal: running.listening[0], set_up: running.set_up.clone(), running, dir }
     }
 
     /// `https://localhost:PORT`

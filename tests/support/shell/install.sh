@@ -13,6 +13,16 @@ missing_packages() {
   done
 }
 
+# ask_for_root PACKAGES: asks for a password here, where somebody can type it.
+ask_for_root() {
+  [ "$(id -u)" != 0 ] || return 0
+  if ! command -v sudo >/dev/null; then
+    echo "These packages are missing, and there is no sudo to install them with. As root: apt-get install $(tr "\n" " " <<<"$1")" >&2
+    return 2
+  fi
+  sudo -v
+}
+
 # install_packages PACKAGE…: from Debian, without starting their services, and without removing anything.
 install_packages() (
   set -euo pipefail

@@ -111,19 +111,9 @@ fn a_torn_end_is_cut_and_reported() {
 /// Every sector of the file that changed in the last commit is taken from before or from after it.
 #[test]
 fn a_power_cut_in_the_middle_of_a_commit_leaves_all_of_it_or_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let (trail, _) = open(dir.path()).unwrap();
-    trail.wait(trail.append(&event(0, Phase::Noted)).unwrap()).unwrap();
-    let (old, new) = (dir.path().with_extension("before"), dir.path().with_extension("after"));
-    crashed(dir.path(), &old);
-    let mut last = Seq(0);
-    for n in 1..30 {
-        last = trail.append(&event(n, Phase::Noted)).unwrap();
-    }
-    trail.wait(last).unwrap();
-    crashed(dir.path(), &new);
-    let name = crate::segment::file_name(0);
-    let (before, after) = (fs::read(old.join(&name)).unwrap(), fs::read(new.join(&name)).unwrap());
+    // a thread that lost its CPU for milliseconds between two events makes two commits of them: then once more
+    let (dir, before, after) = (0..100).find_map(|_| one_commit()).expect("no commit held all events");
+    let (old, name) = (dir.path().join("before"), crate::segment::file_name(0));
     let changed: Vec<usize> =
         (0..before.len() / 512).filter(|s| before[s * 512..][..512] != after[s * 512..][..512]).collect();
     assert!((4..=12).contains(&changed.len()), "{changed:?}");
@@ -146,8 +136,30 @@ fn a_power_cut_in_the_middle_of_a_commit_leaves_all_of_it_or_nothing() {
         assert_eq!(sound(&old), found.events + 1);
     }
     assert_eq!(whole, 1);
-    fs::remove_dir_all(old).unwrap();
-    fs::remove_dir_all(new).unwrap();
+}
+
+/// A log before and after a commit of 29 events, if it was one commit: the folder, with a copy, and both files.
+fn one_commit() -> Option<(tempfile::TempDir, Vec<u8>, Vec<u8>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trail");
+    let (trail, _) = open(&path).unwrap();
+    trail.wait(trail.append(&event(0, Phase::Noted)).unwrap()).unwrap();
+    crashed(&path, &dir.path().join("before"));
+    let segment = path.join(crate::segment::file_name(0));
+    let mut before = fs::read(&segment).unwrap();
+    let last = (1..30).fold(Seq(0), |_, n| trail.append(&event(n, Phase::Noted)).unwrap());
+    trail.wait(last).unwrap();
+    let after = fs::read(&segment).unwrap();
+    drop(trail);
+    let start = before.iter().rposition(|b| *b != 0).unwrap() + 1;
+    let (mut at, mut commits) = (start, 0);
+    while let crate::frame::Parsed::Frame(f) = crate::frame::parse(&after[at..]) {
+        commits += u32::from(f.kind == crate::frame::COMMIT);
+        at += f.length;
+    }
+    // zeros that were filled in meanwhile
+    before.resize(after.len(), 0);
+    (commits == 1).then_some((dir, before, after))
 }
 
 fn trail_goes_on(trail: &Trail, next: u64) {
@@ -277,7 +289,12 @@ fn a_checkpoint_comes_by_itself_and_the_public_key_proves_what_it_covers() {
     };
     assert_eq!((report.covered, report.events, report.live), (1, 1, true));
     assert!(report.is_sound(), "{:?}", report.findings);
-    let text = fs::read_to_string(dir.path().join("checkpoints")).unwrap();
+    // it is published after the flush
+    let read = || fs::read_to_string(dir.path().join("checkpoints")).unwrap();
+    while read().is_empty() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let text = read();
     let note = crate::Checkpoint::read(text.strip_suffix('\n').unwrap(), &public).unwrap();
     assert_eq!(note.head, trail.head());
     let mut other = keys();
@@ -287,7 +304,7 @@ fn a_checkpoint_comes_by_itself_and_the_public_key_proves_what_it_covers() {
 }
 
 #[test]
-fn a_million_bytes_of_log_are_verified_while_a_writer_appends() {
+fn a_log_is_verified_while_a_writer_appends() {
     let dir = tempfile::tempdir().unwrap();
     let (trail, _) = open(dir.path()).unwrap();
     fill(&trail, 200);

@@ -160,7 +160,7 @@ async fn the_first_administrator_is_made_once_and_only_while_nobody_exists() {
         let root = first("Root");
         let made = store.redeem_invitation(&digest(1), NOON, &hash(1), Some(&root)).await.unwrap();
         assert_eq!(made, Some(root.user.id));
-        assert_eq!(store.grants_of(root.user.id).await.unwrap(), [root.grant]);
+        assert_eq!(store.grants_of(root.user.id).await.unwrap(), root.grants);
         store.create_invitation(&digest(2), None, NOON, until).await.unwrap();
         let second = store.redeem_invitation(&digest(2), NOON, &hash(2), Some(&first("Eve"))).await.unwrap();
         assert_eq!(second, None);
