@@ -214,8 +214,9 @@ impl Config {
                 };
                 entry.insert(key.to_owned(), value);
             }
-            config = Self::deserialize(table)
-                .map_err(|e| ConfigError::new(file, format!("with PORTCULLIS__ overrides: {e}")))?;
+            config = Self::deserialize(table).map_err(|e| {
+                ConfigError::new(file, format!("with PORTCULLIS__ overrides: {}", one_line(&e.to_string())))
+            })?;
         }
         config.file = file.to_path_buf();
         config.resolve_paths();

@@ -103,3 +103,21 @@ async fn each_filter_finds_its_events_and_no_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_event_and_the_one_that_closed_it_are_found_by_number() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let rows: Vec<_> = (0..12).map(|s| event(1, s)).collect();
+        store.add_trail(&rows).await.unwrap();
+        assert_eq!(store.trail_row(node(1), Seq(4)).await.unwrap().as_ref(), Some(&rows[4]));
+        // event 4 closes event 3
+        assert_eq!(store.trail_closing(node(1), Seq(3)).await.unwrap(), Some(Seq(4)));
+        assert_eq!(store.trail_closing(node(1), Seq(4)).await.unwrap(), None);
+        for (n, seq) in [(2, 4), (1, 12), (1, u64::MAX)] {
+            assert_eq!(store.trail_row(node(n), Seq(seq)).await.unwrap(), None);
+            assert_eq!(store.trail_closing(node(n), Seq(seq)).await.unwrap(), None);
+        }
+    })
+    .await;
+}
