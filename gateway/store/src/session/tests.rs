@@ -140,3 +140,23 @@ async fn a_half_done_sign_in_is_in_no_list_and_ends_with_the_others() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_that_limit_one_person_at_once_wait_for_each_other() {
+    on_both(async |b| {
+        let (one, two) = (b.open().await, b.open().await);
+        let ada = person(&one, "ada").await;
+        let mut arriving = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let store = if n % 2 == 0 { one.clone() } else { two.clone() };
+            arriving.spawn(async move {
+                session(&store, ada, n).await;
+                store.limit_sessions_of(ada, 2, NOON, "too many").await.expect("it waits, and does not fail")
+            });
+        }
+        let ended: u64 = arriving.join_all().await.into_iter().sum();
+        assert_eq!(ended, 38, "each session beyond two ended once");
+        assert_eq!(one.sessions_of(ada, NOON).await.unwrap().len(), 2);
+    })
+    .await;
+}

@@ -104,3 +104,19 @@ async fn a_missing_server_is_unavailable() {
     let error = Store::open("postgres://nobody@127.0.0.1:1/x").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
 }
+
+#[tokio::test]
+async fn on_sqlite_what_a_transaction_read_cannot_change_before_it_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", dir.path().join("test.db").display());
+    let (one, two) = (Store::open(&url).await.unwrap(), Store::open(&url).await.unwrap());
+    let mut first = one.begin().await.unwrap();
+    let seen = fetch!(first, (i64,), "select value from epoch").unwrap();
+    let mut other = tokio::task::JoinSet::new();
+    other.spawn(async move { two.bump_epoch().await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    first.bump().await.expect("nobody wrote in between");
+    first.commit().await.unwrap();
+    let last = other.join_next().await.unwrap().unwrap().expect("it waited");
+    assert_eq!(last, seen[0].0 + 2);
+}
