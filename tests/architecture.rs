@@ -208,7 +208,7 @@ fn names<'a>(manifest: &'a toml::Table, section: &str) -> Vec<&'a str> {
 }
 
 #[track_caller]
-fn none(faults: Vec<String>) {
+fn none(faults: &[String]) {
     assert!(faults.is_empty(), "{} fault(s):\n{}", faults.len(), faults.join("\n"));
 }
 
@@ -440,17 +440,17 @@ fn find(sources: &[Source], which: impl Fn(&Source) -> bool, fault: impl Fn(&str
 
 #[test]
 fn rooms_import_only_the_rooms_that_the_plan_allows() {
-    none(wrong_edges(&manifests()));
+    none(&wrong_edges(&manifests()));
 }
 
 #[test]
 fn every_library_is_used_by_its_owner_only() {
-    none(wrong_owners(&manifests()));
+    none(&wrong_owners(&manifests()));
 }
 
 #[test]
 fn manifests_take_versions_and_lints_from_the_workspace_and_have_no_features() {
-    none(loose_manifests(&manifests()));
+    none(&loose_manifests(&manifests()));
 }
 
 #[test]
@@ -463,68 +463,68 @@ fn every_member_of_the_workspace_is_in_the_plan() {
     assert_eq!(members, rooms.iter().map(String::as_str).collect());
     let known = workspace["workspace"]["dependencies"].as_table().expect("dependencies");
     none(
-        OWNERS
+        &OWNERS
             .iter()
             .filter(|(library, ..)| !known.contains_key(*library) && !LATER.contains(library))
             .map(|(library, ..)| format!("{library} has an owner and no version: take the line out of the table"))
             .chain(
                 LATER.iter().filter(|l| known.contains_key(**l)).map(|l| format!("{l} has come: take it out of LATER")),
             )
-            .collect(),
+            .collect::<Vec<_>>(),
     );
 }
 
 #[test]
 fn no_source_file_is_too_long_to_read() {
-    none(long_files(&sources()));
+    none(&long_files(&sources()));
 }
 
 #[test]
 fn only_the_server_names_http_statuses() {
-    none(named_statuses(&sources()));
+    none(&named_statuses(&sources()));
 }
 
 #[test]
 fn only_upstream_calls_out() {
-    none(foreign_clients(&sources()));
+    none(&foreign_clients(&sources()));
 }
 
 #[test]
 fn nothing_panics_on_purpose_outside_tests() {
-    none(panics(&sources()));
+    none(&panics(&sources()));
 }
 
 #[test]
 fn every_file_says_its_licence_first() {
-    none(unlicensed(&sources()));
+    none(&unlicensed(&sources()));
 }
 
 #[test]
 fn the_top_level_stays_bare() {
     let entries = fs::read_dir(root()).expect("the project").flatten();
-    none(stray_top(&entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()));
+    none(&stray_top(&entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()));
 }
 
 #[test]
 fn nothing_names_a_path_or_a_registry_of_some_machine() {
-    none(machine_paths(&sources()));
+    none(&machine_paths(&sources()));
 }
 
 #[test]
 fn names_say_what_is_inside() {
-    none(empty_names(&sources()));
+    none(&empty_names(&sources()));
 }
 
 #[test]
 fn no_test_is_skipped_without_a_reason() {
-    none(skipped_tests(&sources()));
+    none(&skipped_tests(&sources()));
 }
 
 #[test]
 fn the_example_explains_every_key_and_can_be_read_with_and_without_the_optional_ones() {
     let file = root().join("deploy/portcullis.example.toml");
     let example = fs::read_to_string(&file).expect("the example");
-    none(undocumented_keys(&sources(), &example));
+    none(&undocumented_keys(&sources(), &example));
     portcullis_server::Config::read(&file, std::iter::empty()).expect("the example as it stands");
     let full = tempfile::NamedTempFile::new().expect("a file");
     fs::write(full.path(), with_optional_keys(&example)).expect("written");

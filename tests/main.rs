@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The contents page of the tests that speak to a whole gateway.
+#![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test ends at the first surprise")]
 
 mod architecture;
 mod doors {
@@ -11,6 +12,7 @@ mod journeys {
     mod libvirt;
     mod lxd_api;
     mod people;
+    mod postgres;
     mod refused_starts;
     mod sign_in;
 }

@@ -97,3 +97,29 @@ async fn what_people_and_machines_are_called_stays_text() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_leaves_somebody_who_can_run_the_gateway_and_every_try_in_the_trail() {
+    let gateway = TestGateway::start("").await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let (code, text) = gateway.shell(&["user", "disable", "ada"]);
+    assert!(code == Some(2) && text.contains("last one who can"), "{text}");
+    let mut last = (Some(0), String::new());
+    for grant in gateway.grants_of("ada").await {
+        last = gateway.shell(&["grant", "revoke", &grant]);
+    }
+    assert!(last.0 == Some(2) && last.1.contains("last one who can"), "{}", last.1);
+    assert_eq!(gateway.grants_of("ada").await.len(), 1);
+    let tried = gateway.find_event(&["--kind", "user", "--resource", "ada"], |e| e["outcome"] == "failed").await;
+    assert!(tried["reason"].as_str().is_some_and(|r| r.contains("last one who can")), "{tried}");
+    let (code, text) = gateway.shell(&["grant", "add", "ada", "emperor", "everything"]);
+    assert!(code == Some(2) && text.contains("emperor"), "{text}");
+    // A lost phone is no end: the shell gives a way back in, also to the last one.
+    let (code, link) = gateway.shell(&["user", "reset", "ada"]);
+    assert_eq!(code, Some(0), "{link}");
+    let mut again = Person::stranger(&gateway, "ada");
+    again.redeem(link.trim()).await;
+    assert_eq!(again.get("/grants").await.status(), StatusCode::OK);
+    assert_ne!(ada.get("/me").await.status(), StatusCode::OK, "what was open before has ended");
+    gateway.stop().await;
+}

@@ -127,7 +127,7 @@ async fn a_second_gateway_on_the_same_folder_or_port_is_refused() {
 async fn a_database_that_is_newer_than_the_program_is_refused() {
     let dir = TestGateway::start("").await.stop().await;
     let file = dir.path().join("portcullis.db");
-    crate::support::gateway::pretend_newer(&file).await;
+    crate::support::gateway::pretend_newer(&file);
     refused(&dir, &["store.url", "newer"]);
 }
 

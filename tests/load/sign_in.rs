@@ -132,16 +132,10 @@ impl Browser {
         ensure!(page.head.contains("/sign-in/code"), "{name}: the password was not taken: {}{}", page.head, page.body);
         let form = self.send("GET", "/sign-in/code", "").await?;
         let csrf = field(&form.body, "csrf").with_context(|| format!("no csrf field in {}", form.body))?.to_owned();
-        let code = self.code()?;
+        let code = code()?;
         let page = self.send("POST", "/sign-in/code", &format!("csrf={csrf}&code={code}&next=%2F")).await?;
         ensure!(page.head.starts_with("HTTP/1.1 303"), "{name}: the code was not taken: {}{}", page.head, page.body);
         Ok(())
-    }
-
-    fn code(&self) -> Result<String> {
-        let app = totp_rs::Builder::new().with_secret(AUTHENTICATOR.to_vec()).build();
-        let app = app.map_err(|e| anyhow::anyhow!("{e:?}"))?;
-        Ok(app.generate(u64::try_from(SystemClock.now().unix_timestamp())?).to_string())
     }
 
     async fn send(&mut self, method: &str, path: &str, form: &str) -> Result<Page> {
@@ -186,4 +180,10 @@ impl Browser {
 fn field<'a>(html: &'a str, name: &str) -> Option<&'a str> {
     let tag = html.split('<').find(|tag| tag.contains(&format!("name=\"{name}\"")))?;
     tag.split_once("value=\"")?.1.split('"').next()
+}
+
+fn code() -> Result<String> {
+    let app = totp_rs::Builder::new().with_secret(AUTHENTICATOR.to_vec()).build();
+    let app = app.map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    Ok(app.generate(u64::try_from(SystemClock.now().unix_timestamp())?).to_string())
 }

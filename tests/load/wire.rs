@@ -150,7 +150,7 @@ fn frame(first: u8, payload: &[u8]) -> Result<Vec<u8>> {
     match u8::try_from(payload.len()) {
         Ok(length) if length < 126 => bytes.push(0x80 | length),
         _ => {
-            bytes.push(0x80 | 126);
+            bytes.push(0x80 | 0x7e);
             bytes.extend_from_slice(&u16::try_from(payload.len()).context("a long message")?.to_be_bytes());
         }
     }

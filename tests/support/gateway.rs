@@ -21,6 +21,18 @@ impl TestGateway {
         Self::start_in(tempfile::tempdir().expect("a temporary folder"), hypervisors).await
     }
 
+    /// Starts one whose state is in the database at an address.
+    pub(crate) async fn start_on(store: &str, hypervisors: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        portcullis_server::init(dir.path(), "localhost", at, &SystemClock).expect("init");
+        let file = dir.path().join("portcullis.toml");
+        let text = std::fs::read_to_string(&file).expect("the configuration");
+        let was = text.lines().find(|l| l.starts_with("url = \"sqlite:")).expect("a store").to_owned();
+        std::fs::write(&file, text.replace(&was, &format!("url = {store:?}"))).expect("written");
+        Self::start_in(dir, hypervisors).await
+    }
+
     /// Starts one in a folder; a second start in the same folder finds what the first left.
     pub(crate) async fn start_in(dir: TempDir, hypervisors: &str) -> Self {
         let port = free_port();
@@ -62,8 +74,9 @@ impl TestGateway {
     }
 
     async fn store(&self) -> portcullis_store::Store {
-        let file = self.dir.path().join("portcullis.db");
-        portcullis_store::Store::open(&format!("sqlite://{}", file.display())).await.expect("the store")
+        let file = self.dir.path().join("portcullis.toml");
+        let config = Config::read(&file, std::iter::empty()).expect("a good configuration");
+        portcullis_store::Store::open(&config.store.url).await.expect("the store")
     }
 
     /// Somebody's id.
@@ -98,6 +111,14 @@ impl TestGateway {
         panic!("no such event: {:#?}", self.search(arguments));
     }
 
+    /// The program's command line on this installation, however it ends: exit code, and what it printed.
+    pub(crate) fn shell(&self, verb: &[&str]) -> (Option<i32>, String) {
+        let config = self.dir.path().join("portcullis.toml").display().to_string();
+        let out = super::peers::try_program(&[verb, &["--config", &config]].concat());
+        let text = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// What `portcullis audit search` finds now.
     pub(crate) fn search(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let config = self.dir.path().join("portcullis.toml").display().to_string();
@@ -116,7 +137,7 @@ impl TestGateway {
 
 fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
     let text = std::fs::read_to_string(file).expect("the configuration");
-    let mut kept: String = text.lines().take_while(|l| *l != "# hypervisors").map(|l| format!("{l}\n")).collect();
+    let mut kept: String = text.lines().take_while(|l| *l != "# hypervisors").flat_map(|l| [l, "\n"]).collect();
     for line in text.lines().filter(|l| l.starts_with("external_url") || l.starts_with("listen")) {
         let new = if line.starts_with("external") {
             format!("external_url = \"https://localhost:{port}\"")
@@ -130,7 +151,7 @@ fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
 }
 
 /// Makes a database look as if a later program had migrated it.
-pub(crate) async fn pretend_newer(file: &Path) {
+pub(crate) fn pretend_newer(file: &Path) {
     let out = super::peers::python(&format!(
         "import sqlite3; d = sqlite3.connect({:?}); \
          d.execute(\"insert into _sqlx_migrations (version, description, success, checksum, execution_time) \

@@ -2,6 +2,7 @@
 //! What the journeys stand on: a whole gateway on loopback, people with browsers, and real peers.
 
 pub(crate) mod gateway;
+pub(crate) mod lab;
 pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod person;

@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 use tempfile::TempDir;
 
@@ -32,10 +33,17 @@ impl Peer {
         Self::start("libvirt.sh", &[], &[])
     }
 
+    /// A PostgreSQL server.
+    pub(crate) fn postgres() -> Self {
+        Self::start("postgres.sh", &[], &[])
+    }
+
     fn start(script: &str, name: &[&str], options: &[&str]) -> Self {
         // Sockets have at most 107 bytes of path.
         let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/peers").join(script);
+        // PostgreSQL runs as nobody where we are root, and has to reach its folder.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let place = dir.path().display().to_string();
         let mut stop = vec!["stop".to_owned(), place.clone()];
         stop.extend(name.iter().map(ToString::to_string));
@@ -108,6 +116,12 @@ fn run(script: &Path, arguments: &[String]) -> String {
 pub(crate) fn program(arguments: &[&str]) -> String {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
     run(Path::new(&program_path()), &arguments)
+}
+
+/// Runs the program itself with a command line, however it ends.
+#[expect(clippy::disallowed_methods, reason = "tests run the program")]
+pub(crate) fn try_program(arguments: &[&str]) -> Output {
+    Command::new(program_path()).args(arguments).output().expect("the program runs")
 }
 
 /// Runs a line of Python.

@@ -42,6 +42,16 @@ impl<'a> Person<'a> {
         Self { gateway, browser, cookies, name: name.to_owned(), key: None, recovery: vec![] }
     }
 
+    /// Somebody who has an account and an authenticator app, in a fresh browser.
+    pub(crate) fn with_key(gateway: &'a TestGateway, name: &str, key: totp_rs::Totp) -> Self {
+        Self { key: Some(key), ..Self::stranger(gateway, name) }
+    }
+
+    /// The authenticator app alone: what outlives a gateway that is stopped.
+    pub(crate) fn into_key(self) -> totp_rs::Totp {
+        self.key.expect("an authenticator app")
+    }
+
     /// The cookies of this browser, as a header.
     pub(crate) fn cookie(&self) -> String {
         let url = self.gateway.url().parse().expect("an address");

@@ -129,6 +129,26 @@ impl OpenEntry {
         self.seq
     }
 
+    /// Learns for the closing event who it was, where that was not known when it was opened: signing in.
+    pub fn learn(&mut self, subject: Subject) {
+        if let Some(known) = &mut self.known
+            && known.subject.is_none()
+        {
+            known.subject = Some(subject);
+        }
+    }
+
+    /// Names for the closing event what it was about, where the opening named no resource. Gives whether it took it.
+    pub fn name(&mut self, resource: &str) -> bool {
+        match &mut self.known {
+            Some(known) if known.resource.is_empty() => {
+                known.resource = cut(resource, MAX_VALUE).into();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Resolves when the event that opened it is on the disk. The future does not borrow the entry.
     pub fn durable(&self) -> Durable {
         self.trail.durable(self.seq)

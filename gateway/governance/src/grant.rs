@@ -47,6 +47,32 @@ pub enum Error {
     Store(#[from] portcullis_store::Error),
 }
 
+/// Who makes a change.
+#[derive(Debug, Clone, Copy)]
+pub enum By<'a> {
+    /// A person, who gets no further than their own rights.
+    Person(&'a Actor),
+    /// Whoever has a shell on the gateway's own machine: they could change the store itself, so only the rules that
+    /// keep the gateway in somebody's hands hold for them.
+    Shell,
+}
+
+impl By<'_> {
+    const fn user(self) -> Option<UserId> {
+        match self {
+            Self::Person(actor) => Some(actor.user),
+            Self::Shell => None,
+        }
+    }
+
+    fn outranks(self, engine: &Engine, grants: &[Grant], now: OffsetDateTime) -> bool {
+        match self {
+            Self::Person(actor) => outranks(engine, actor, grants, now),
+            Self::Shell => true,
+        }
+    }
+}
+
 /// A grant that somebody wants to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGrant {
@@ -78,9 +104,9 @@ impl Grants {
 
     /// Gives a role. The caller holds the permit to write `gateway:policy` and closes its event with the words of the
     /// grant that comes back.
-    pub async fn give(&self, engine: &Engine, giver: &Actor, new: NewGrant) -> Result<Grant, Error> {
+    pub async fn give(&self, engine: &Engine, giver: By<'_>, new: NewGrant) -> Result<Grant, Error> {
         let now = self.clock.now();
-        if new.user == giver.user {
+        if giver.user() == Some(new.user) {
             return Err(Error::ToOneself);
         }
         if !engine.has_role(&new.role) {
@@ -101,20 +127,20 @@ impl Grants {
             conditions: new.conditions,
             source: GrantSource::Administrator,
         };
-        if !outranks(engine, giver, std::slice::from_ref(&grant), now) {
+        if !giver.outranks(engine, std::slice::from_ref(&grant), now) {
             return Err(Error::Kept(
                 "That role goes beyond your own rights. Ask a security lead to give it.".to_owned(),
             ));
         }
         let _turn = self.turn.lock().await;
         self.store.user(new.user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
-        self.store.add_grant(new.user, &grant, Some(giver.user), now).await?;
+        self.store.add_grant(new.user, &grant, giver.user(), now).await?;
         Ok(grant)
     }
 
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
-    pub async fn revoke(&self, engine: &Engine, taker: &Actor, id: GrantId) -> Result<Holding, Error> {
+    pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
         let now = self.clock.now();
         let _turn = self.turn.lock().await;
         let all = self.store.grants().await?;
@@ -122,7 +148,7 @@ impl Grants {
         if held.grant.source == GrantSource::PolicyFile {
             return Err(Error::Kept("This grant comes from a policy file: change the file.".to_owned()));
         }
-        if !outranks(engine, taker, std::slice::from_ref(&held.grant), now) {
+        if !taker.outranks(engine, std::slice::from_ref(&held.grant), now) {
             return Err(Error::Kept(
                 "That role goes beyond your own rights. Ask a security lead to take it.".to_owned(),
             ));
@@ -132,7 +158,7 @@ impl Grants {
         if let Some(why) = lost(engine, &before, |_, g| without(g), now) {
             return Err(Error::Kept(why));
         }
-        if !self.store.revoke_grant(id, Some(taker.user), now).await? {
+        if !self.store.revoke_grant(id, taker.user(), now).await? {
             return Err(Error::UnknownGrant);
         }
         Ok(held)
@@ -153,15 +179,15 @@ impl Grants {
     /// Why one person cannot disable, enable, reset or invite another, if they cannot: it is their own account, the
     /// last one that can run the gateway, or one with rights beyond theirs. For what a page offers; to do it, use
     /// [`Grants::change_account`].
-    pub async fn objects(&self, engine: &Engine, actor: &Actor, user: UserId) -> Result<Option<String>, Error> {
-        if actor.user == user {
+    pub async fn objects(&self, engine: &Engine, by: By<'_>, user: UserId) -> Result<Option<String>, Error> {
+        if by.user() == Some(user) {
             return Ok(Some("This is your own account: someone else must do it.".to_owned()));
         }
         if let Some(why) = self.keeps(engine, user).await? {
             return Ok(Some(why));
         }
         let theirs = self.store.grants_of(user).await?;
-        let allowed = outranks(engine, actor, &theirs, self.clock.now());
+        let allowed = by.outranks(engine, &theirs, self.clock.now());
         Ok((!allowed).then(|| "This person has rights beyond your own. Ask a security lead to do it.".to_owned()))
     }
 
@@ -170,12 +196,12 @@ impl Grants {
     pub async fn change_account<T>(
         &self,
         engine: &Engine,
-        actor: &Actor,
+        by: By<'_>,
         user: UserId,
         change: impl Future<Output = T>,
     ) -> Result<T, Error> {
         let _turn = self.turn.lock().await;
-        match self.objects(engine, actor, user).await? {
+        match self.objects(engine, by, user).await? {
             Some(why) => Err(Error::Kept(why)),
             None => Ok(change.await),
         }

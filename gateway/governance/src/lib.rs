@@ -20,9 +20,11 @@
 //!   account of a security lead; a security lead can touch everybody's but their own.
 //! - The last person who can manage people, and the last who can give roles, keeps what that takes: both rights, on
 //!   active grants without an end, of an account that is not disabled and has been set up.
+//! - From a shell on the gateway's own machine everything may be given and taken but the last rights: somebody must be
+//!   able to repair the gateway, and nobody should close it by accident.
 //! - Changes are made one at a time, so that two people cannot take each other's last right at the same moment. That
 //!   holds within one process; several nodes on one database need a lock there.
 
 mod grant;
 
-pub use grant::{Error, Grants, NewGrant};
+pub use grant::{By, Error, Grants, NewGrant};

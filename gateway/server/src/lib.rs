@@ -27,6 +27,7 @@ mod body;
 pub mod cli;
 mod config;
 mod events;
+mod guest;
 mod health;
 mod layers;
 mod listener;

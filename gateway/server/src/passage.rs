@@ -71,20 +71,20 @@ where
 {
     let Visit { kind, peer, asked, trailed } = visit;
     let now = house.clock.now();
-    let entry = match (&asked, trailed) {
-        (Asked::Nothing | Asked::Presence, _) | (_, Trailed::No) => None,
-        _ => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),
-    };
-    let mut entry = Bracket(entry);
+    let mut entry = Bracket(match trailed {
+        Trailed::No => None,
+        Trailed::Yes => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),
+    });
     let who = caller.await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
     if let Caller::Known(actor) = &who {
         entry.learn(actor);
     }
     let (operation, mut actor) = match (asked, who) {
         (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
-        (Asked::Nothing, Caller::Stranger) => return exit(Passed { actor: None, permit: None, open: None }).await,
+        // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
+        (Asked::Nothing, Caller::Stranger) => return leave(entry, None, None, Effect::Unsafe, exit).await,
         (Asked::Nothing | Asked::Presence, Caller::Known(actor)) => {
-            return exit(Passed { actor: Some(actor), permit: None, open: None }).await;
+            return leave(entry, Some(actor), None, Effect::Unsafe, exit).await;
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
         (Asked::Operation(operation), Caller::Known(actor)) => (operation, actor),
@@ -114,12 +114,26 @@ where
             return Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal));
         }
     };
+    leave(entry, Some(actor), Some(permit), operation.effect, exit).await
+}
+
+/// The way out of the passage: the event is opened, and nothing with an effect happens before it is durable.
+async fn leave<X, R>(
+    entry: Bracket,
+    actor: Option<Arc<Actor>>,
+    permit: Option<Permit>,
+    effect: Effect,
+    exit: impl FnOnce(Passed) -> X,
+) -> Result<R, Refusal>
+where
+    X: Future<Output = Result<R, Refusal>>,
+{
     let Some(open) = entry.open()? else {
-        return exit(Passed { actor: Some(actor), permit: Some(permit), open: None }).await;
+        return exit(Passed { actor, permit, open: None }).await;
     };
     let durable = open.durable();
-    let passed = Passed { actor: Some(actor), permit: Some(permit), open: Some(open) };
-    if operation.effect == Effect::Unsafe {
+    let passed = Passed { actor, permit, open: Some(open) };
+    if effect == Effect::Unsafe {
         durable.await.map_err(|e| closed(&e))?;
         return exit(passed).await;
     }

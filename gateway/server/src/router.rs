@@ -6,29 +6,25 @@
 
 use crate::{
     admin,
+    guest::Guest,
     layers::Peer,
     pages,
-    passage::{self, Asked, Caller, Passed, Trailed, Visit},
+    passage::{self, Asked, Caller, Trailed, Visit},
     reply::{self, Carried, Refusal},
     state::House,
 };
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Redirect, Response},
     routing::{get, post},
 };
-use http::{HeaderMap, Method, header, request::Parts};
-use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, Event, Outcome, Phase, SessionId, Subject, UserId, Via, micros};
+use http::{HeaderMap, Method, header};
 use portcullis_identity::Stage;
-use portcullis_policy::{
-    Permit,
-    classify::own::{self, Door, Found},
-};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use portcullis_policy::classify::own::{self, Door, Found};
+use std::sync::Arc;
 use tower_sessions::Session;
 
 /// Largest form, in bytes (security defaults: 64 KiB before sign-in; no form of ours is larger after it).
@@ -83,126 +79,6 @@ pub(crate) fn portal(house: &Arc<House>) -> Router {
         .layer(from_fn_with_state(Arc::clone(house), enter))
         .layer(house.identity.session_layer())
         .with_state(Arc::clone(house))
-}
-
-/// Who a handler serves. Taken as an argument: only the passage makes it.
-#[derive(Clone)]
-pub(crate) struct Guest {
-    pub(crate) peer: Peer,
-    pub(crate) session: Session,
-    pub(crate) stage: Stage,
-    /// The token that every form and script of this session sends back.
-    pub(crate) csrf: String,
-    pub(crate) actor: Option<Arc<Actor>>,
-    carried: Arc<Mutex<Held>>,
-}
-
-/// What a handler may take over, and what it wants its event to say.
-#[derive(Default)]
-struct Held {
-    permit: Option<Permit>,
-    open: Option<OpenEntry>,
-    words: String,
-}
-
-impl Guest {
-    /// The actor; a route that needs one is not reached without.
-    pub(crate) fn actor(&self) -> Result<&Arc<Actor>, Refusal> {
-        self.actor.as_ref().ok_or(Refusal::Unknown)
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the permit says that the screen must be recorded. Without a permit: yes.
-    pub(crate) fn must_record(&self) -> bool {
-        self.held().permit.as_ref().is_none_or(Permit::must_record)
-    }
-
-    /// Takes the permit and its open event over: the handler closes the event.
-    pub(crate) fn take(&self) -> Option<(Permit, OpenEntry)> {
-        let mut held = self.held();
-        let permit = held.permit.take()?;
-        let open = held.open.take();
-        if open.is_none() {
-            held.permit = Some(permit);
-            return None;
-        }
-        open.map(|open| (permit, open))
-    }
-
-    /// Says what is done, for the trail: as the closing words of the operation's own event, or as an event of its own
-    /// where the route has none (signing in, one's own account). Such an event is taken in before it is done.
-    pub(crate) fn say(&self, house: &House, step: &Step<'_>) -> Result<(), Refusal> {
-        {
-            let mut held = self.held();
-            if held.open.is_some() {
-                held.words = if step.about.is_empty() {
-                    step.words.to_owned()
-                } else {
-                    format!("{}: {}", step.about, step.words)
-                };
-                return Ok(());
-            }
-        }
-        let subject = match (&self.actor, step.user) {
-            (Some(actor), _) => Some(Subject { user: actor.user, name: Arc::clone(&actor.name), via: actor.via }),
-            (None, Some((user, session))) => {
-                let via = session.map_or(Via::CommandLine, Via::Session);
-                session.map(|_| Subject { user, name: step.about.into(), via })
-            }
-            (None, None) => None,
-        };
-        let user = step.user.map(|(user, _)| user.to_string());
-        let event = Event {
-            at_us: micros(house.clock.now()),
-            request: self.peer.request,
-            phase: Phase::Noted,
-            kind: step.kind.into(),
-            subject,
-            peer: Some(self.peer.ip),
-            action: None,
-            resource: step.about.chars().filter(|c| !c.is_control()).take(128).collect::<String>().into(),
-            outcome: step.outcome,
-            reason: step.words.into(),
-            details: user.into_iter().map(|u| ("user".into(), u.into())).collect(),
-        };
-        house.trail.append(&event).map(drop).map_err(|e| passage::closed(&e))
-    }
-}
-
-/// One step of somebody, for the trail.
-pub(crate) struct Step<'a> {
-    /// The kind of event.
-    pub(crate) kind: &'a str,
-    /// About whom or what.
-    pub(crate) about: &'a str,
-    /// How it came out.
-    pub(crate) outcome: Outcome,
-    /// What was done, or why not.
-    pub(crate) words: &'a str,
-    /// Who it is about, where that is known before there is an actor.
-    pub(crate) user: Option<(UserId, Option<SessionId>)>,
-}
-
-impl<'a> Step<'a> {
-    /// Something that was done.
-    pub(crate) const fn done(kind: &'a str, about: &'a str, words: &'a str) -> Self {
-        Self { kind, about, outcome: Outcome::Done, words, user: None }
-    }
-
-    /// Something that was refused.
-    pub(crate) const fn denied(kind: &'a str, about: &'a str, words: &'a str) -> Self {
-        Self { kind, about, outcome: Outcome::Denied, words, user: None }
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Guest {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parts.extensions.get::<Self>().cloned().ok_or(Refusal::Unknown)
-    }
 }
 
 /// Leads a request to one of our own doors through the passage.
@@ -286,7 +162,7 @@ async fn approach(
     let fresh = sent(&parts.headers, &body, "step_up_code");
     let asked = ask(&found).map_err(plain)?;
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
-    let visit = Visit { kind: found.route.kind(), peer, asked, trailed };
+    let visit = Visit { kind: found.route.kind, peer, asked, trailed };
     let request = Request::from_parts(parts, Body::from(body));
     let caller = async {
         if !known {
@@ -302,7 +178,7 @@ async fn approach(
     };
     let stage_of_guest = stage.clone();
     let walked = passage::walk(house, visit, caller, again, |passed| {
-        serve(peer, session, stage_of_guest, csrf, passed, request, next)
+        serve(house, Guest::new(peer, session.clone(), stage_of_guest, csrf, passed), request, next)
     });
     match walked.await {
         Ok(answer) => Ok((answer, Some(stage))),
@@ -310,31 +186,16 @@ async fn approach(
     }
 }
 
-/// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it over.
-async fn serve(
-    peer: Peer,
-    session: &Session,
-    stage: Stage,
-    csrf: String,
-    passed: Passed,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Refusal> {
-    let Passed { actor, permit, open } = passed;
-    let carried = Arc::new(Mutex::new(Held { permit, open, words: String::new() }));
-    let guest = Guest { peer, session: session.clone(), stage, csrf, actor, carried };
+/// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
+/// over; the answer waits until that is durable where something was changed.
+async fn serve(house: &House, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     request.extensions_mut().insert(guest.clone());
     let answer = next.run(request).await;
-    let (open, words) = {
-        let mut held = guest.held();
-        (held.open.take(), std::mem::take(&mut held.words))
-    };
-    if let Some(open) = open {
-        let status = answer.status();
-        let failed = status.is_client_error() || status.is_server_error();
-        let why = answer.extensions().get::<Carried>().map(|c| c.0.words().1);
-        let (outcome, reason) = if failed { (Outcome::Failed, why.unwrap_or(words)) } else { (Outcome::Done, words) };
-        passage::end(open, outcome, &reason, &[("status", status.as_str())]);
+    if let Some(closed) = guest.close(&answer)?
+        && changes
+    {
+        house.trail.durable(closed).await.map_err(|e| passage::closed(&e))?;
     }
     Ok(answer)
 }

@@ -49,7 +49,7 @@ pub use seal::{Keys, Place};
 pub use session::{LiveSession, NewSession, Rotation, SessionRow};
 pub use ticket::Ticket;
 pub use token::{LiveToken, NewToken, TokenRow};
-pub use trail::{TrailFilter, TrailPlace, TrailRow};
+pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
 pub use tx::Store;
 pub use user::{FirstUser, Invitation, NewUser, User};
 

@@ -69,10 +69,22 @@ pub struct TrailFilter {
     pub action: Option<Action>,
     /// Only this outcome.
     pub outcome: Option<Outcome>,
-    /// Only on exactly this resource.
+    /// Only on a resource whose name contains this text; case of ASCII letters does not matter.
     pub resource: Option<String>,
     /// Only where resource, reason or name contain this text; case of ASCII letters does not matter.
     pub text: Option<String>,
+    /// How often an operation that has ended appears.
+    pub brackets: Brackets,
+}
+
+/// How often an operation that has ended appears in what a search finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Brackets {
+    /// Twice: the event that opened it and the one that closed it.
+    #[default]
+    Both,
+    /// Once, by the event that closed it. What is still open appears by the event that opened it.
+    Once,
 }
 
 /// The place of one event in the order that [`Store::search_trail`] uses: by time, then node, then number.
@@ -222,13 +234,19 @@ macro_rules! push_filter {
             $b.push(" and outcome = ").push_bind(v.word());
         }
         if let Some(v) = &f.resource {
-            $b.push(" and resource = ").push_bind(v.clone());
+            $b.push(" and lower(resource) like ").push_bind(contains(v)).push(" escape '!'");
         }
         if let Some(v) = &f.text {
             let like = contains(v);
             $b.push(" and (lower(resource) like ").push_bind(like.clone()).push(" escape '!' or lower(reason) like ");
             $b.push_bind(like.clone()).push(" escape '!' or lower(coalesce(user_name, '')) like ");
             $b.push_bind(like).push(" escape '!')");
+        }
+        if f.brackets == Brackets::Once {
+            $b.push(
+                " and not (phase = 'opened' and exists (select 1 from trail_events as closing \
+                 where closing.node = trail_events.node and closing.closes = trail_events.seq))",
+            );
         }
         if let Some(p) = $before {
             let (at, node) = (micros(p.at), p.node.to_string());

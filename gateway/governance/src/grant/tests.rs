@@ -76,11 +76,11 @@ impl Scene {
     }
 
     async fn give(&self, giver: UserId, new: NewGrant) -> Result<Grant, Error> {
-        self.grants.give(&self.engine, &self.actor(giver).await, new).await
+        self.grants.give(&self.engine, By::Person(&self.actor(giver).await), new).await
     }
 
     async fn revoke(&self, taker: UserId, id: GrantId) -> Result<Holding, Error> {
-        self.grants.revoke(&self.engine, &self.actor(taker).await, id).await
+        self.grants.revoke(&self.engine, By::Person(&self.actor(taker).await), id).await
     }
 
     async fn only_grant(&self, user: UserId) -> GrantId {
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     async fn objection(&self, by: UserId, user: UserId) -> Option<String> {
-        self.grants.objects(&self.engine, &self.actor(by).await, user).await.unwrap()
+        self.grants.objects(&self.engine, By::Person(&self.actor(by).await), user).await.unwrap()
     }
 }
 
@@ -150,7 +150,7 @@ async fn who_may_not_give_roles_gives_and_takes_only_what_they_hold() {
     assert!(s.revoke(lead, admins).await.is_ok());
     // A token for one hypervisor gives nothing.
     let scoped = Actor { scope: Some("one".parse().unwrap()), ..s.actor(lead).await };
-    assert!(matches!(s.grants.give(&s.engine, &scoped, wish(bob, "viewer")).await, Err(Error::Kept(_))));
+    assert!(matches!(s.grants.give(&s.engine, By::Person(&scoped), wish(bob, "viewer")).await, Err(Error::Kept(_))));
 }
 
 #[tokio::test]
@@ -174,6 +174,20 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     s.store.set_disabled(eve, None).await.unwrap();
     assert_eq!(s.revoke(ada, lead).await.unwrap().user, ada);
     assert!(matches!(s.revoke(eve, lead).await, Err(Error::UnknownGrant)));
+}
+
+#[tokio::test]
+async fn a_shell_gives_and_takes_everything_but_the_last_rights() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &[]).await);
+    let lead = s.only_grant(ada).await;
+    assert!(matches!(s.grants.revoke(&s.engine, By::Shell, lead).await, Err(Error::Kept(_))));
+    let disable = s.store.set_disabled(ada, Some(NOW));
+    assert!(matches!(s.grants.change_account(&s.engine, By::Shell, ada, disable).await, Err(Error::Kept(_))));
+    assert_eq!(s.store.user(ada).await.unwrap().unwrap().disabled_at, None);
+    assert!(matches!(s.grants.give(&s.engine, By::Shell, wish(bob, "emperor")).await, Err(Error::UnknownRole(_))));
+    s.grants.give(&s.engine, By::Shell, wish(bob, "security-lead")).await.unwrap();
+    assert!(s.grants.revoke(&s.engine, By::Shell, lead).await.is_ok());
 }
 
 #[tokio::test]
@@ -229,8 +243,8 @@ async fn two_people_cannot_shut_each_other_out_at_the_same_moment() {
     };
     let other = s.grants.clone();
     let (a, b) = tokio::join!(
-        s.grants.change_account(&s.engine, &first, bob, disable(bob)),
-        other.change_account(&s.engine, &second, ada, disable(ada)),
+        s.grants.change_account(&s.engine, By::Person(&first), bob, disable(bob)),
+        other.change_account(&s.engine, By::Person(&second), ada, disable(ada)),
     );
     assert!(a.is_ok() != b.is_ok(), "one of the two, and one only");
     let left = s.store.users().await.unwrap().iter().filter(|u| u.disabled_at.is_none()).count();

@@ -37,6 +37,8 @@ pub struct OwnRoute {
     /// Whether the visit is an operation in the trail: every change, every use of a machine, and every look at the
     /// gateway's own things. A look at one's own pages is not.
     pub trailed: bool,
+    /// The kind of its events in the trail.
+    pub kind: &'static str,
 }
 
 /// What a visit leaves in the trail.
@@ -47,12 +49,25 @@ enum Trail {
 }
 
 const fn get(pattern: &'static str, door: Door, trail: Trail) -> OwnRoute {
-    OwnRoute { method: "GET", pattern, door, trailed: matches!(trail, Trail::Yes) }
+    OwnRoute { method: "GET", pattern, door, trailed: matches!(trail, Trail::Yes), kind: kind_of(door) }
 }
 
-// Whatever changes something leaves an event.
+// Whatever changes something leaves an event, durable before it is done.
 const fn post(pattern: &'static str, door: Door) -> OwnRoute {
-    OwnRoute { method: "POST", pattern, door, trailed: true }
+    OwnRoute { method: "POST", pattern, door, trailed: true, kind: kind_of(door) }
+}
+
+/// A change that no policy decides on: a step of signing in, or one's own account.
+const fn step(pattern: &'static str, door: Door, kind: &'static str) -> OwnRoute {
+    OwnRoute { method: "POST", pattern, door, trailed: true, kind }
+}
+
+const fn kind_of(door: Door) -> &'static str {
+    match door {
+        Door::Machine(action) if action.is_console() => "console",
+        Door::Machine(_) => "machine",
+        Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Own(..) => "page",
+    }
 }
 
 const fn read(object: OwnObject) -> Door {
@@ -68,35 +83,35 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/", Door::Stranger, Trail::No),
     get("/assets/{*path}", Door::Public, Trail::No),
     get("/favicon.ico", Door::Public, Trail::No),
-    // Signing in. Its steps are events of the identity room, with more to say than the visit itself.
+    // Signing in.
     get("/sign-in", Door::Stranger, Trail::No),
-    post("/sign-in", Door::Stranger),
+    step("/sign-in", Door::Stranger, "sign-in"),
     get("/sign-in/code", Door::Stranger, Trail::No),
-    post("/sign-in/code", Door::Stranger),
+    step("/sign-in/code", Door::Stranger, "sign-in"),
     get("/sign-in/recovery", Door::Stranger, Trail::No),
-    post("/sign-in/recovery", Door::Stranger),
-    post("/sign-out", Door::Stranger),
+    step("/sign-in/recovery", Door::Stranger, "sign-in"),
+    step("/sign-out", Door::Stranger, "sign-out"),
     get("/set-up", Door::Stranger, Trail::No),
-    post("/set-up", Door::Stranger),
+    step("/set-up", Door::Stranger, "user"),
     get("/invitation", Door::Stranger, Trail::No),
-    post("/invitation", Door::Stranger),
+    step("/invitation", Door::Stranger, "user"),
     get("/enrol", Door::Enrolling, Trail::No),
-    post("/enrol", Door::Enrolling),
+    step("/enrol", Door::Enrolling, "factor"),
     get("/step-up", Door::SignedIn, Trail::No),
-    post("/step-up", Door::SignedIn),
+    step("/step-up", Door::SignedIn, "step-up"),
     // One's own things. Where a fresh factor is needed, the identity room asks for it.
     get("/me", Door::SignedIn, Trail::No),
-    post("/me/sessions/end", Door::SignedIn),
-    post("/me/sessions/end-others", Door::SignedIn),
-    post("/me/factors/remove", Door::SignedIn),
-    post("/me/recovery-codes", Door::SignedIn),
-    post("/me/password", Door::SignedIn),
-    post("/me/tokens", Door::SignedIn),
-    post("/me/tokens/revoke", Door::SignedIn),
+    step("/me/sessions/end", Door::SignedIn, "session"),
+    step("/me/sessions/end-others", Door::SignedIn, "session"),
+    step("/me/factors/remove", Door::SignedIn, "factor"),
+    step("/me/recovery-codes", Door::SignedIn, "factor"),
+    step("/me/password", Door::SignedIn, "factor"),
+    step("/me/tokens", Door::SignedIn, "token"),
+    step("/me/tokens/revoke", Door::SignedIn, "token"),
     // Machines. The lists hold what the person may see.
     get("/machines", Door::SignedIn, Trail::No),
     get("/api/v1/machines", Door::SignedIn, Trail::No),
-    post("/favourites", Door::SignedIn),
+    step("/favourites", Door::SignedIn, "favourite"),
     post("/machines/{hypervisor}/{machine}/power", Door::Machine(Action::Power)),
     get("/c/{hypervisor}/{machine}", Door::Machine(Action::ConsoleView), Trail::Yes),
     post("/api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", Door::Machine(Action::ConsoleView)),
@@ -120,17 +135,6 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/trail", read(OwnObject::Audit), Trail::Yes),
     get("/trail/{node}/{number}", read(OwnObject::Audit), Trail::Yes),
 ];
-
-impl OwnRoute {
-    /// The kind of its events in the trail.
-    pub const fn kind(&self) -> &'static str {
-        match self.door {
-            Door::Machine(action) if action.is_console() => "console",
-            Door::Machine(_) => "machine",
-            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Own(..) => "page",
-        }
-    }
-}
 
 /// A request's route, with what its path holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

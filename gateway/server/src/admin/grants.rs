@@ -2,9 +2,9 @@
 //! Roles and grants: one sentence — who, may, on, until, with.
 
 use crate::{
+    guest::{Guest, Step},
     pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
-    router::{Guest, Step},
     state::House,
     view::{Choice, GrantForm, GrantRow, GrantState, Grants, Problems, RoleCard, Roles, Tone},
 };
@@ -12,7 +12,7 @@ use axum::extract::State;
 use portcullis_domain::{
     Action, Conditions, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName, Selector, UserId,
 };
-use portcullis_governance::{Error, NewGrant};
+use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::{Kind, RoleInfo};
 use portcullis_store::Holding;
 use serde::Deserialize;
@@ -177,13 +177,13 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
         Err(problems) => return listed(&house, &guest, form, problems).await,
     };
     let whom = new.user;
-    match house.grants.give(&house.engine, guest.actor()?, new).await {
+    match house.grants.give(&house.engine, By::Person(guest.actor()?), new).await {
         Ok(grant) => {
             let name =
                 house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
             let until = grant.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {u}"));
             let words = format!("{} was given on {}, {until} (grant {})", grant.role, grant.selector, grant.id);
-            guest.say(&house, &Step::done("grant", &name, &words))?;
+            guest.say(&Step::done(&name, &words))?;
             house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
             go_with(
                 &guest,
@@ -215,11 +215,11 @@ pub(crate) struct Revoke {
 /// Takes a grant back; what it opened is cut within seconds.
 pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Revoke>) -> Answer {
     let id = form.grant.parse().map_err(|_| Refusal::NotFound)?;
-    let held = house.grants.revoke(&house.engine, guest.actor()?, id).await.map_err(reply::governance)?;
+    let held = house.grants.revoke(&house.engine, By::Person(guest.actor()?), id).await.map_err(reply::governance)?;
     let user = house.store.user(held.user).await.map_err(|e| house.unavailable(&e))?;
     let name = user.map(|u| u.name).unwrap_or_default();
     let words = format!("{} on {} was taken back (grant {id})", held.grant.role, held.grant.selector);
-    guest.say(&house, &Step::done("grant", &name, &words))?;
+    guest.say(&Step::done(&name, &words))?;
     house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
     let text = format!("{name} no longer has the role {} on {}.", held.grant.role, held.grant.selector);
     go_with(&guest, safe_next(form.next.as_deref(), "/grants"), Tone::Good, text).await

@@ -3,8 +3,8 @@
 
 use crate::config::Config;
 use crate::{
+    guest::Guest,
     pages::{Answer, page},
-    router::Guest,
     state::House,
     view::{HypervisorRow, HypervisorState, Hypervisors},
 };

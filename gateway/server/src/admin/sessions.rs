@@ -2,9 +2,9 @@
 //! What runs now, and what is kept of it: live consoles and recordings.
 
 use crate::{
+    guest::Guest,
     pages::{Answer, Form, encode, go_with, page},
     reply::Refusal,
-    router::Guest,
     state::House,
     view::{LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings, Tone, size, span},
 };

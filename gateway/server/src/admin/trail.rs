@@ -2,16 +2,16 @@
 //! The trail: who did what, to which machine, when, and how it came out. Reading it is an event too.
 
 use crate::{
+    guest::Guest,
     pages::{Answer, encode, page},
     reply::Refusal,
-    router::Guest,
     state::House,
     view::{Problems, Trail, TrailEvent, TrailFilter, TrailRow, Verified},
 };
 use axum::extract::{Path, Query, State};
 use portcullis_audit::{Grade, Known, Report};
 use portcullis_domain::{NodeId, Phase, Seq};
-use portcullis_store::{TrailFilter as Filter, TrailPlace, TrailRow as Row};
+use portcullis_store::{Brackets, TrailFilter as Filter, TrailPlace, TrailRow as Row};
 use serde::Deserialize;
 use std::sync::Arc;
 use time::{Date, Duration, OffsetDateTime, Time, format_description::well_known::Iso8601};
@@ -57,6 +57,8 @@ pub(crate) async fn search(State(house): State<Arc<House>>, guest: Guest, Query(
 fn filter(asked: &Asked, problems: &mut Problems) -> Filter {
     let some = |text: &str| Some(text.trim().to_owned()).filter(|t| !t.is_empty());
     let mut filter = Filter { user_name: some(&asked.who), resource: some(&asked.machine), ..Filter::default() };
+    // Who reads a page wants each operation once; the event's own page names the other end of the bracket.
+    filter.brackets = Brackets::Once;
     match asked.what.trim().parse() {
         Ok(action) => filter.action = Some(action),
         Err(_) => filter.kind = some(&asked.what),

@@ -2,15 +2,16 @@
 //! People: invite, disable, enable, reset. An administrator can reset a way to sign in but never choose one.
 
 use crate::{
+    guest::{Guest, Step},
     pages::{Answer, Form, again, go_with, page},
     reply::{self, Refusal},
-    router::{Guest, Step},
     start::invitation_link,
     state::House,
     view::{OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
+use portcullis_governance::By;
 use portcullis_identity::Error;
 use portcullis_store::{Holding, User};
 use serde::Deserialize;
@@ -84,7 +85,7 @@ pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, Form(f
     match house.identity.create_user(&form.name, &form.display_name).await {
         Ok(user) => {
             let link = link(&house, user, &form.name).await?;
-            guest.say(&house, &Step::done("user", &form.name, "an account was made and a one-time link given"))?;
+            guest.say(&Step::done(&form.name, "an account was made and a one-time link given"))?;
             listed(&house, &guest, Some(link), ("", ""), Problems::none()).await
         }
         Err(error @ (Error::Conflict(_) | Error::Invalid(_))) => {
@@ -136,7 +137,7 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
         grants,
         may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
         may_grant: house.may(actor, Action::Write, Resource::Own(OwnObject::Policy)),
-        kept: house.grants.objects(&house.engine, actor, user.id).await.map_err(reply::governance)?,
+        kept: house.grants.objects(&house.engine, By::Person(actor), user.id).await.map_err(reply::governance)?,
         link,
     })
 }
@@ -149,14 +150,14 @@ async fn change<T>(
     user: &User,
     deed: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Refusal> {
-    let done = Box::pin(house.grants.change_account(&house.engine, guest.actor()?, user.id, deed)).await;
+    let done = Box::pin(house.grants.change_account(&house.engine, By::Person(guest.actor()?), user.id, deed)).await;
     done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))
 }
 
 /// Disables somebody: sessions, tokens and consoles end within seconds.
 pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.say(&house, &Step::done("user", &user.name, "disabled"))?;
+    guest.say(&Step::done(&user.name, "disabled"))?;
     Box::pin(change(&house, &guest, &user, house.identity.disable_user(user.id))).await?;
     go_with(
         &guest,
@@ -169,7 +170,7 @@ pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(
 
 pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.say(&house, &Step::done("user", &user.name, "enabled"))?;
+    guest.say(&Step::done(&user.name, "enabled"))?;
     Box::pin(change(&house, &guest, &user, house.identity.enable_user(user.id))).await?;
     go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
 }
@@ -177,7 +178,7 @@ pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(i
 /// Takes password and factors away and gives a new one-time link.
 pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.say(&house, &Step::done("user", &user.name, "password and factors reset; a one-time link was given"))?;
+    guest.say(&Step::done(&user.name, "password and factors reset; a one-time link was given"))?;
     let token = Box::pin(change(&house, &guest, &user, house.identity.reset(user.id))).await?;
     let link = one_time(&house, &token, &user.name);
     let user = find(&house, &id).await?;
@@ -187,7 +188,7 @@ pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id
 /// Ends every browser of somebody.
 pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.say(&house, &Step::done("session", &user.name, "signed out everywhere by an administrator"))?;
+    guest.say(&Step::done(&user.name, "signed out everywhere by an administrator"))?;
     let why = "signed out by an administrator";
     house.store.end_sessions_of(user.id, None, house.clock.now(), why).await.map_err(|e| house.unavailable(&e))?;
     house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;

@@ -212,7 +212,9 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
     }
     let broken = findings.iter().any(|f| f.grade == "broken");
     if !broken {
-        at.print(&findings, if findings.is_empty() { &[] } else { FOUND })?;
+        if !findings.is_empty() {
+            at.print(&findings, FOUND)?;
+        }
         if at.json {
             println!("{}", serde_json::json!({ "whole": true, "events": events, "logs": logs }));
         } else {

@@ -3,13 +3,11 @@
 
 use super::{Answer, At};
 use clap::Subcommand;
-use portcullis_domain::{
-    Clock as _, Conditions, Grant as Given, GrantId, GrantSource, RoleName, Selector, SystemClock,
-};
+use portcullis_domain::{Conditions, GrantId, GrantSource, RoleName, Selector};
+use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::Engine;
 use serde::Serialize;
-use time::{Duration, format_description::well_known::Rfc3339};
-use uuid::Uuid;
+use time::format_description::well_known::Rfc3339;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
@@ -83,30 +81,26 @@ impl Grant {
                 let desk = at.open().await?;
                 let user = desk.find(&user).await?;
                 let engine = Engine::builtin().await?;
-                if !engine.roles().iter().any(|r| r.name == role) {
-                    anyhow::bail!("{role}: no such role; see: portcullis policy roles");
-                }
                 let (kind, value) = on.split_once(':').unwrap_or((&on, ""));
                 let selector = Selector::parse(kind, value)?;
-                let from = SystemClock.now();
-                let grant = Given {
-                    id: GrantId::new(Uuid::now_v7()),
-                    role,
-                    selector,
-                    from,
-                    until: hours.map(|h| from + Duration::hours(i64::from(h))),
-                    conditions: Conditions { step_up_seconds: step_up_seconds.min(86_400), ..Conditions::default() },
-                    source: GrantSource::Administrator,
-                };
-                let words = format!("{} was given to {} on {}", grant.role, user.name, grant.selector);
-                desk.note("grant", &user.name, &words).await?;
-                desk.store.add_grant(user.id, &grant, None, from).await?;
-                println!("{words}. Its id is {}", grant.id);
+                let conditions = Conditions { step_up_seconds, ..Conditions::default() };
+                let new = NewGrant { user: user.id, role, selector, hours: hours.map(i64::from), conditions };
+                let words = format!("{} is given to {} on {}", new.role, user.name, new.selector);
+                let give = async { Ok(desk.grants().give(&engine, By::Shell, new).await?) };
+                let grant = desk.act("grant", &user.name, &words, give).await?;
+                println!("{} was given to {} on {}. Its id is {}", grant.role, user.name, grant.selector, grant.id);
             }
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
-                desk.note("grant", &id.to_string(), "revoked").await?;
-                if !desk.store.revoke_grant(id, None, SystemClock.now()).await? {
+                let engine = Engine::builtin().await?;
+                let take = async {
+                    match desk.grants().revoke(&engine, By::Shell, id).await {
+                        Ok(held) => Ok(Some(held)),
+                        Err(Error::UnknownGrant) => Ok(None),
+                        Err(error) => Err(error.into()),
+                    }
+                };
+                if desk.act("grant", &id.to_string(), "is taken back", take).await?.is_none() {
                     println!("{id}: there is no such grant, or it was revoked before.");
                     return Ok(Answer::No);
                 }

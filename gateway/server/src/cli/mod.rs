@@ -125,7 +125,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     };
     alone(async move {
         match verb {
-            Verb::User(verb) => verb.run().await,
+            Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => verb.run().await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
@@ -199,30 +199,54 @@ fn cell(value: Option<&serde_json::Value>) -> String {
 }
 
 impl Desk {
-    /// Writes one event to the command line's own log beside the server's: a log belongs to the process that writes
-    /// it. The event is durable when this returns.
-    async fn note(&self, kind: &str, resource: &str, reason: &str) -> anyhow::Result<()> {
+    /// Does something privileged as two events of the command line's own log beside the server's (a log belongs to the
+    /// process that writes it): that it begins is durable before anything happens, and how it came out before this
+    /// returns.
+    async fn act<T>(
+        &self,
+        kind: &str,
+        resource: &str,
+        words: &str,
+        deed: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let clock = Arc::new(SystemClock);
         let (trail, _) =
             crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
-        let event = Event {
+        let request = RequestId::new(Uuid::now_v7());
+        let event = |phase, outcome, reason: &str| Event {
             at_us: micros(clock.now()),
-            request: RequestId::new(Uuid::now_v7()),
-            phase: Phase::Noted,
+            request,
+            phase,
             kind: kind.into(),
             subject: None,
             peer: None,
             action: None,
             resource: resource.into(),
-            outcome: Outcome::Done,
+            outcome,
             reason: format!("command line: {reason}").into(),
-            details: vec![],
+            details: caller(),
         };
-        let seq = trail.append(&event)?;
+        let seq = trail.append(&event(Phase::Opened, Outcome::Pending, words))?;
+        trail.durable(seq).await?;
+        let done = deed.await;
+        let closing = match &done {
+            Ok(_) => event(Phase::Closed(seq), Outcome::Done, words),
+            Err(why) => event(Phase::Closed(seq), Outcome::Failed, &one_line(&chain(why))),
+        };
+        let seq = trail.append(&closing)?;
         trail.durable(seq).await?;
         // The server indexes its own log; this one is indexed by whoever writes it.
         portcullis_audit::rebuild(&trail.reader(), &self.store).await?;
         trail.close()?;
-        Ok(())
+        done
     }
+}
+
+/// Whose shell it is: what the kernel says, and what sudo says of who asked it.
+fn caller() -> Vec<(Arc<str>, Arc<str>)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = std::fs::metadata("/proc/self").ok().map(|me| ("uid", me.uid().to_string()));
+    let sudo = std::env::var("SUDO_USER").ok().map(|name| ("sudo_user", name));
+    let short = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    uid.into_iter().chain(sudo).map(|(name, value)| (name.into(), short(value).into())).collect()
 }

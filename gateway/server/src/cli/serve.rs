@@ -26,7 +26,10 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| "info".into());
+        // tower-sessions warns of every browser that comes back with the cookie of a session that has ended, as each
+        // does in the morning.
+        let quiet = "info,tower_sessions_core=error";
+        let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| quiet.into());
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
         if self.log_json {
             log.json().try_init().ok();

@@ -5,7 +5,9 @@ use super::{Answer, At, Desk};
 use crate::start::{invitation_link, set_up_link};
 use clap::Subcommand;
 use portcullis_domain::SystemClock;
+use portcullis_governance::{By, Grants};
 use portcullis_identity::Identity;
+use portcullis_policy::Engine;
 use portcullis_store::User as Row;
 use serde::Serialize;
 use std::sync::Arc;
@@ -76,14 +78,16 @@ impl User {
                 let desk = at.open().await?;
                 let identity = desk.identity()?;
                 let link = if let Some(name) = name {
-                    let user = identity.create_user(&name, &display_name).await?;
-                    let token = identity.invite(user).await?;
-                    desk.note("user", &name, "an account was made and a one-time link given").await?;
-                    invitation_link(&desk.config, &token)
+                    let words = "an account is made and a one-time link given";
+                    let invite = async {
+                        let user = identity.create_user(&name, &display_name).await?;
+                        Ok(identity.invite(user).await?)
+                    };
+                    invitation_link(&desk.config, &desk.act("user", &name, words, invite).await?)
                 } else {
-                    let token = identity.invite_first().await?;
-                    desk.note("user", "", "a set-up link for the first administrator was made").await?;
-                    set_up_link(&desk.config, &token)
+                    let words = "a set-up link for the first administrator is made";
+                    let invite = async { Ok(identity.invite_first().await?) };
+                    set_up_link(&desk.config, &desk.act("user", "", words, invite).await?)
                 };
                 if at.json {
                     println!("{}", serde_json::json!({ "link": link }));
@@ -95,22 +99,28 @@ impl User {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
                 let identity = desk.identity()?;
-                let token = identity.reset(user.id).await?;
-                desk.note("user", &user.name, "password and factors reset; a one-time link was given").await?;
+                let words = "password and factors are reset; a one-time link is given";
+                // Even the last administrator's: this is the way back in for whoever lost their phone.
+                let reset = async { Ok(identity.reset(user.id).await?) };
+                let token = desk.act("user", &user.name, words, reset).await?;
                 println!("{}", invitation_link(&desk.config, &token));
             }
             Self::Disable { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
-                desk.note("user", &user.name, "disabled").await?;
-                desk.identity()?.disable_user(user.id).await?;
+                let identity = desk.identity()?;
+                let (grants, engine) = (desk.grants(), Engine::builtin().await?);
+                let deed = identity.disable_user(user.id);
+                let disable = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
+                Box::pin(desk.act("user", &user.name, "is disabled", disable)).await?;
                 println!("{} can no longer sign in.", user.name);
             }
             Self::Enable { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
-                desk.note("user", &user.name, "enabled").await?;
-                desk.identity()?.enable_user(user.id).await?;
+                let identity = desk.identity()?;
+                let enable = async { Ok(identity.enable_user(user.id).await?) };
+                desk.act("user", &user.name, "is enabled", enable).await?;
                 println!("{} can sign in again.", user.name);
             }
         }
@@ -133,6 +143,10 @@ fn line(user: Row) -> Line {
 }
 
 impl Desk {
+    pub(super) fn grants(&self) -> Grants {
+        Grants::new(self.store.clone(), Arc::new(SystemClock))
+    }
+
     pub(super) fn identity(&self) -> anyhow::Result<Identity> {
         let (store, keys) = (self.store.clone(), Arc::clone(&self.keys));
         Ok(Identity::new(store, keys, Arc::new(SystemClock), self.config.identity.clone())?)

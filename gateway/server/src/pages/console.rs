@@ -10,11 +10,11 @@ use super::{
     page,
 };
 use crate::{
+    guest::Guest,
     layers::Peer,
     lives::{Full, Opening, Registered},
     passage::end,
     reply::{self, Refusal},
-    router::Guest,
     state::{House, chain},
     view::{ConsoleDoor, ConsolePage, Problems, Recorded},
 };

@@ -7,8 +7,8 @@ use super::{
     page, safe_next,
 };
 use crate::{
+    guest::{Guest, Step},
     reply::{self, Refusal},
-    router::{Guest, Step},
     state::House,
     view::{
         Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, SessionRow, Shell, StepUp, TokenRow,
@@ -64,12 +64,12 @@ pub(crate) async fn enrol(State(house): State<Arc<House>>, guest: Guest, Form(fo
             let after = house.stage(&guest).await?;
             let name = house.name_of(&after).await?;
             let words = "an authenticator app was added; new recovery codes were made";
-            guest.say(&house, &Step { user: known(&after), ..Step::done("factor", &name, words) })?;
+            guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
             let account = format!("{name} at {}", house.authority);
             page(&RecoveryCodes { shell: Shell::default(), codes: plain(codes), account, next: "/".into() })
         }
         Err(error) => {
-            guest.say(&house, &Step::denied("factor", "", &noted(&error)))?;
+            guest.say(&Step::denied("", &noted(&error)))?;
             if matches!(error, Error::Expired) {
                 return go("/sign-in");
             }
@@ -123,11 +123,11 @@ pub(crate) struct StepUpForm {
 pub(crate) async fn step_up(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<StepUpForm>) -> Answer {
     match house.identity.step_up(&guest.session, &form.code, guest.peer.ip).await {
         Ok(()) => {
-            guest.say(&house, &Step::done("step-up", "", "a fresh code was given"))?;
+            guest.say(&Step::done("", "a fresh code was given"))?;
             go(safe_next(form.next.as_deref(), "/"))
         }
         Err(error) => {
-            guest.say(&house, &Step::denied("step-up", "", &noted(&error)))?;
+            guest.say(&Step::denied("", &noted(&error)))?;
             let shown = house.shown(&error)?;
             step_up_page(&house, &guest, form.next.as_deref(), Problems::one("code", shown)).await
         }
@@ -231,7 +231,7 @@ pub(crate) struct ById {
 /// Ends one of my browsers.
 pub(crate) async fn end_session(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
     let session = form.id.parse().map_err(|_| Refusal::NotFound)?;
-    guest.say(&house, &Step::done("session", &form.id, "ended by its owner"))?;
+    guest.say(&Step::done(&form.id, "ended by its owner"))?;
     let ended = house.identity.end_own_session(&guest.session, session).await;
     ended.map_err(|e| reply::identity(&e, house.clock.now()))?;
     go_with(&guest, "/me", Tone::Good, "That browser is signed out.").await
@@ -239,7 +239,7 @@ pub(crate) async fn end_session(State(house): State<Arc<House>>, guest: Guest, F
 
 /// Ends all my other browsers.
 pub(crate) async fn end_others(State(house): State<Arc<House>>, guest: Guest) -> Answer {
-    guest.say(&house, &Step::done("session", "", "all other browsers ended by their owner"))?;
+    guest.say(&Step::done("", "all other browsers ended by their owner"))?;
     house.identity.end_others(&guest.session).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
     go_with(&guest, "/me", Tone::Good, "All your other browsers are signed out.").await
 }
@@ -249,7 +249,7 @@ pub(crate) async fn recovery_codes(State(house): State<Arc<House>>, guest: Guest
     fresh(&house, &guest)?;
     let codes = house.identity.regenerate_recovery_codes(&guest.session).await;
     let codes = plain(codes.map_err(|e| reply::identity(&e, house.clock.now()))?);
-    guest.say(&house, &Step::done("factor", "", "new recovery codes were made"))?;
+    guest.say(&Step::done("", "new recovery codes were made"))?;
     let account = format!("{} at {}", guest.actor()?.name, house.authority);
     page(&RecoveryCodes { shell: house.shell(&guest).await, codes, account, next: "/me".into() })
 }
@@ -258,7 +258,7 @@ pub(crate) async fn recovery_codes(State(house): State<Arc<House>>, guest: Guest
 pub(crate) async fn remove(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
     fresh(&house, &guest)?;
     let id = form.id.parse().map_err(|_| Refusal::NotFound)?;
-    guest.say(&house, &Step::done("factor", &guest.actor()?.name, "an authenticator app was removed by its owner"))?;
+    guest.say(&Step::done(&guest.actor()?.name, "an authenticator app was removed by its owner"))?;
     let removed = house.identity.remove_factor(&guest.session, id).await;
     removed.map_err(|e| reply::identity(&e, house.clock.now()))?;
     go_with(&guest, "/me", Tone::Good, "That authenticator app no longer works here.").await
@@ -290,11 +290,11 @@ pub(crate) async fn change_password(
     let (old, new) = (Secret::from(form.old), Secret::from(form.password));
     match house.identity.change_password(&guest.session, old, new).await {
         Ok(()) => {
-            guest.say(&house, &Step::done("factor", "", "the password was changed; other browsers ended"))?;
+            guest.say(&Step::done("", "the password was changed; other browsers ended"))?;
             go_with(&guest, "/me", Tone::Good, "Your password is changed. Your other browsers are signed out.").await
         }
         Err(error) => {
-            guest.say(&house, &Step::denied("factor", "", &noted(&error)))?;
+            guest.say(&Step::denied("", &noted(&error)))?;
             let field = if matches!(error, Error::Weak(_)) { "password" } else { "old" };
             let shown = house.shown(&error)?;
             mine(&house, &guest, None, Problems::one(field, shown)).await

@@ -3,8 +3,8 @@
 
 use super::{Answer, Form, again, encode, go, page, safe_next};
 use crate::{
+    guest::{Guest, Step},
     reply::{self, Refusal},
-    router::{Guest, Step},
     state::House,
     view::{Code, Problems, Recovery, SetUp, SetUpKind, Shell, SignIn},
 };
@@ -62,13 +62,12 @@ pub(crate) async fn password(
     match house.identity.sign_in(&guest.session, &form.name, password, guest.peer.ip).await {
         Ok(_) => {
             let stage = house.stage(&guest).await?;
-            guest
-                .say(&house, &Step { user: known(&stage), ..Step::done("sign-in", &form.name, "password accepted") })?;
+            guest.say(&Step { user: known(&stage), ..Step::done(&form.name, "password accepted") })?;
             house.describe(&guest, &headers).await;
             go(&next_step(Some(&stage), Some(&next)))
         }
         Err(error) => {
-            guest.say(&house, &Step::denied("sign-in", &form.name, &noted(&error)))?;
+            guest.say(&Step::denied(&form.name, &noted(&error)))?;
             let shown = house.shown(&error)?;
             again(&SignIn {
                 shell: Shell::stranger(guest.csrf),
@@ -80,11 +79,12 @@ pub(crate) async fn password(
     }
 }
 
-pub(crate) async fn code_form(guest: Guest, Query(next): Query<Next>) -> Answer {
+pub(crate) async fn code_form(State(house): State<Arc<House>>, guest: Guest, Query(next): Query<Next>) -> Answer {
     let Stage::NeedsSecond { .. } = guest.stage else { return go(&next_step(Some(&guest.stage), None)) };
+    let name = house.name_of(&guest.stage).await?;
     page(&Code {
         shell: Shell::stranger(guest.csrf),
-        name: String::new(),
+        name,
         next: safe_next(next.next.as_deref(), "/").to_owned(),
         problems: Problems::none(),
     })
@@ -109,23 +109,18 @@ pub(crate) async fn code(
             let stage = house.stage(&guest).await?;
             let name = house.name_of(&stage).await?;
             let words = "authenticator code accepted; signed in";
-            guest.say(&house, &Step { user: known(&stage), ..Step::done("sign-in", &name, words) })?;
+            guest.say(&Step { user: known(&stage), ..Step::done(&name, words) })?;
             house.describe(&guest, &headers).await;
             go(&next)
         }
         Err(error) => {
             let name = house.name_of(&guest.stage).await?;
-            guest.say(&house, &Step { user: known(&guest.stage), ..Step::denied("sign-in", &name, &noted(&error)) })?;
+            guest.say(&Step { user: known(&guest.stage), ..Step::denied(&name, &noted(&error)) })?;
             if matches!(error, Error::Expired) {
                 return go("/sign-in");
             }
             let shown = house.shown(&error)?;
-            again(&Code {
-                shell: Shell::stranger(guest.csrf),
-                name: String::new(),
-                next,
-                problems: Problems::one("code", shown),
-            })
+            again(&Code { shell: Shell::stranger(guest.csrf), name, next, problems: Problems::one("code", shown) })
         }
     }
 }
@@ -141,12 +136,12 @@ pub(crate) async fn recovery(State(house): State<Arc<House>>, guest: Guest, Form
         Ok(_) => {
             let name = house.name_of(&guest.stage).await?;
             let words = "a recovery code was used; a new authenticator must be added";
-            guest.say(&house, &Step { user: known(&guest.stage), ..Step::done("sign-in", &name, words) })?;
+            guest.say(&Step { user: known(&guest.stage), ..Step::done(&name, words) })?;
             go("/enrol")
         }
         Err(error) => {
             let name = house.name_of(&guest.stage).await?;
-            guest.say(&house, &Step { user: known(&guest.stage), ..Step::denied("sign-in", &name, &noted(&error)) })?;
+            guest.say(&Step { user: known(&guest.stage), ..Step::denied(&name, &noted(&error)) })?;
             let shown = house.shown(&error)?;
             again(&Recovery { shell: Shell::stranger(guest.csrf), problems: Problems::one("code", shown) })
         }
@@ -156,7 +151,7 @@ pub(crate) async fn recovery(State(house): State<Arc<House>>, guest: Guest, Form
 /// Signs out; consoles of this session are cut by the keeper of live sessions.
 pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest) -> Answer {
     let name = house.name_of(&guest.stage).await?;
-    guest.say(&house, &Step { user: known(&guest.stage), ..Step::done("sign-out", &name, "signed out") })?;
+    guest.say(&Step { user: known(&guest.stage), ..Step::done(&name, "signed out") })?;
     house.identity.sign_out(&guest.session).await.map_err(|e| house.unavailable(&e))?;
     go("/sign-in")
 }
@@ -211,11 +206,11 @@ async fn redeem(house: &Arc<House>, guest: &Guest, form: Redeem, kind: SetUpKind
             let stage = house.stage(guest).await?;
             let name = house.name_of(&stage).await?;
             let words = "a one-time link was used and a password set";
-            guest.say(house, &Step { user: known(&stage), ..Step::done("user", &name, words) })?;
+            guest.say(&Step { user: known(&stage), ..Step::done(&name, words) })?;
             go(&next_step(Some(&stage), None))
         }
         Err(error) => {
-            guest.say(house, &Step::denied("user", &form.name, &noted(&error)))?;
+            guest.say(&Step::denied(&form.name, &noted(&error)))?;
             let field = match &error {
                 Error::Weak(_) => "password",
                 Error::Conflict(_) | Error::Invalid(_) => "name",

@@ -3,9 +3,9 @@
 
 use super::{Answer, Form, go, go_with, page, safe_next};
 use crate::{
+    guest::{Guest, Step},
     passage::end,
     reply::{self, Refusal},
-    router::Guest,
     state::House,
     view::{ConsoleDoor, Flash, MachineRow, Machines, Notice, Power, Tone},
 };
@@ -136,12 +136,13 @@ pub(crate) async fn favourite(State(house): State<Arc<House>>, guest: Guest, For
     if !house.may(actor, Action::View, Resource::Machine(at.clone())) {
         return Err(Refusal::NotFound);
     }
-    let done = match form.set.as_str() {
-        "on" => house.store.set_favourite(actor.user, &at, Keep::Yes, house.clock.now()).await,
-        "off" => house.store.set_favourite(actor.user, &at, Keep::No, house.clock.now()).await,
+    let (keep, words) = match form.set.as_str() {
+        "on" => (Keep::Yes, "kept among the favourites"),
+        "off" => (Keep::No, "no longer among the favourites"),
         _ => return Err(Refusal::Bad("set is on or off.".into())),
     };
-    done.map_err(|e| house.unavailable(&e))?;
+    guest.say(&Step::done(&form.machine, words))?;
+    house.store.set_favourite(actor.user, &at, keep, house.clock.now()).await.map_err(|e| house.unavailable(&e))?;
     go(safe_next(form.next.as_deref(), "/"))
 }
 

@@ -10,8 +10,8 @@ pub(crate) mod machines;
 pub(crate) mod tokens;
 
 use crate::{
+    guest::Guest,
     reply::Refusal,
-    router::Guest,
     state::House,
     view::{Doors, Flash, Shell, Tone, When, Who},
 };

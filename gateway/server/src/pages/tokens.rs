@@ -7,8 +7,8 @@ use super::{
     go_with,
 };
 use crate::{
+    guest::{Guest, Step},
     reply::{self, Refusal},
-    router::{Guest, Step},
     state::House,
     view::{Problems, Tone},
 };
@@ -50,7 +50,7 @@ pub(crate) async fn mint(State(house): State<Arc<House>>, guest: Guest, Form(for
     let until = house.clock.now() + Duration::days(days);
     let minted = house.identity.mint_token(actor.user, name, hypervisor, until).await;
     let (_, minted) = minted.map_err(|e| reply::identity(&e, house.clock.now()))?;
-    guest.say(&house, &Step::done("token", name, &format!("a token was made, for {days} days")))?;
+    guest.say(&Step::done(name, &format!("a token was made, for {days} days")))?;
     mine(&house, &guest, minted.expose_text().map(str::to_owned), Problems::none()).await
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct ById {
 pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
     let actor = guest.actor()?;
     let id = form.id.parse().map_err(|_| Refusal::NotFound)?;
-    guest.say(&house, &Step::done("token", &form.id, "revoked by its owner"))?;
+    guest.say(&Step::done(&form.id, "revoked by its owner"))?;
     house.identity.revoke_token(actor.user, id).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
     go_with(&guest, "/me", Tone::Good, "The token no longer works.").await
 }

@@ -93,13 +93,19 @@ async fn each_filter_finds_its_events_and_no_other() {
         assert_eq!(seqs(TrailFilter { action: power, ..d() }).await, [1, 3, 5, 7, 9, 11]);
         let pending = Some(Outcome::Pending);
         assert_eq!(seqs(TrailFilter { outcome: pending, action: power, ..d() }).await, [3, 9]);
-        assert_eq!(seqs(TrailFilter { resource: Some("lab/vm_1".into()), ..d() }).await, [1]);
+        assert_eq!(seqs(TrailFilter { resource: Some("Lab/VM_1".into()), ..d() }).await, [1, 10, 11]);
+        assert_eq!(seqs(TrailFilter { resource: Some("vm_5".into()), ..d() }).await, [5]);
         assert_eq!(seqs(TrailFilter { text: Some("VM_1".into()), ..d() }).await, [1, 10, 11]);
         // wildcards and quotes are text
         assert_eq!(seqs(TrailFilter { text: Some("vmx1".into()), ..d() }).await, [0_u64; 0]);
         assert_eq!(seqs(TrailFilter { text: Some("50% of\"it\"".into()), ..d() }).await.len(), 13);
         assert_eq!(seqs(TrailFilter { text: Some("%'; drop table users; --".into()), ..d() }).await, [0_u64; 0]);
         assert_eq!(seqs(TrailFilter { text: Some("ada".into()), ..d() }).await.len(), 7);
+        // 0, 3, 6 and 9 were opened and closed; 4 of the other node closes nothing that the index holds
+        let once = TrailFilter { brackets: Brackets::Once, ..d() };
+        assert_eq!(seqs(once.clone()).await, [1, 2, 4, 4, 5, 7, 8, 10, 11]);
+        store.add_trail(&[event(1, 12), event(2, 3), event(3, 3)]).await.unwrap();
+        assert_eq!(seqs(once).await, [1, 2, 3, 4, 4, 5, 7, 8, 10, 11, 12]);
     })
     .await;
 }
