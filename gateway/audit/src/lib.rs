@@ -10,7 +10,7 @@
 //!   ├──refuse──▶ Noted(Denied | StepUp | Failed)
 //!   └──dropped──▶ Noted(Abandoned)
 //!
-//! append ─▶ batch ─▶ writer thread: commit frame, write, fdatasync ─▶ one number published ─▶ one wake a thread
+//! append ─▶ batch ─▶ (once a turn) ─▶ writer thread: commit frame, write, fdatasync ─▶ one number published ─▶ one wake a thread
 //! ```
 //!
 //! What must never happen here: a number called durable before `fdatasync` returned; a write that failed tried again
@@ -42,6 +42,7 @@ mod segment;
 mod shared;
 mod sidecar;
 mod trail;
+mod turns;
 mod verify;
 mod wait;
 mod writer;
@@ -56,5 +57,6 @@ pub use index::{Found, rebuild, search};
 pub use keys::TrailKeys;
 pub use read::{Follow, Placed, Reader};
 pub use trail::{Recovered, Settings, Trail};
+pub use turns::Turns;
 pub use verify::{Finding, Grade, Known, Report, verify, verify_offline};
 pub use wait::Durable;

@@ -250,6 +250,8 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
     runtime.block_on(async {
         let forwarder = Forwarder::new(&house.fleet);
         let shard = Arc::new(Shard { portal: router::portal(house), forwarder: forwarder.clone() });
+        // What all requests of one turn append and wait for is put to the trail's writer together.
+        house.tasks.spawn(house.closing.clone().run_until_cancelled_owned(house.trail.turns()));
         let closing = house.closing.clone();
         house.tasks.spawn(async move {
             while !closing.is_cancelled() {
