@@ -158,18 +158,26 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     tool.wait(answer["operation"].as_str().expect("an operation")).await;
     inventory_has(&lab, &ada, "running").await;
 
-    // Its text console: the client's secrets are the gateway's, the shell is the container's.
+    // A console that must be recorded does not open where it cannot be.
     let wish = json!({"type": "console", "width": 80, "height": 24});
-    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/console", Some(wish)).await;
+    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/console", Some(wish.clone())).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|e| e.contains("recording")), "{answer}");
+    let bob = ada.invite("bob").await;
+    ada.grant_unrecorded("bob", "console-user", "machine", "lxd/default:c1").await;
+    let bobs = Tool::new(&lab, token(&bob).await);
+
+    // Its text console: the client's secrets are the gateway's, the shell is the container's.
+    let (status, answer) = bobs.call(Method::POST, "/1.0/instances/c1/console", Some(wish)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     let operation = answer["operation"].as_str().expect("an operation").to_owned();
     let fds = answer["metadata"]["metadata"]["fds"].clone();
-    let (_, shown) = tool.call(Method::GET, &operation, None).await;
+    let (_, shown) = bobs.call(Method::GET, &operation, None).await;
     assert!(!shown.to_string().contains("fds\":{\""), "an operation shows no secret: {shown}");
     let address = |fd: &str| format!("{operation}/websocket?secret={}", fds[fd].as_str().expect("a secret"));
-    let mut control = tool.stream(&address("control")).await.expect("the control channel opens");
-    let mut shell = tool.stream(&address("0")).await.expect("the shell opens");
-    assert_eq!(tool.stream(&address("0")).await.err(), Some(StatusCode::NOT_FOUND), "a secret counts once");
+    let mut control = bobs.stream(&address("control")).await.expect("the control channel opens");
+    let mut shell = bobs.stream(&address("0")).await.expect("the shell opens");
+    assert_eq!(bobs.stream(&address("0")).await.err(), Some(StatusCode::NOT_FOUND), "a secret counts once");
     tokio::time::sleep(Duration::from_millis(500)).await;
     shell.send(Message::binary(b"\recho through-$((40+2))\r".to_vec())).await.expect("sent");
     let read = async {
@@ -200,7 +208,7 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
 
     let denied = |e: &Value| e["what"] == "power" && e["outcome"] == "done";
     lab.gateway.find_event(&["--kind", "api", "--user", "ada"], denied).await;
-    drop(tool);
+    drop((tool, bobs));
     lab.gateway.stop().await;
 }
 

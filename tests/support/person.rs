@@ -72,6 +72,15 @@ impl<'a> Person<'a> {
 
     /// Gives somebody a role for a day.
     pub(crate) async fn grant(&self, name: &str, role: &str, kind: &str, value: &str) {
+        self.give(name, role, (kind, value), &[("record", "on")]).await;
+    }
+
+    /// The same, without consoles being recorded.
+    pub(crate) async fn grant_unrecorded(&self, name: &str, role: &str, kind: &str, value: &str) {
+        self.give(name, role, (kind, value), &[]).await;
+    }
+
+    async fn give(&self, name: &str, role: &str, (kind, value): (&str, &str), more: &[(&str, &str)]) {
         let html = self.page("/grants").await;
         let label = html.find(&format!(">{name}</option>")).expect("the person can be chosen");
         let tag = &html[html[..label].rfind('<').expect("a tag")..label];
@@ -83,9 +92,8 @@ impl<'a> Person<'a> {
             ("on_value", value),
             ("hours", "24"),
             ("step_up_seconds", "300"),
-            ("record", "on"),
         ];
-        let answer = self.submit("/grants", &fields).await;
+        let answer = self.submit("/grants", &[&fields, more].concat()).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
     }
 

@@ -147,6 +147,7 @@ async fn approach(
         return Err((Refusal::Unknown, Some(stage)));
     }
     if !known && !house.strangers.check(peer.ip) {
+        house.strangers.refused(peer.ip);
         return Err(plain(Refusal::TooMany(5)));
     }
     // Somebody who is not known gets no row in the store for looking at a form.
@@ -187,17 +188,24 @@ async fn approach(
 }
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
-/// over; the answer waits until that is durable where something was changed.
-async fn serve(house: &House, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
+/// over. A change goes on to its end although the browser may hang up, and is answered when its end is durable.
+async fn serve(house: &Arc<House>, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     request.extensions_mut().insert(guest.clone());
-    let answer = next.run(request).await;
-    if let Some(closed) = guest.close(&answer)?
-        && changes
-    {
-        house.trail.durable(closed).await.map_err(|e| passage::closed(&e))?;
+    if !changes {
+        let answer = next.run(request).await;
+        return guest.close(&answer).map(|_| answer);
     }
-    Ok(answer)
+    let trail = house.trail.clone();
+    let change = house.tasks.spawn(async move {
+        let answer = next.run(request).await;
+        if let Some(closed) = guest.close(&answer)? {
+            trail.durable(closed).await.map_err(|e| passage::closed(&e))?;
+        }
+        Ok(answer)
+    });
+    let lost = |_| Refusal::Unavailable("The change broke off. Look whether it was made before you try again.".into());
+    change.await.map_err(lost)?
 }
 
 /// What an own route asks, with its parameters read.

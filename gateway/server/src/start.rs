@@ -303,7 +303,10 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;
-                    h4.strangers.tidy();
+                    for (prefix, times) in h4.strangers.tidy() {
+                        let whose = if prefix.is_unspecified() { "other networks".into() } else { prefix.to_string() };
+                        h4.note("flood", "turned away for knocking too often", &format!("{times} times from {whose}"));
+                    }
                 }
             }),
             Box::pin(health::serve(h5)),

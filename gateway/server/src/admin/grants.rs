@@ -10,7 +10,8 @@ use crate::{
 };
 use axum::extract::State;
 use portcullis_domain::{
-    Action, Conditions, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName, Selector, UserId,
+    Action, Conditions, GrantId, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName,
+    Selector, UserId,
 };
 use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::{Kind, RoleInfo};
@@ -177,10 +178,11 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
         Err(problems) => return listed(&house, &guest, form, problems).await,
     };
     let whom = new.user;
+    let name = house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
+    let hours = new.hours.map_or_else(|| "until revoked".to_owned(), |h| format!("for {h} hours"));
+    guest.intend(&house, &name, &format!("{} is to be given on {}, {hours}", new.role, new.selector)).await?;
     match house.grants.give(&house.engine, By::Person(guest.actor()?), new).await {
         Ok(grant) => {
-            let name =
-                house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
             let until = grant.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {u}"));
             let words = format!("{} was given on {}, {until} (grant {})", grant.role, grant.selector, grant.id);
             guest.say(&Step::done(&name, &words))?;
@@ -214,7 +216,8 @@ pub(crate) struct Revoke {
 
 /// Takes a grant back; what it opened is cut within seconds.
 pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Revoke>) -> Answer {
-    let id = form.grant.parse().map_err(|_| Refusal::NotFound)?;
+    let id: GrantId = form.grant.parse().map_err(|_| Refusal::NotFound)?;
+    guest.intend(&house, &id.to_string(), "the grant is to be taken back").await?;
     let held = house.grants.revoke(&house.engine, By::Person(guest.actor()?), id).await.map_err(reply::governance)?;
     let user = house.store.user(held.user).await.map_err(|e| house.unavailable(&e))?;
     let name = user.map(|u| u.name).unwrap_or_default();

@@ -2,7 +2,7 @@
 //! What runs now, and what is kept of it: live consoles and recordings.
 
 use crate::{
-    guest::Guest,
+    guest::{Guest, Step},
     pages::{Answer, Form, encode, go_with, page},
     reply::Refusal,
     state::House,
@@ -59,6 +59,10 @@ pub(crate) async fn end(State(house): State<Arc<House>>, guest: Guest, Form(form
     let actor = guest.actor()?;
     let reason: String = form.reason.chars().filter(|c| !c.is_control()).take(80).collect();
     let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason };
+    let live = house.lives.list().into_iter().find(|l| l.id == form.id).ok_or(Refusal::NotFound)?;
+    let words = format!("the console of {} on {} is ended: {reason}", live.user_name, live.machine);
+    guest.intend(&house, &live.user_name, &words).await?;
+    guest.say(&Step::done(&live.user_name, &words))?;
     if house.lives.cut(form.id, Ending::Cut(format!("ended by {}: {reason}", actor.name))) {
         go_with(&guest, "/sessions", Tone::Good, "The console was ended.").await
     } else {
