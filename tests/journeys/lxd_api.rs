@@ -204,6 +204,55 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     lab.gateway.stop().await;
 }
 
+/// Every text in an answer, at any depth.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(all) => all.iter().flat_map(texts).collect(),
+        Value::Object(map) => map.values().flat_map(texts).collect(),
+        _ => vec![],
+    }
+}
+
+// SEC-153: in pull mode LXD answers with the secrets of the channels over which the disk is fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_leaves_only_by_migrate_and_no_channel_secret_comes_back() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    inventory_has(&lab, &ada, "running").await;
+    let tool = Tool::new(&lab, token(&ada).await);
+    let (status, answer) =
+        tool.call(Method::POST, "/1.0/instances/c1/snapshots", Some(json!({"name": "s0", "stateful": false}))).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    tool.wait(answer["operation"].as_str().expect("an operation")).await;
+
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "machine", "lxd/default:c1").await;
+    let operator = Tool::new(&lab, token(&bob).await);
+    let pull = json!({"name": "s0", "migration": true});
+    let push = json!({"name": "s0", "migration": true, "target": {
+        "operation": "https://127.0.0.1:1/1.0/operations/x", "websockets": {"control": "a", "fs": "b"}}});
+    for wish in [&pull, &push] {
+        let (status, answer) = operator.call(Method::POST, "/1.0/instances/c1/snapshots/s0", Some(wish.clone())).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+        assert!(answer["error"].as_str().is_some_and(|e| e.contains("administrator")), "{answer}");
+    }
+    // An operator still takes snapshots and removes them.
+    let (status, answer) =
+        operator.call(Method::POST, "/1.0/instances/c1/snapshots", Some(json!({"name": "s1"}))).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+
+    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/snapshots/s0", Some(pull)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    assert_eq!(answer["metadata"]["class"], "websocket", "it would have had channels: {answer}");
+    let is_secret = |t: &&str| t.len() >= 32 && t.bytes().all(|b| b.is_ascii_hexdigit());
+    assert_eq!(texts(&answer).into_iter().find(is_secret), None, "{answer}");
+    let (_, shown) = tool.call(Method::GET, answer["operation"].as_str().expect("an operation"), None).await;
+    assert_eq!(texts(&shown).into_iter().find(is_secret), None, "{shown}");
+    drop((tool, operator));
+    lab.gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_granted_known_or_ours_is_refused() {
     let lab = lab().await;
