@@ -96,6 +96,15 @@ impl TestGateway {
         grants.into_iter().map(|g| g.id.to_string()).collect()
     }
 
+    /// How many of somebody's tokens count.
+    pub(crate) async fn count_tokens(&self, name: &str) -> usize {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        let live = store.live_tokens(self.clock.now()).await.expect("read");
+        store.close().await;
+        live.into_iter().filter(|t| t.token.user == user).count()
+    }
+
     /// The event that `portcullis audit search` finds, as soon as it is there and in the index (10 s at most).
     pub(crate) async fn find_event(
         &self,
