@@ -10,6 +10,7 @@ mod journeys {
     mod console;
     mod first_day;
     mod libvirt;
+    mod lost_trail;
     mod lxd_api;
     mod people;
     mod postgres;
