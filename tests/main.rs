@@ -9,6 +9,7 @@ mod doors {
 mod journeys {
     mod console;
     mod first_day;
+    mod leash;
     mod libvirt;
     mod lost_trail;
     mod lxd_api;

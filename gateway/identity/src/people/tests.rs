@@ -194,6 +194,33 @@ async fn people_end_their_own_sessions_and_no_other() {
 }
 
 #[tokio::test]
+async fn many_sessions_act_as_their_people_of_now() {
+    let b = Bench::new().await;
+    let mut sessions = std::collections::BTreeSet::new();
+    let mut people = vec![];
+    for name in ["ada", "bob", "eve"] {
+        let (person, session) = b.person(name).await;
+        let Stage::SignedIn { session: id, .. } = b.id.stage(&session).await.unwrap() else { panic!() };
+        sessions.insert(id);
+        people.push((person.user, id));
+    }
+    let grant = first_grant("operator", b.clock.now()).unwrap();
+    b.store.add_grant(people[1].0, &grant, None, b.clock.now()).await.unwrap();
+    b.id.refresh().await.unwrap();
+    let actors = b.id.actors_of(&sessions).await.unwrap();
+    assert_eq!(actors.len(), 3);
+    for (user, session) in &people {
+        let one = b.id.actor_of(*session).await.unwrap().unwrap();
+        assert_eq!((actors[session].user, &actors[session].grants), (*user, &one.grants));
+    }
+    assert_eq!(actors[&people[1].1].grants[..], [grant]);
+    b.id.disable_user(people[0].0).await.unwrap();
+    b.id.end_session(people[2].1, "an administrator ended it").await.unwrap();
+    let actors = b.id.actors_of(&sessions).await.unwrap();
+    assert_eq!(actors.into_keys().collect::<Vec<_>>(), [people[1].1]);
+}
+
+#[tokio::test]
 async fn a_console_keeps_its_session_alive_until_it_ends() {
     let b = Bench::new().await;
     let (_, session) = b.person("ada").await;
