@@ -7,6 +7,7 @@ mod doors {
     mod coverage;
 }
 mod journeys {
+    mod canaries;
     mod console;
     mod first_day;
     mod leash;

@@ -338,3 +338,60 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
     drop(tool);
     lab.gateway.stop().await;
 }
+
+// SEC-049, SEC-180: what was let through and what was refused, each exactly once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_has_exactly_one_bracket_or_one_refusal_whatever_its_body_is() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    inventory_has(&lab, &ada, "running").await;
+    let tool = Tool::new(&lab, token(&ada).await);
+    let utf16: Vec<u8> = "{\"description\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let (mut passed, mut refused) = (0, 0);
+    for round in 0..4 {
+        for (method, path, kind, body) in [
+            (Method::GET, "/1.0/instances/c1", "", vec![]),
+            (Method::GET, "/1.0", "", vec![]),
+            (Method::PATCH, "/1.0/instances/c1", "application/yaml", b"description: x".to_vec()),
+            (Method::PATCH, "/1.0/instances/c1", "application/json; charset=utf-16", utf16.clone()),
+            (
+                Method::PATCH,
+                "/1.0/instances/c1",
+                "application/json",
+                b"{\"description\":\"a\",\"description\":\"b\"}".to_vec(),
+            ),
+            (Method::PATCH, "/1.0/instances/c1", "multipart/form-data; boundary=x", b"--x\r\n\r\n{}\r\n--x--".to_vec()),
+            (Method::PATCH, "/1.0/instances/c1", "text/plain", b"no JSON at all".to_vec()),
+            (Method::PATCH, "/1.0/instances/nothing", "application/json", b"{}".to_vec()),
+            (Method::PUT, "/1.0/instances", "application/json", b"{}".to_vec()),
+            (Method::GET, "/1.0/unheard-of", "", vec![]),
+            (Method::GET, "/internal/ready", "", vec![]),
+        ] {
+            let mut request = tool.request(method.clone(), path);
+            if !kind.is_empty() {
+                request = request.header(header::CONTENT_TYPE, kind).body(body);
+                if round == 1 {
+                    request = request.header(header::CONTENT_ENCODING, "gzip");
+                }
+            }
+            let answer = request.send().await.expect("an answer");
+            // The gateway's own refusals have a title beside LXD's fields.
+            let json: Value = answer.json().await.expect("JSON");
+            if json["title"].is_string() { refused += 1 } else { passed += 1 }
+        }
+    }
+    assert!(passed >= 20 && refused >= 12, "{passed} {refused}");
+    // The index follows the log within a tenth of a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let events = lab.gateway.search(&["--kind", "api", "--limit", "10000"]);
+    let mut requests = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for event in &events {
+        let phase = event["phase"].as_str().expect("a phase").split(' ').next().expect("a word");
+        requests.entry(event["request"].as_str().expect("a request")).or_default().push(phase);
+    }
+    let brackets = requests.values().filter(|p| **p == ["opened", "closed"]).count();
+    let noted = requests.values().filter(|p| **p == ["noted"]).count();
+    assert_eq!((brackets, noted, requests.len()), (passed, refused, passed + refused), "{requests:#?}");
+    drop(tool);
+    lab.gateway.stop().await;
+}
