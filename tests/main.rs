@@ -7,9 +7,12 @@ mod doors {
     mod coverage;
 }
 mod journeys {
+    mod canaries;
     mod console;
     mod first_day;
+    mod leash;
     mod libvirt;
+    mod lost_trail;
     mod lxd_api;
     mod people;
     mod postgres;

@@ -53,7 +53,9 @@ async fn a_disabled_person_is_out_at_once_and_tokens_with_them() {
     let gateway = TestGateway::start("").await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     let bob = ada.invite("bob").await;
-    assert_eq!(bob.get("/me").await.status(), StatusCode::OK);
+    let fields = [("name", "tool"), ("hypervisor", ""), ("days", "1")];
+    assert_eq!(bob.submit("/me/tokens", &fields).await.status(), StatusCode::OK);
+    assert_eq!(gateway.count_tokens("bob").await, 1);
     let id = id_of(&ada, "bob").await;
     let answer = ada.submit(&format!("/users/{id}/disable"), &[]).await;
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
@@ -63,6 +65,7 @@ async fn a_disabled_person_is_out_at_once_and_tokens_with_them() {
     assert_eq!(again.post("/sign-in", &fields).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
     // Enabled again, and reset: the old password is gone, a new link leads through enrolment.
     assert_eq!(ada.submit(&format!("/users/{id}/enable"), &[]).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(gateway.count_tokens("bob").await, 0, "enabling revives no token");
     let answer = ada.submit(&format!("/users/{id}/reset"), &[]).await;
     let html = answer.text().await.expect("a page");
     let at = html.find(&format!("{}/invitation#", gateway.url())).expect("a one-time link is shown");

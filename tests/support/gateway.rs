@@ -96,6 +96,15 @@ impl TestGateway {
         grants.into_iter().map(|g| g.id.to_string()).collect()
     }
 
+    /// How many of somebody's tokens count.
+    pub(crate) async fn count_tokens(&self, name: &str) -> usize {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        let live = store.live_tokens(self.clock.now()).await.expect("read");
+        store.close().await;
+        live.into_iter().filter(|t| t.token.user == user).count()
+    }
+
     /// The event that `portcullis audit search` finds, as soon as it is there and in the index (10 s at most).
     pub(crate) async fn find_event(
         &self,
@@ -113,10 +122,7 @@ impl TestGateway {
 
     /// The program's command line on this installation, however it ends: exit code, and what it printed.
     pub(crate) fn shell(&self, verb: &[&str]) -> (Option<i32>, String) {
-        let config = self.dir.path().join("portcullis.toml").display().to_string();
-        let out = super::peers::try_program(&[verb, &["--config", &config]].concat());
-        let text = [out.stdout, out.stderr].concat();
-        (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+        shell(self.dir.path(), verb)
     }
 
     /// What `portcullis audit search` finds now.
@@ -148,6 +154,23 @@ fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
     }
     std::fs::write(file, format!("{kept}# hypervisors\n{hypervisors}")).expect("written");
     Config::read(file, std::iter::empty()).expect("a good configuration")
+}
+
+/// The program's command line on an installation in a folder.
+pub(crate) fn shell(dir: &Path, verb: &[&str]) -> (Option<i32>, String) {
+    let config = dir.join("portcullis.toml").display().to_string();
+    let out = super::peers::try_program(&[verb, &["--config", &config]].concat());
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Writes into a SQLite database past the gateway.
+pub(crate) fn sql(file: &Path, statement: &str) {
+    let out = super::peers::python(&format!(
+        "import sqlite3; d = sqlite3.connect({:?}, timeout=10); d.execute({statement:?}); d.commit()",
+        file.display().to_string()
+    ));
+    assert!(out.is_empty(), "{out}");
 }
 
 /// Makes a database look as if a later program had migrated it.

@@ -28,6 +28,7 @@
 
 pub mod tree;
 
+mod agree;
 mod checkpoint;
 mod entry;
 mod error;
@@ -50,13 +51,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use agree::agrees;
 pub use checkpoint::{BadCheckpoint, Checkpoint, Head};
 pub use entry::{Entry, OpenEntry};
 pub use error::Error;
 pub use index::{Found, rebuild, search};
 pub use keys::TrailKeys;
 pub use read::{Follow, Placed, Reader};
-pub use trail::{Recovered, Settings, Trail};
+pub use trail::{Recovered, Settings, Trail, is_live};
 pub use turns::Turns;
 pub use verify::{Finding, Grade, Known, Report, verify, verify_offline};
 pub use wait::Durable;

@@ -287,7 +287,7 @@ fn take_lock(dir: &Path) -> Result<File, Error> {
 }
 
 /// Whether a process writes the log in a folder now.
-pub(crate) fn is_live(dir: &Path) -> bool {
+pub fn is_live(dir: &Path) -> bool {
     let Ok(file) = fs::File::open(dir.join(LOCK)) else { return false };
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
 }

@@ -15,6 +15,7 @@ use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
     time::Duration,
 };
@@ -54,6 +55,9 @@ pub struct Options {
     pub leash: watch::Receiver<Option<Ending>>,
     /// Records the session; without it nothing is recorded.
     pub recorder: Option<Recorder>,
+    /// Counts key and pointer events as they come, dropped ones included: whoever holds the other end sees whether
+    /// somebody is there.
+    pub input: Arc<AtomicU64>,
 }
 
 /// What happened in a session.
@@ -93,10 +97,14 @@ pub struct Report {
 /// the leash is pulled. The hypervisor's stream is dropped before the browser is told why.
 ///
 /// Dropping the future drops both streams, and closes the recording as abandoned.
-pub async fn run(viewer: impl Wire, upstream: Upstream, options: Options) -> Report {
-    let Options { mode, clipboard, idle, until, mut leash, recorder } = options;
-    let mut engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, recorder));
-    let limits = Limits { idle, until };
+pub fn run<V: Wire>(viewer: V, upstream: Upstream, options: Options) -> impl Future<Output = Report> {
+    let Options { mode, clipboard, idle, until, leash, recorder, input } = options;
+    let engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, recorder, input));
+    // What was taken apart here does not lie in the future a second time: there are thousands of them.
+    go(engine, Limits { idle, until }, leash)
+}
+
+async fn go<V: Wire>(mut engine: Box<Engine<V>>, limits: Limits, mut leash: watch::Receiver<Option<Ending>>) -> Report {
     let stop = {
         let mut cut = pin!(async move {
             match leash.wait_for(Option::is_some).await {

@@ -47,6 +47,7 @@ async fn a_disk_that_takes_no_more_ends_the_console() {
         until: None,
         leash,
         recorder: Some(recorder),
+        input: std::sync::Arc::default(),
     };
     let flood = async {
         let mut screen = [&[0, 0, 0, 1, 0, 0, 0, 0, 2, 0, 2, 0][..], &[0; 4]].concat();

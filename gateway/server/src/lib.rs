@@ -32,6 +32,7 @@ mod health;
 mod layers;
 mod listener;
 mod lives;
+mod logs;
 mod pages;
 mod passage;
 mod reply;

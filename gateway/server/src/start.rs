@@ -7,8 +7,8 @@ use crate::{
     health,
     listener::{self, Door, Purpose},
     lives::{self, Lives},
-    router,
-    state::{House, LogOf, Shard, Strangers, chain, open_trail},
+    logs, router,
+    state::{House, Shard, Strangers, chain},
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
@@ -71,7 +71,7 @@ impl Running {
             listener::probe(door.at)
                 .map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
         }
-        let (trail, recovered) = open_trail(&config, &keys, LogOf::Server, Arc::clone(&clock))?;
+        let (trail, recovered) = logs::open(&config, &keys, &store, Arc::clone(&clock)).await?;
         let house = Arc::new(House {
             authority: config.portal.authority().unwrap_or_default(),
             origin: config.portal.origin(),

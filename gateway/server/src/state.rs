@@ -9,7 +9,7 @@ use crate::{
 };
 use axum::Router;
 use governor::{DefaultKeyedRateLimiter, Quota};
-use portcullis_audit::{Reader, Recovered, Report, Trail, TrailKeys};
+use portcullis_audit::{Recovered, Report, Trail, TrailKeys};
 use portcullis_console::record::RecorderPool;
 use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, RequestId, Resource};
 use portcullis_governance::Grants;
@@ -25,7 +25,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 use time::OffsetDateTime;
@@ -129,11 +129,6 @@ impl House {
         )
     }
 
-    /// Reads events of a node back from its log: ours, or the command line's beside it.
-    pub(crate) fn reader_of(&self, node: NodeId) -> Reader {
-        if node == self.trail.node() { self.trail.reader() } else { Reader::new(LogOf::CommandLine.dir(&self.config)) }
-    }
-
     pub(crate) fn executor(&self) -> Tracked {
         Tracked(self.tasks.clone())
     }
@@ -223,6 +218,12 @@ pub(crate) fn trail_keys(keys: &Keys) -> TrailKeys {
     TrailKeys { mac: keys.derive("trail mac"), sign: keys.derive("trail checkpoint signature") }
 }
 
+/// Makes a folder, and those above it that are missing, for nobody else to look into.
+pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// Opens a log, with the node id that its folder keeps.
 pub(crate) fn open_trail(
     config: &Config,
@@ -232,7 +233,7 @@ pub(crate) fn open_trail(
 ) -> Result<(Trail, Recovered), ConfigError> {
     let dir = of.dir(config);
     let wrong = |why: String| ConfigError::new(&config.file, format!("trail.dir: {}: {why}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(|e| wrong(e.to_string()))?;
+    make_private(&dir).map_err(|e| wrong(e.to_string()))?;
     let file = dir.join("node");
     let node = match std::fs::read_to_string(&file) {
         Ok(text) => text.trim().parse::<NodeId>().map_err(|e| wrong(format!("node: {e}")))?,

@@ -20,6 +20,10 @@ use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     cell::RefCell,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -61,6 +65,8 @@ struct Counts {
     dropped: u64,
     first_input: Option<Duration>,
     last_input: Option<Duration>,
+    /// Key and pointer events, for whoever watches from outside.
+    input: Arc<AtomicU64>,
 }
 
 /// A session's state.
@@ -92,6 +98,7 @@ impl<V: Wire> Engine<V> {
         mode: ConsoleMode,
         clipboard: Clipboard,
         recorder: Option<Recorder>,
+        input: Arc<AtomicU64>,
     ) -> Self {
         let now = Instant::now();
         let mut to_viewer = Queue::default();
@@ -106,7 +113,7 @@ impl<V: Wire> Engine<V> {
             to_viewer,
             to_upstream: Queue::default(),
             recorder,
-            counts: Counts::default(),
+            counts: Counts { input, ..Counts::default() },
             started: now,
             heard_at: now,
             ping_at: now + PING_EVERY,
@@ -432,6 +439,7 @@ impl Sink for UpSink<'_> {
         }
         self.counts.first_input.get_or_insert(self.since);
         self.counts.last_input = Some(self.since);
+        self.counts.input.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     },
 };
 use portcullis_domain::{RecordingId, Secret};
+use std::sync::atomic::Ordering;
 use time::OffsetDateTime;
 use tokio::io::{DuplexStream, duplex};
 use uuid::Uuid;
@@ -27,8 +28,15 @@ struct Session {
 
 fn options(mode: ConsoleMode) -> (Options, watch::Sender<Option<Ending>>) {
     let (leash, held) = watch::channel(None);
-    let options =
-        Options { mode, clipboard: Clipboard::default(), idle: HOUR, until: None, leash: held, recorder: None };
+    let options = Options {
+        mode,
+        clipboard: Clipboard::default(),
+        idle: HOUR,
+        until: None,
+        leash: held,
+        recorder: None,
+        input: Arc::default(),
+    };
     (options, leash)
 }
 
@@ -99,6 +107,24 @@ async fn control_passes_keys_and_pointer_as_they_are() {
     let report = session.end().await;
     assert_eq!((report.keys, report.pointers, report.dropped, report.texts_in), (1, 1, 1, 0));
     assert!(report.first_input.is_some());
+}
+
+// SEC-144: what keeps somebody signed in is what they do, not what their machine shows.
+#[tokio::test]
+async fn keys_and_pointer_are_counted_and_nothing_else() {
+    let input = Arc::new(AtomicU64::new(0));
+    let shared = Arc::clone(&input);
+    let mut session = start_running(ConsoleMode::View, |options| options.input = shared).await;
+    session.browser.send(&REQUEST).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    session.machine.write_all(&[2]).await.unwrap();
+    session.browser.send(&REQUEST).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    assert_eq!(input.load(Ordering::Relaxed), 0);
+    session.browser.send(&[&KEY[..], &POINTER, &REQUEST].concat()).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    assert_eq!(input.load(Ordering::Relaxed), 2, "watching only, they are there all the same");
+    session.end().await;
 }
 
 #[tokio::test]

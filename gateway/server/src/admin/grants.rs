@@ -80,7 +80,8 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
     let inventory = house.fleet.inventory();
     let window = grant.conditions.step_up_seconds;
     let every = match window {
-        0 => "fresh code each time".to_owned(),
+        // No window is shorter than the time that it takes to get from the code to what it was asked for.
+        0 => "fresh code of the last 15 seconds".to_owned(),
         s if s % 60 == 0 => format!("fresh code every {} minutes", s / 60),
         s => format!("fresh code every {s} seconds"),
     };
@@ -130,6 +131,7 @@ fn covered(inventory: &Inventory, selector: &Selector) -> Option<usize> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Posted {
     user: String,
     role: String,
@@ -209,6 +211,7 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Revoke {
     grant: String,
     next: Option<String>,

@@ -48,6 +48,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct End {
     id: Uuid,
     #[serde(default)]

@@ -74,6 +74,7 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewPerson {
     name: String,
     #[serde(default)]

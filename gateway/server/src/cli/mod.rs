@@ -10,7 +10,11 @@ mod recording;
 mod serve;
 mod user;
 
-use crate::config::{Config, ConfigError, one_line};
+use crate::{
+    config::{Config, ConfigError, one_line},
+    logs,
+    state::{LogOf, open_trail},
+};
 use clap::{Args, Parser, Subcommand};
 use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
 use portcullis_store::{Keys, Store};
@@ -47,7 +51,7 @@ enum Verb {
     /// The machines behind this gateway
     #[command(subcommand)]
     Machine(machine::Machine),
-    /// The trail: verify, tail, search, rebuild the index
+    /// The trail: verify, tail, search, acknowledge a loss, rebuild the index
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Recordings: list, verify
@@ -126,7 +130,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     alone(async move {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
-            Verb::Grant(verb) => verb.run().await,
+            Verb::Grant(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
             Verb::Machine(verb) => verb.run().await,
@@ -209,9 +213,22 @@ impl Desk {
         words: &str,
         deed: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        // A log that was cut is not written on: what the index still knows of its end would be overwritten.
+        Box::pin(logs::Survey::make(&self.config, &self.store)).await?.refuse(&self.config)?;
+        Box::pin(self.note(kind, resource, words, deed)).await
+    }
+
+    /// The same without a look at the logs.
+    async fn note<T>(
+        &self,
+        kind: &str,
+        resource: &str,
+        words: &str,
+        deed: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let clock = Arc::new(SystemClock);
-        let (trail, _) =
-            crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
+        let (trail, _) = open_trail(&self.config, &self.keys, LogOf::CommandLine, clock.clone())?;
+        logs::claim(&self.config, &self.store, trail.node()).await?;
         let request = RequestId::new(Uuid::now_v7());
         let event = |phase, outcome, reason: &str| Event {
             at_us: micros(clock.now()),

@@ -310,6 +310,7 @@ impl Session {
             until: Some(tokio::time::Instant::now() + Duration::from_secs(u64::from(consoles.longest_seconds))),
             leash: registered.leash.clone(),
             recorder,
+            input: Arc::clone(&registered.input),
         };
         tracing::info!(request = %peer.request, recorded = recording.is_some(), "console opened");
         let report = relay::run(viewer, upstream, options).await;
