@@ -9,6 +9,7 @@ mod doors {
 mod journeys {
     mod console;
     mod first_day;
+    mod hostile_screen;
     mod libvirt;
     mod lxd_api;
     mod people;

@@ -73,6 +73,14 @@ impl TestGateway {
         std::fs::read_dir(self.dir.path().join("recordings")).map_or(0, Iterator::count)
     }
 
+    /// How many recordings have no ending yet.
+    pub(crate) async fn open_recordings(&self) -> usize {
+        let store = self.store().await;
+        let all = store.recordings(&portcullis_store::RecordingFilter::default(), 1000).await.expect("read");
+        store.close().await;
+        all.iter().filter(|r| r.ended_at.is_none()).count()
+    }
+
     async fn store(&self) -> portcullis_store::Store {
         let file = self.dir.path().join("portcullis.toml");
         let config = Config::read(&file, std::iter::empty()).expect("a good configuration");

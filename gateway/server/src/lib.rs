@@ -36,6 +36,7 @@ mod pages;
 mod passage;
 mod reply;
 mod router;
+mod screen;
 mod start;
 mod state;
 mod view;

@@ -28,7 +28,7 @@ pub(crate) struct Live {
     pub(crate) place: IpAddr,
     pub(crate) started_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
-    permit: Permit,
+    permit: Arc<Permit>,
     leash: watch::Sender<Option<Ending>>,
 }
 
@@ -41,6 +41,15 @@ pub(crate) struct Lives(Mutex<BTreeMap<Uuid, Arc<Live>>>);
 pub(crate) enum Full {
     Person,
     Hypervisor,
+}
+
+impl Full {
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Person => "You have too many consoles open. Close one first.",
+            Self::Hypervisor => "Too many consoles of this hypervisor are open. Try again later.",
+        }
+    }
 }
 
 /// Takes a session off the register when its relay is over, however that came about.
@@ -78,7 +87,7 @@ impl Lives {
         self: &Arc<Self>,
         house: &House,
         opening: Opening,
-        permit: Permit,
+        permit: Arc<Permit>,
     ) -> Result<Registered, Full> {
         let limits = &house.config.consoles;
         let mut map = self.lock();

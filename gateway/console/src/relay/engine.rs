@@ -5,7 +5,7 @@
 //! header in front, write once. Up: read, unmask in place, filter, record, write once. Whatever a peer does not take is
 //! queued, and the other side is not read until it has gone: that is all the buffering there is.
 
-use super::{Clipboard, Limits, Parting, Report, Stop, queue::Queue};
+use super::{Clipboard, Limits, Parting, Report, Stop, Viewer, queue::Queue};
 use crate::{
     Error,
     record::{EntryKind, KeyPolicy, Recorder},
@@ -39,7 +39,7 @@ const ROUNDS: usize = 32;
 /// Server messages of one read that get an entry each; the rest share one, so that [`crate::record::TURN`] holds.
 const ENTRIES_PER_READ: usize = 64;
 /// Control frames that a browser may send a second.
-const MAX_CONTROLS: u32 = 100;
+pub(super) const MAX_CONTROLS: u32 = 100;
 /// Pings to the browser.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// A browser that said nothing for so long, pongs included, is gone.
@@ -87,19 +87,20 @@ pub(super) struct Engine<V> {
 
 impl<V: Wire> Engine<V> {
     pub(super) fn new(
-        viewer: V,
+        viewer: Viewer<V>,
         upstream: Upstream,
         mode: ConsoleMode,
         clipboard: Clipboard,
         recorder: Option<Recorder>,
     ) -> Self {
         let now = Instant::now();
+        let Viewer { wire, decoder, noticed } = viewer;
         let mut to_viewer = Queue::default();
         ws::append(&mut to_viewer.bytes, Opcode::Binary, Filter::HELLO);
         Self {
-            viewer,
-            decoder: Decoder::default(),
-            noticed: Noticed::default(),
+            viewer: wire,
+            decoder,
+            noticed,
             walker: Walker::new(upstream.info.width, upstream.info.height, clipboard.outward),
             filter: Filter::new(mode, clipboard.inward, upstream.info),
             upstream: upstream.stream,
