@@ -14,6 +14,7 @@ mod journeys {
     mod lxd_api;
     mod people;
     mod postgres;
+    mod recordings;
     mod refused_starts;
     mod sign_in;
 }

@@ -34,6 +34,7 @@ mod listener;
 mod lives;
 mod pages;
 mod passage;
+mod recordings;
 mod reply;
 mod router;
 mod screen;
