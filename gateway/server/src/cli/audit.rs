@@ -8,6 +8,7 @@ use portcullis_audit::{Grade, Known, Reader};
 use portcullis_domain::{NodeId, Outcome};
 use portcullis_store::TrailFilter;
 use serde::Serialize;
+use serde_json::json;
 use std::path::Path;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -133,7 +134,9 @@ impl Audit {
                     let dir = of.dir(&desk.config);
                     if node_of(&dir)?.is_some() {
                         let events = portcullis_audit::rebuild(&Reader::new(&dir), &desk.store).await?;
-                        println!("{}: {events} events indexed", dir.display());
+                        let dir = dir.display().to_string();
+                        at.out
+                            .tell(&json!({ "log": dir, "events": events }), &format!("{dir}: {events} events indexed"));
                     }
                 }
                 Ok(Answer::Yes)
@@ -196,7 +199,7 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
             place: format!("{} byte {} event {}", f.file, f.offset, f.seq),
             what: f.what.clone(),
         }));
-        if !at.json {
+        if !at.out.json {
             println!(
                 "{}: {} events in {} segments, {} signed checkpoints, root {}",
                 dir.display(),
@@ -215,8 +218,8 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
         if !findings.is_empty() {
             at.print(&findings, FOUND)?;
         }
-        if at.json {
-            println!("{}", serde_json::json!({ "whole": true, "events": events, "logs": logs }));
+        if at.out.json {
+            println!("{}", json!({ "whole": true, "events": events, "logs": logs }));
         } else {
             println!("The trail is whole: {events} events, nothing cut, edited, reordered or swapped.");
         }
