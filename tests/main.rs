@@ -8,6 +8,7 @@ mod doors {
 }
 mod journeys {
     mod console;
+    mod console_time;
     mod first_day;
     mod hostile_screen;
     mod libvirt;

@@ -16,6 +16,7 @@ use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
     time::Duration,
 };
@@ -47,6 +48,8 @@ pub struct Options {
     pub until: Option<Instant>,
     /// Ends the session as soon as it holds an ending, and when its sender is gone.
     pub leash: watch::Receiver<Option<Ending>>,
+    /// Counts key and pointer events while they come, for whoever holds the other end.
+    pub inputs: Arc<AtomicU64>,
     /// Records the session; without it nothing is recorded.
     pub recorder: Option<Recorder>,
 }
@@ -89,9 +92,9 @@ pub struct Report {
 ///
 /// Dropping the future drops both streams, and closes the recording as abandoned.
 pub fn run(viewer: Viewer<impl Wire>, upstream: Upstream, options: Options) -> impl Future<Output = Report> {
-    let Options { mode, clipboard, idle, until, leash, recorder } = options;
+    let Options { mode, clipboard, idle, until, leash, inputs, recorder } = options;
     // made before the future, which would hold room for all of its parts
-    let engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, recorder));
+    let engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, inputs, recorder));
     watch_over(engine, Limits { idle, until }, leash)
 }
 

@@ -46,6 +46,7 @@ async fn a_disk_that_takes_no_more_ends_the_console() {
         idle: Duration::from_hours(1),
         until: None,
         leash,
+        inputs: std::sync::Arc::default(),
         recorder: Some(recorder),
     };
     let flood = async {

@@ -4,13 +4,19 @@
 //! A live stream is as revocable as a request: once a second, and at once when a session, grant or policy changes,
 //! every permit is asked for again. What the answer no longer allows is cut with the reason.
 
-use crate::state::House;
+use crate::{
+    reply::{self, Refusal},
+    state::{House, chain},
+};
 use portcullis_domain::{ConsoleMode, Ending, MachineRef, RecordingId, SessionId, UserId};
 use portcullis_policy::{Decision, Permit};
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use time::OffsetDateTime;
@@ -27,9 +33,13 @@ pub(crate) struct Live {
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
     pub(crate) started_at: OffsetDateTime,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
     permit: Arc<Permit>,
     leash: watch::Sender<Option<Ending>>,
+    /// Keys and pointer events so far, and how many of them the session knows of.
+    inputs: Arc<AtomicU64>,
+    told: AtomicU64,
 }
 
 /// The register of them.
@@ -57,6 +67,7 @@ pub(crate) struct Registered {
     lives: Arc<Lives>,
     id: Uuid,
     pub(crate) leash: watch::Receiver<Option<Ending>>,
+    pub(crate) inputs: Arc<AtomicU64>,
 }
 
 impl Drop for Registered {
@@ -73,7 +84,22 @@ pub(crate) struct Opening {
     pub(crate) machine: MachineRef,
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
+}
+
+/// When a console ends at the latest, as things stand when its ticket is made: the longest that is configured, the end
+/// of what permits it, the end of the person's session. The page shows it and the relay keeps to it.
+pub(crate) async fn ends_at(
+    house: &House,
+    session: SessionId,
+    lasts_until: OffsetDateTime,
+    made_at: OffsetDateTime,
+) -> Result<OffsetDateTime, Refusal> {
+    let longest = made_at + time::Duration::seconds(i64::from(house.config.consoles.longest_seconds));
+    let signed_in = house.identity.session_ends_at(session).await;
+    let signed_in = signed_in.map_err(|e| reply::identity(&e, house.clock.now()))?.ok_or(Refusal::Unknown)?;
+    Ok(longest.min(lasts_until).min(signed_in))
 }
 
 impl Lives {
@@ -99,13 +125,28 @@ impl Lives {
             return Err(Full::Hypervisor);
         }
         let (sender, leash) = watch::channel(None);
-        let Opening { user, user_name, session, machine, mode, place, recording } = opening;
+        let Opening { user, user_name, session, machine, mode, place, ends_at, recording } = opening;
         let id = house.request_id().uuid();
         let started_at = house.clock.now();
-        let live =
-            Live { id, user, user_name, session, machine, mode, place, started_at, recording, permit, leash: sender };
+        let inputs = Arc::new(AtomicU64::new(0));
+        let live = Live {
+            id,
+            user,
+            user_name,
+            session,
+            machine,
+            mode,
+            place,
+            started_at,
+            ends_at,
+            recording,
+            permit,
+            leash: sender,
+            inputs: Arc::clone(&inputs),
+            told: AtomicU64::new(0),
+        };
         map.insert(id, Arc::new(live));
-        Ok(Registered { lives: Arc::clone(self), id, leash })
+        Ok(Registered { lives: Arc::clone(self), id, leash, inputs })
     }
 
     /// All of them, oldest first.
@@ -141,8 +182,20 @@ pub(crate) async fn keep(house: Arc<House>) {
         for live in house.lives.list() {
             if let Some(reason) = lost(&house, &live).await {
                 live.leash.send_replace(Some(Ending::Cut(reason)));
+            } else {
+                keep_session(&house, &live).await;
             }
         }
+    }
+}
+
+/// Whoever types into a screen makes no requests, and is not away: their session hears of it.
+async fn keep_session(house: &House, live: &Live) {
+    let inputs = live.inputs.load(Ordering::Relaxed);
+    if live.told.swap(inputs, Ordering::Relaxed) != inputs
+        && let Err(error) = house.identity.keep_alive(live.session).await
+    {
+        tracing::warn!(error = %chain(&error), "a session could not be told that it is in use");
     }
 }
 

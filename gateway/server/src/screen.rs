@@ -43,6 +43,8 @@ pub(crate) struct Sitting {
     pub(crate) permit: Arc<Permit>,
     /// The place in the register, or why there is none.
     pub(crate) place: Result<Registered, Full>,
+    /// When it ends at the latest.
+    pub(crate) ends_at: time::OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
     pub(crate) open: OpenEntry,
     pub(crate) peer: Peer,
@@ -50,7 +52,7 @@ pub(crate) struct Sitting {
 
 impl Sitting {
     pub(crate) async fn run(self, upgraded: hyper::upgrade::OnUpgrade) {
-        let Self { house, actor, session, machine, mode, permit, place, recording, open, peer } = self;
+        let Self { house, actor, session, machine, mode, permit, place, ends_at, recording, open, peer } = self;
         let Ok(Ok(upgraded)) = tokio::time::timeout(TAKE_OVER, upgraded).await else {
             return end(open, Outcome::Failed, "the browser did not take the stream", &[]);
         };
@@ -59,8 +61,8 @@ impl Sitting {
             Ok(registered) => registered,
             Err(full) => return refuse(viewer, open, Ending::Crowded(full.words().to_owned())).await,
         };
-        let longest = Duration::from_secs(u64::from(house.config.consoles.longest_seconds));
-        let until = tokio::time::Instant::now() + longest;
+        let left = Duration::try_from(ends_at - house.clock.now()).unwrap_or(Duration::ZERO);
+        let until = tokio::time::Instant::now() + left;
         let new = |id| NewScreen { house: &house, id, machine: &machine, actor: &actor, session };
         let opened = async {
             let mut held = Held { viewer: &mut viewer, registered: &mut registered, until };
@@ -81,6 +83,7 @@ impl Sitting {
             idle: Duration::from_secs(u64::from(house.config.consoles.idle_seconds)),
             until: Some(until),
             leash: registered.leash.clone(),
+            inputs: Arc::clone(&registered.inputs),
             recorder,
         };
         tracing::info!(request = %peer.request, recorded = recording.is_some(), "console opened");

@@ -20,6 +20,10 @@ use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     cell::RefCell,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -59,6 +63,8 @@ struct Counts {
     keys: u64,
     pointers: u64,
     dropped: u64,
+    /// Keys and pointers together, as others see them.
+    inputs: Arc<AtomicU64>,
     first_input: Option<Duration>,
     last_input: Option<Duration>,
 }
@@ -91,6 +97,7 @@ impl<V: Wire> Engine<V> {
         upstream: Upstream,
         mode: ConsoleMode,
         clipboard: Clipboard,
+        inputs: Arc<AtomicU64>,
         recorder: Option<Recorder>,
     ) -> Self {
         let now = Instant::now();
@@ -107,7 +114,7 @@ impl<V: Wire> Engine<V> {
             to_viewer,
             to_upstream: Queue::default(),
             recorder,
-            counts: Counts::default(),
+            counts: Counts { inputs, ..Counts::default() },
             started: now,
             heard_at: now,
             ping_at: now + PING_EVERY,
@@ -431,6 +438,7 @@ impl Sink for UpSink<'_> {
             Touch::Key => self.counts.keys += 1,
             Touch::Pointer => self.counts.pointers += 1,
         }
+        self.counts.inputs.fetch_add(1, Ordering::Relaxed);
         self.counts.first_input.get_or_insert(self.since);
         self.counts.last_input = Some(self.since);
     }

@@ -27,8 +27,15 @@ struct Session {
 
 fn options(mode: ConsoleMode) -> (Options, watch::Sender<Option<Ending>>) {
     let (leash, held) = watch::channel(None);
-    let options =
-        Options { mode, clipboard: Clipboard::default(), idle: HOUR, until: None, leash: held, recorder: None };
+    let options = Options {
+        mode,
+        clipboard: Clipboard::default(),
+        idle: HOUR,
+        until: None,
+        leash: held,
+        inputs: Arc::default(),
+        recorder: None,
+    };
     (options, leash)
 }
 
@@ -93,9 +100,11 @@ async fn view_only_lets_no_input_reach_the_machine() {
 
 #[tokio::test]
 async fn control_passes_keys_and_pointer_as_they_are() {
-    let mut session = start_running(ConsoleMode::Control, |_| {}).await;
+    let inputs = Arc::new(AtomicU64::new(0));
+    let mut session = start_running(ConsoleMode::Control, |options| options.inputs = Arc::clone(&inputs)).await;
     session.browser.send(&[&KEY[..], &POINTER, &[6, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'], &REQUEST].concat()).await;
     assert_eq!(session.heard(24).await, [&KEY[..], &POINTER, &REQUEST].concat());
+    assert_eq!(inputs.load(std::sync::atomic::Ordering::Relaxed), 2, "others see the input while it comes");
     let report = session.end().await;
     assert_eq!((report.keys, report.pointers, report.dropped, report.texts_in), (1, 1, 1, 0));
     assert!(report.first_input.is_some());

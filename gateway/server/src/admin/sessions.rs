@@ -14,7 +14,7 @@ use portcullis_domain::{Action, Ending, OwnObject, Resource};
 use portcullis_store::RecordingFilter;
 use serde::Deserialize;
 use std::sync::Arc;
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 /// Recordings on one page.
@@ -24,7 +24,6 @@ const PAGE: u32 = 50;
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
     let actor = guest.actor()?;
     let inventory = house.fleet.inventory();
-    let longest = Duration::seconds(i64::from(house.config.consoles.longest_seconds));
     let rows = house
         .lives
         .list()
@@ -40,7 +39,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
                 .map_or_else(|| live.machine.machine.to_string(), |m| m.name.clone()),
             mode: live.mode,
             started: house.when(live.started_at),
-            ends: Some(house.when(live.started_at + longest)),
+            ends: Some(house.when(live.ends_at)),
             recorded: live.recording.is_some(),
         })
         .collect();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     guest::Guest,
-    lives::Opening,
+    lives::{self, Opening},
     reply::{self, Refusal},
     screen::Sitting,
     state::House,
@@ -66,11 +66,7 @@ pub(crate) async fn show(
         state: machine.state,
         mode,
         may_control: matches!(door, ConsoleDoor::Control),
-        recorded: if guest.must_record() {
-            Recorded::Yes("The screen, mouse movements and the times of key presses are recorded; which keys were pressed is not.".into())
-        } else {
-            Recorded::No("Your access to this machine does not ask for a recording.".into())
-        },
+        recorded: if guest.must_record() { Recorded::Yes } else { Recorded::No },
         power: power_verbs(&house, &actor, &machine),
         closed,
         problems: Problems::none(),
@@ -88,12 +84,14 @@ pub(crate) async fn ticket(
     let mode: ConsoleMode = mode.parse().map_err(|_| Refusal::NotFound)?;
     let machine = find(&house, &actor, &hypervisor, &machine)?;
     let session = session_of(&actor.via)?;
+    let made_at = house.clock.now();
     let ticket = house
         .identity
         .mint_ticket(session, actor.user, machine.at.clone(), mode)
         .await
         .map_err(|e| reply::identity(&e, house.clock.now()))?;
-    let until = house.clock.now() + time::Duration::seconds(i64::from(house.config.consoles.longest_seconds));
+    let lasts_until = guest.lasts_until().ok_or(Refusal::Unknown)?;
+    let until = lives::ends_at(&house, session, lasts_until, made_at).await?;
     let body = serde_json::json!({
         "ticket": ticket.expose_text().unwrap_or_default(),
         "mode": mode.word(),
@@ -125,13 +123,16 @@ pub(crate) async fn stream(
     let machine = find(&house, &actor, &hypervisor, &machine)?;
     let offer = read_offer(request.headers())?;
     let session = session_of(&actor.via)?;
-    house.identity.take_ticket(&offer.ticket, session, &machine.at, mode).await.map_err(|e| match e {
+    let taken = house.identity.take_ticket(&offer.ticket, session, &machine.at, mode).await;
+    let made_at = taken.map_err(|e| match e {
         Error::Refused(_) => {
             Refusal::Forbidden("That ticket does not count: it was used, is too old, or is for something else.".into())
         }
         other => reply::identity(&other, house.clock.now()),
     })?;
     let answer = switching(&offer.accept)?;
+    let lasts_until = guest.lasts_until().ok_or(Refusal::Unknown)?;
+    let ends_at = lives::ends_at(&house, session, lasts_until, made_at).await?;
     let (permit, open) = guest.take().ok_or(Refusal::Unknown)?;
     let permit = Arc::new(permit);
     let recording = permit.must_record().then(|| RecordingId::new(house.request_id().uuid()));
@@ -142,13 +143,15 @@ pub(crate) async fn stream(
         machine: machine.at.clone(),
         mode,
         place: guest.peer.ip,
+        ends_at,
         recording,
     };
     let place = house.lives.register(&house, opening, Arc::clone(&permit));
     let upgraded = hyper::upgrade::on(&mut request);
     let (house, machine, peer) = (Arc::clone(&house), machine.at, guest.peer);
     let tasks = house.tasks.clone();
-    tasks.spawn(Sitting { house, actor, session, machine, mode, permit, place, recording, open, peer }.run(upgraded));
+    let sitting = Sitting { house, actor, session, machine, mode, permit, place, ends_at, recording, open, peer };
+    tasks.spawn(sitting.run(upgraded));
     Ok(answer)
 }
 
