@@ -9,13 +9,16 @@ mod doors {
 mod journeys {
     mod canaries;
     mod console;
+    mod console_time;
     mod first_day;
+    mod hostile_screen;
     mod leash;
     mod libvirt;
     mod lost_trail;
     mod lxd_api;
     mod people;
     mod postgres;
+    mod recordings;
     mod refused_starts;
     mod sign_in;
 }

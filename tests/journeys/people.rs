@@ -125,3 +125,23 @@ async fn a_shell_leaves_somebody_who_can_run_the_gateway_and_every_try_in_the_tr
     assert_ne!(ada.get("/me").await.status(), StatusCode::OK, "what was open before has ended");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shell_says_who_may_do_what_and_why() {
+    let gateway = TestGateway::start("").await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    ada.invite("bob").await;
+    let (code, text) = gateway.shell(&["policy", "explain", "ada", "write", "gateway:users"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("permit: ") && text.contains("roles that count: administrator"), "{text}");
+    let (code, text) = gateway.shell(&["policy", "explain", "bob", "write", "gateway:users", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, told["decision"].as_str()), (Some(1), Some("deny")), "{told}");
+    let (code, text) = gateway.shell(&["policy", "explain", "bob", "console.control", "lab/web-1"]);
+    assert_eq!(code, Some(1), "{text}");
+    let (code, text) = gateway.shell(&["policy", "explain", "eve", "read", "gateway:audit"]);
+    assert!(code == Some(2) && text.contains("no such person"), "{text}");
+    let (code, text) = gateway.shell(&["user", "disable", "bob", "--json"]);
+    assert_eq!((code, text.trim()), (Some(0), r#"{"state":"disabled","user":"bob"}"#));
+    gateway.stop().await;
+}

@@ -73,6 +73,27 @@ impl TestGateway {
         std::fs::read_dir(self.dir.path().join("recordings")).map_or(0, Iterator::count)
     }
 
+    /// Every recording as the store knows it.
+    pub(crate) async fn recording_ends(&self) -> Vec<portcullis_store::Recording> {
+        let store = self.store().await;
+        let all = store.recordings(&portcullis_store::RecordingFilter::default(), 1000).await.expect("read");
+        store.close().await;
+        all
+    }
+
+    /// Waits until so many recordings have no ending (10 s at most).
+    pub(crate) async fn settled_recordings(&self, open: usize) {
+        let mut now = 0;
+        for _ in 0..50 {
+            now = self.recording_ends().await.iter().filter(|r| r.ended_at.is_none()).count();
+            if now == open {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("{now} recordings have no ending, and not {open}");
+    }
+
     async fn store(&self) -> portcullis_store::Store {
         let file = self.dir.path().join("portcullis.toml");
         let config = Config::read(&file, std::iter::empty()).expect("a good configuration");

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
+use time::OffsetDateTime;
 use tower_sessions::Session;
 
 /// What is known of a person at one epoch; none: they may not act.
@@ -120,5 +121,11 @@ impl Identity {
         let Some(live) = self.0.store.live_session(session, now).await.map_err(Error::store)? else { return Ok(false) };
         self.0.rows.touch(&live, now).await.map_err(Error::store)?;
         Ok(true)
+    }
+
+    /// When a session ends whatever happens; none when it no longer counts.
+    pub async fn session_ends_at(&self, session: SessionId) -> Result<Option<OffsetDateTime>, Error> {
+        let live = self.0.store.live_session(session, self.0.clock.now()).await.map_err(Error::store)?;
+        Ok(live.map(|live| self.0.rows.last_instant(live.created_at)))
     }
 }

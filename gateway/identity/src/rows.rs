@@ -110,7 +110,12 @@ impl SessionRows {
 
     /// Until when a session counts that began at one instant and was heard of at another.
     pub(crate) fn expiry(&self, created_at: OffsetDateTime, seen_at: OffsetDateTime) -> OffsetDateTime {
-        (seen_at + self.idle).min(created_at + self.absolute)
+        (seen_at + self.idle).min(self.last_instant(created_at))
+    }
+
+    /// When a session ends that began at an instant, whatever happens.
+    pub(crate) fn last_instant(&self, created_at: OffsetDateTime) -> OffsetDateTime {
+        created_at + self.absolute
     }
 
     /// Notes that a session is in use, at most once a minute.

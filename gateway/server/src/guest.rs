@@ -14,6 +14,7 @@ use portcullis_domain::{Actor, Event, Outcome, Phase, Seq, SessionId, Subject, U
 use portcullis_identity::Stage;
 use portcullis_policy::Permit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use time::OffsetDateTime;
 use tower_sessions::Session;
 
 /// Who a handler serves. Taken as an argument: only the passage makes it.
@@ -80,6 +81,11 @@ impl Guest {
     /// Whether the permit says that the screen must be recorded. Without a permit: yes.
     pub(crate) fn must_record(&self) -> bool {
         self.held().permit.as_ref().is_none_or(Permit::must_record)
+    }
+
+    /// Until when the permit can be renewed, as things stand now.
+    pub(crate) fn lasts_until(&self) -> Option<OffsetDateTime> {
+        self.held().permit.as_ref().map(Permit::lasts_until)
     }
 
     /// Takes the permit and its open event over: the handler closes the event.

@@ -4,7 +4,10 @@
 //! A live stream is as revocable as a request: once a second, and at once when a session, grant or policy changes,
 //! every permit is asked for again. What the answer no longer allows is cut with the reason.
 
-use crate::state::{House, chain};
+use crate::{
+    reply::{self, Refusal},
+    state::{House, chain},
+};
 use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, RecordingId, SessionId, UserId};
 use portcullis_policy::{Decision, Permit};
 use std::{
@@ -33,11 +36,12 @@ pub(crate) struct Live {
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
     pub(crate) started_at: OffsetDateTime,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
-    permit: Permit,
+    permit: Arc<Permit>,
     leash: watch::Sender<Option<Ending>>,
     /// Key and pointer events so far, and how many there were when the session was last kept alive.
-    input: Arc<AtomicU64>,
+    inputs: Arc<AtomicU64>,
     kept: Mutex<(u64, OffsetDateTime)>,
 }
 
@@ -52,13 +56,22 @@ pub(crate) enum Full {
     Hypervisor,
 }
 
+impl Full {
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Person => "You have too many consoles open. Close one first.",
+            Self::Hypervisor => "Too many consoles of this hypervisor are open. Try again later.",
+        }
+    }
+}
+
 /// Takes a session off the register when its relay is over, however that came about.
 pub(crate) struct Registered {
     lives: Arc<Lives>,
     id: Uuid,
     pub(crate) leash: watch::Receiver<Option<Ending>>,
     /// Where the relay counts key and pointer events.
-    pub(crate) input: Arc<AtomicU64>,
+    pub(crate) inputs: Arc<AtomicU64>,
 }
 
 impl Drop for Registered {
@@ -75,7 +88,22 @@ pub(crate) struct Opening {
     pub(crate) machine: MachineRef,
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
+}
+
+/// When a console ends at the latest, as things stand when its ticket is made: the longest that is configured, the end
+/// of what permits it, the end of the person's session. The page shows it and the relay keeps to it.
+pub(crate) async fn ends_at(
+    house: &House,
+    session: SessionId,
+    lasts_until: OffsetDateTime,
+    made_at: OffsetDateTime,
+) -> Result<OffsetDateTime, Refusal> {
+    let longest = made_at + time::Duration::seconds(i64::from(house.config.consoles.longest_seconds));
+    let signed_in = house.identity.session_ends_at(session).await;
+    let signed_in = signed_in.map_err(|e| reply::identity(&e, house.clock.now()))?.ok_or(Refusal::Unknown)?;
+    Ok(longest.min(lasts_until).min(signed_in))
 }
 
 impl Lives {
@@ -89,7 +117,7 @@ impl Lives {
         self: &Arc<Self>,
         house: &House,
         opening: Opening,
-        permit: Permit,
+        permit: Arc<Permit>,
     ) -> Result<Registered, Full> {
         let limits = &house.config.consoles;
         let mut map = self.lock();
@@ -101,10 +129,10 @@ impl Lives {
             return Err(Full::Hypervisor);
         }
         let (sender, leash) = watch::channel(None);
-        let Opening { user, user_name, session, machine, mode, place, recording } = opening;
+        let Opening { user, user_name, session, machine, mode, place, ends_at, recording } = opening;
         let id = house.request_id().uuid();
         let started_at = house.clock.now();
-        let input = Arc::new(AtomicU64::new(0));
+        let inputs = Arc::new(AtomicU64::new(0));
         let live = Live {
             id,
             user,
@@ -114,14 +142,15 @@ impl Lives {
             mode,
             place,
             started_at,
+            ends_at,
             recording,
             permit,
             leash: sender,
-            input: Arc::clone(&input),
+            inputs: Arc::clone(&inputs),
             kept: Mutex::new((0, started_at)),
         };
         map.insert(id, Arc::new(live));
-        Ok(Registered { lives: Arc::clone(self), id, leash, input })
+        Ok(Registered { lives: Arc::clone(self), id, leash, inputs })
     }
 
     /// All of them, oldest first.
@@ -185,13 +214,13 @@ impl Live {
     /// Whoever types or points is there, though their browser asks for nothing: once a minute their session hears of
     /// it. What the machine shows by itself keeps nobody signed in.
     fn keep_signed_in(self: &Arc<Self>, house: &Arc<House>) {
-        let (input, now) = (self.input.load(Ordering::Relaxed), house.clock.now());
+        let (inputs, now) = (self.inputs.load(Ordering::Relaxed), house.clock.now());
         {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if input == kept.0 || now - kept.1 < time::Duration::MINUTE {
+            if inputs == kept.0 || now - kept.1 < time::Duration::MINUTE {
                 return;
             }
-            *kept = (input, now);
+            *kept = (inputs, now);
         }
         let (session, house) = (self.session, Arc::clone(house));
         // On its own: a write that waits must not hold up the next look.

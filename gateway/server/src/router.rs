@@ -69,7 +69,7 @@ pub(crate) fn portal(house: &Arc<House>) -> Router {
         .route("/sessions", get(admin::sessions::list))
         .route("/sessions/end", post(admin::sessions::end))
         .route("/hypervisors", get(admin::hypervisors::list))
-        .route("/recordings", get(admin::sessions::recordings))
+        .route("/recordings", get(admin::sessions::list_recordings))
         .route("/trail", get(admin::trail::search))
         .route("/trail/{node}/{number}", get(admin::trail::show))
         .route("/assets/{*path}", get(crate::assets::serve))

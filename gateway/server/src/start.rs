@@ -294,6 +294,7 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
                 }
             }),
             Box::pin(lives::keep(h2)),
+            Box::pin(crate::recordings::end_what_was_cut(Arc::clone(&house))),
             Box::pin(async move {
                 if let Err(error) = h3.trail.clone().index(h3.store.clone()).await {
                     tracing::error!(error = %chain(&error), "the index of the trail is no longer filled");

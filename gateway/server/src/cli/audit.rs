@@ -11,6 +11,7 @@ use portcullis_audit::{Grade, Known, Reader};
 use portcullis_domain::{Clock as _, Event, Outcome, Phase, Seq, SystemClock};
 use portcullis_store::{TrailFilter, TrailRow};
 use serde::Serialize;
+use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[derive(Debug, Subcommand)]
@@ -147,7 +148,8 @@ impl Audit {
                 survey.refuse(&desk.config)?;
                 for log in survey.found {
                     let events = portcullis_audit::rebuild(&Reader::new(&log.dir), &desk.store).await?;
-                    println!("{}: {events} events indexed", log.dir.display());
+                    let dir = log.dir.display().to_string();
+                    at.out.tell(&json!({ "log": dir, "events": events }), &format!("{dir}: {events} events indexed"));
                 }
                 Ok(Answer::Yes)
             }
@@ -269,7 +271,7 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
             place: format!("{} byte {} event {}", f.file, f.offset, f.seq),
             what: f.what.clone(),
         }));
-        if !at.json {
+        if !at.out.json {
             println!(
                 "{}: {} events in {} segments, {} signed checkpoints, root {}",
                 log.dir.display(),
@@ -289,7 +291,7 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
     if survey.found.is_empty() && findings.is_empty() {
         anyhow::bail!("{}: there is no log here", desk.config.trail.dir.display());
     }
-    if !at.json {
+    if !at.out.json {
         for log in &survey.elsewhere {
             println!("{}: {} events of node {}, not here", log.place.as_deref().unwrap_or("?"), log.known, log.node);
         }
@@ -299,8 +301,8 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
         if !findings.is_empty() {
             at.print(&findings, FOUND)?;
         }
-        if at.json {
-            println!("{}", serde_json::json!({ "whole": true, "events": events, "logs": survey.found.len() }));
+        if at.out.json {
+            println!("{}", json!({ "whole": true, "events": events, "logs": survey.found.len() }));
         } else {
             println!("The trail is whole: {events} events, nothing cut, edited, reordered or swapped.");
         }

@@ -36,22 +36,22 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People: list, invite, disable, enable
+    /// People: list, invite, reset, disable, enable
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
-    /// The policy: check, matrix, explain
+    /// The policy: matrix, check, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// The hypervisors of the configuration and how they answer
+    /// The hypervisors of the configuration and how they answer: list
     #[command(subcommand)]
     Hypervisor(machine::Hypervisor),
-    /// The machines behind this gateway
+    /// The machines behind this gateway: list
     #[command(subcommand)]
     Machine(machine::Machine),
-    /// The trail: verify, tail, search, acknowledge a loss, rebuild the index
+    /// The trail: verify, tail, search, acknowledge, rebuild
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Recordings: list, verify
@@ -65,6 +65,13 @@ struct At {
     /// The configuration file
     #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "portcullis.toml")]
     config: PathBuf,
+    #[command(flatten)]
+    out: Out,
+}
+
+/// How a verb prints.
+#[derive(Debug, Args)]
+struct Out {
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -124,7 +131,6 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     let verb = match verb {
         Verb::Init(init) => return init.run(&SystemClock).map(|()| Answer::Yes),
         Verb::Serve(serve) => return serve.run().map(|()| Answer::Yes),
-        Verb::Policy(policy::Policy::Matrix) => return alone(policy::matrix()),
         verb => verb,
     };
     alone(async move {
@@ -165,6 +171,21 @@ impl At {
             .await
             .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
         Ok(Desk { config, store, keys })
+    }
+
+    fn print<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> anyhow::Result<()> {
+        self.out.print(rows, columns)
+    }
+}
+
+impl Out {
+    /// Prints what was done, in words or as JSON.
+    fn tell(&self, json: &serde_json::Value, words: &str) {
+        if self.json {
+            println!("{json}");
+        } else {
+            println!("{words}");
+        }
     }
 
     /// Prints rows as a table or as JSON.
@@ -267,3 +288,6 @@ fn caller() -> Vec<(Arc<str>, Arc<str>)> {
     let short = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
     uid.into_iter().chain(sudo).map(|(name, value)| (name.into(), short(value).into())).collect()
 }
+
+#[cfg(test)]
+mod tests;
