@@ -50,12 +50,12 @@ async function fromServer(): Promise<Entry[]> {
   return list.map((m: Record<string, unknown>) => {
     const tags = Array.isArray(m['tags']) ? m['tags'].map(text) : [];
     const open = m['console'] === 'control' || m['console'] === 'view';
-    const at = `${encodeURIComponent(text(m['hypervisor']))}/${encodeURIComponent(text(m['machine'])).replaceAll('%3A', ':')}`;
+    const at = `${encodeURIComponent(text(m['hypervisor']))}/${encodeURIComponent(text(m['id'])).replaceAll('%3A', ':')}`;
     return {
       name: text(m['name']),
       where: text(m['hypervisor']),
       state: text(m['state']),
-      words: [m['name'], m['hypervisor'], m['machine'], m['state'], m['pool'], ...tags].map(text).join(' ').toLowerCase(),
+      words: [m['name'], m['hypervisor'], m['id'], m['state'], m['pool'], ...tags].map(text).join(' ').toLowerCase(),
       href: open ? `/c/${at}` : null,
       favourite: m['favourite'] === true,
     };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A first administrator's first minutes, in headless Chromium: set-up link, password, authenticator, recovery codes,
 // sign-in, machine, console (looked at and typed into), the other pages, sign-out.
-//   node journey.mjs --url URL --link SET-UP-LINK --certificate PEM --pictures DIR --machine NAME=MONITOR-SOCKET …
+//   node journey.mjs --url URL --link SET-UP-LINK --certificate PEM --pictures DIR --machine NAME=MONITOR-SOCKET … --broken NAME
 // Prints a line a step; exit 0 only when all of it happened. Looks at the guests' own memory through their monitors.
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
@@ -9,13 +9,14 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { Monitor } from '../peers/qmp.mjs';
+import * as bar from './bar.mjs';
 import { awaitText, picture, type } from './screen.mjs';
 import { compare } from './glyphs.mjs';
 import { Authenticator } from './totp.mjs';
 
 const { values: given } = parseArgs({ options: {
   url: { type: 'string' }, link: { type: 'string' }, certificate: { type: 'string' }, pictures: { type: 'string' },
-  machine: { type: 'string', multiple: true }, name: { type: 'string', default: 'ada' },
+  machine: { type: 'string', multiple: true }, broken: { type: 'string' }, name: { type: 'string', default: 'ada' },
   password: { type: 'string', default: randomBytes(12).toString('base64url') },
 } });
 const machines = given.machine.map((m) => ({ name: m.slice(0, m.indexOf('=')), socket: m.slice(m.indexOf('=') + 1) }));
@@ -33,7 +34,24 @@ function pinOf(file) {
 const plain = (text) => text.replace(/\u001b\[[0-9;]*m/g, '');
 
 let page, taken = 0;
-const noticed = [];
+/** What the browser complained of, and the answers that said no. */
+const noticed = [], refused = [];
+/** The answers that say no because a step asks for it, in their order; any other is a mistake. */
+const REFUSALS = ['422 /sign-in', '404 /nothing-here'];
+/** The complaints that a step asks for: noVNC's own word for the screen that does not open. */
+const COMPLAINTS = [/^Failed when connecting: Connection closed \(code: 4004, reason: Lab cannot be reached: /];
+
+/** Keeps what a page complains of. An answer that says no is kept once: the browser's line about it adds nothing. */
+function watch(one) {
+  one.on('pageerror', (error) => noticed.push(`error: ${error.message}`));
+  one.on('response', (answer) => {
+    if (answer.status() >= 400) refused.push(`${answer.status()} ${new URL(answer.url()).pathname}`);
+  });
+  one.on('console', (message) => {
+    const told = message.type() === 'error' && !/^Failed to load resource: the server responded with a status of \d+/.test(message.text());
+    if (told) noticed.push(`${message.text()} (${message.location().url})`);
+  });
+}
 
 /** One step with a deadline; what it waits for is said when the deadline passes. */
 async function step(what, seconds, work) {
@@ -58,18 +76,18 @@ async function step(what, seconds, work) {
 }
 
 /** Pictures of the page in both widths, and in the dark. A page that is wider than its window is a mistake. */
-async function look(name) {
+async function look(name, on = page) {
   taken++;
   const file = (label) => join(given.pictures, `${String(taken).padStart(2, '0')}-${name}-${label}.png`);
   for (const [size, label] of [[NARROW, 360], [WIDE, 1400]]) {
-    await page.setViewportSize(size);
-    await page.screenshot({ path: file(label), fullPage: label === 360 });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    await on.setViewportSize(size);
+    await on.screenshot({ path: file(label), fullPage: label === 360 });
+    const wide = await on.evaluate(() => document.documentElement.scrollWidth);
     if (wide > size.width) throw new Error(`the page ${name} is ${wide} pixels wide on a screen of ${size.width}`);
   }
-  await page.emulateMedia({ colorScheme: 'dark' });
-  await page.screenshot({ path: file('dark') });
-  await page.emulateMedia({ colorScheme: 'light' });
+  await on.emulateMedia({ colorScheme: 'dark' });
+  await on.screenshot({ path: file('dark') });
+  await on.emulateMedia({ colorScheme: 'light' });
 }
 
 async function submit(button) {
@@ -178,11 +196,83 @@ async function journey() {
         if (index === 0) await look('console-typed');
         return 'portcullis-42';
       });
+      if (index === 0) await useBar(machine);
       await step('closing the console says so', 10, async () => {
         await page.getByRole('button', { name: 'Close', exact: true }).click();
         await page.getByRole('heading', { name: 'The console is closed' }).waitFor();
       });
     }
+    await step('watching only lets no key through', 15, async () => {
+      await page.goto(new URL(`/c/lab/${machines[0].name}?mode=view`, given.url).href);
+      await bar.watchOnly(page, machines[0].monitor);
+      await look('console-watching');
+    });
+    await step('the list of live consoles shows it', 10, async () => {
+      const other = await page.context().newPage();
+      watch(other);
+      await other.goto(new URL('/sessions', given.url).href);
+      await other.getByRole('row').filter({ hasText: `lab/${machines[0].name}` }).getByText('watching only, recorded').waitFor();
+      await look('live-console', other);
+      await other.close();
+    });
+    await step('a screen that cannot be opened says why', 10, async () => {
+      await page.goto(new URL(`/c/lab/${given.broken}`, given.url).href);
+      await page.getByRole('heading', { name: 'The screen could not be opened' }).waitFor();
+      await page.getByText(/^Lab cannot be reached: .*Connection refused/).waitFor();
+      await look('console-not-opened');
+    });
+    await step('a favourite stays on top', 10, async () => {
+      const last = machines.at(-1).name;
+      const first = () => page.locator('#machines tbody tr').first().getByRole('rowheader').locator('bdi').first().innerText();
+      await page.goto(given.url);
+      const name = (await first()) === last ? machines[0].name : last;
+      await page.getByRole('button', { name: `Keep ${name} on top` }).click();
+      await page.locator('#spoken', { hasText: 'Kept on top' }).waitFor({ state: 'attached' });
+      await page.reload();
+      if ((await first()) !== name) throw new Error(`${await first()} is on top, not ${name}`);
+      await look('favourite');
+      return name;
+    });
+    await step('Ctrl-K finds a machine and opens its console', 20, async () => {
+      const { name } = machines.at(-1);
+      await page.goto(new URL('/me', given.url).href);
+      await page.keyboard.press('Control+k');
+      await page.locator('#palette-box').waitFor();
+      await page.keyboard.type(name);
+      await page.getByRole('option', { name }).waitFor();
+      await look('palette');
+      await page.keyboard.press('Enter');
+      await page.waitForURL(`**/c/lab/${name}`);
+      await openConsole(machines.at(-1), app);
+    });
+    await step('a person is invited and looked at', 15, async () => {
+      await page.goto(new URL('/users', given.url).href);
+      await page.getByLabel('Name to sign in with').fill('grace');
+      await page.getByLabel('Name shown to others').fill('Grace Hopper');
+      await submit(page.getByRole('button', { name: 'Make a one-time link' }));
+      const link = await page.locator('input[readonly]').first().inputValue();
+      await look('invited');
+      await page.getByRole('link', { name: 'Grace Hopper' }).click();
+      await see('Grace Hopper');
+      await look('person');
+      const guest = await (await page.context().browser().newContext({ viewport: WIDE })).newPage();
+      watch(guest);
+      await guest.goto(link);
+      await guest.getByRole('heading', { name: 'Set up your account' }).waitFor();
+      await look('invitation', guest);
+      await guest.context().close();
+    });
+    await step('an event of the trail is there', 10, async () => {
+      await page.goto(new URL('/trail?what=console.control', given.url).href);
+      await page.locator('table.trail tbody a').first().click();
+      await page.getByRole('heading', { name: /^Event \d+$/ }).waitFor();
+      await look('trail-event');
+    });
+    await step('an address that is not there says so', 10, async () => {
+      await page.goto(new URL('/nothing-here', given.url).href);
+      await see('Not found');
+      await look('error');
+    });
     for (const [name, path, heading] of [
       ['me', '/me', null], ['step-up', '/step-up', 'Confirm that it is you'], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['grants', '/grants', 'Grants'],
       ['live-consoles', '/sessions', null], ['hypervisors', '/hypervisors', 'Hypervisors'],
@@ -203,9 +293,63 @@ async function journey() {
       await page.goto(new URL('/users', given.url).href);
       await see('Sign in');
     });
-    const wrong = noticed.filter((line) => !/401|403|422|404/.test(line));
-    if (wrong.length) throw new Error(`the browser complained:\n${wrong.join('\n')}`);
+    await step('the way in with a recovery code is there', 10, async () => {
+      await signIn(given.password);
+      await page.getByRole('link', { name: /use a recovery code/ }).click();
+      await see('Use a recovery code');
+      await look('recovery');
+      await submit(page.getByRole('link', { name: 'I have a code from my app after all' }));
+      await submit(page.getByRole('button', { name: 'Start again with another name' }));
+    });
+    await step('signing in and opening a console takes no mouse', 45, () => byKeyboard(app));
+    const asked = noticed.length === COMPLAINTS.length && COMPLAINTS.every((words, i) => words.test(noticed[i]));
+    if (!asked) throw new Error(`the browser complained:\n${noticed.join('\n')}`);
+    if (refused.join() !== REFUSALS.join()) throw new Error(`answers that said no: ${refused.join(', ')}; expected: ${REFUSALS.join(', ')}`);
   } finally { for (const monitor of monitors) monitor.close(); }
+}
+
+async function useBar({ name, monitor }) {
+  await step('the signs tell what is recorded and how long it lasts', 10, () => bar.signs(page));
+  await step('"Send text" types it', 15, () => bar.sendText(page, monitor, look));
+  await step('full screen opens and closes', 10, () => bar.fullScreen(page));
+  await step('"Fit" scales the picture', 10, () => bar.fit(page));
+  await step('Ctrl-Alt-Del arrives', 50, () => bar.restart(page, monitor, name));
+}
+
+/** Name, password, code, palette, console and back: every key is pressed where the focus happens to be. */
+async function byKeyboard(app) {
+  const { keyboard } = page;
+  const focused = (test) => page.waitForFunction(test);
+  await page.goto(new URL('/sign-in', given.url).href);
+  await focused(() => document.activeElement?.id === 'name');
+  await keyboard.type(given.name);
+  await keyboard.press('Tab');
+  await keyboard.type(given.password);
+  await keyboard.press('Enter');
+  await see('Enter the code');
+  await focused(() => document.activeElement?.matches('input[inputmode=numeric]'));
+  await keyboard.type(await app.code());
+  await keyboard.press('Enter');
+  await see('My machines');
+  const { name } = machines[0];
+  await keyboard.press('/');
+  await focused(() => document.activeElement?.id === 'q');
+  await keyboard.type(name);
+  await keyboard.press('ArrowDown');
+  await focused(() => document.activeElement?.matches('a.button'));
+  await keyboard.press('Enter');
+  await page.waitForURL(`**/c/lab/${name}`);
+  await page.locator('#console[data-state=open]').waitFor();
+  await focused(() => document.activeElement?.matches('canvas'));
+  for (const key of ['Control', 'Alt', 'Shift']) await keyboard.down(key);
+  for (const key of ['Shift', 'Alt', 'Control']) await keyboard.up(key);
+  // From the bar to its last button.
+  for (let presses = 0; presses < 12; presses += 1) {
+    if (await page.evaluate(() => document.activeElement?.matches('[data-do=disconnect]'))) break;
+    await keyboard.press('Tab');
+  }
+  await keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'The console is closed' }).waitFor();
 }
 
 async function signIn(password) {
@@ -225,9 +369,8 @@ const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, pinOf(given.certificate)],
 });
 try {
-  page = await browser.newPage({ viewport: WIDE });
-  page.on('pageerror', (error) => noticed.push(`error: ${error.message}`));
-  page.on('console', (message) => message.type() === 'error' && noticed.push(message.text()));
+  page = await (await browser.newContext({ viewport: WIDE })).newPage();
+  watch(page);
   await journey();
 } catch (error) {
   process.exitCode = 1;
