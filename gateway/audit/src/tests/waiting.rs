@@ -39,6 +39,61 @@ fn one_that_is_not_polled_holds_up_no_other() {
     });
 }
 
+#[test]
+fn what_one_turn_of_a_thread_asks_for_shares_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        tokio::spawn(trail.turns());
+        // the writer goes to sleep
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let tasks: Vec<_> = (0..64)
+            .map(|n| {
+                let trail = trail.clone();
+                tokio::spawn(async move {
+                    let seq = trail.append(&event(n, Phase::Opened)).unwrap();
+                    tokio::time::timeout(LONG, trail.durable(seq)).await.expect("forgotten").unwrap();
+                    trail.head().size
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), 64, "the first to be durable is so with the last");
+        }
+        // what nobody waits for is written all the same
+        let seq = trail.append(&event(64, Phase::Noted)).unwrap();
+        tokio::time::timeout(LONG, trail.settled(seq)).await.expect("forgotten").unwrap();
+    });
+}
+
+#[test]
+fn a_crowd_is_served_while_turns_are_ended_and_when_they_no_longer_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trail, _) = open(dir.path()).unwrap();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let turns = tokio::spawn(trail.turns());
+        crowd(trail.clone(), 20, 40).await;
+        // in the middle of a turn that was asked for
+        let seq = trail.append(&event(0, Phase::Opened)).unwrap();
+        let mut asked = trail.durable(seq);
+        let _pending = poll(&mut asked);
+        turns.abort();
+        tokio::time::timeout(LONG, asked).await.expect("forgotten").unwrap();
+        crowd(trail.clone(), 20, 40).await;
+    });
+    // on a runtime that moves its tasks from thread to thread
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
+        let turns = [tokio::spawn(trail.turns()), tokio::spawn(trail.turns())];
+        let crowds = [0, 1].map(|_| tokio::spawn(crowd(trail.clone(), 10, 40)));
+        for crowd in crowds {
+            crowd.await.unwrap();
+        }
+        trail.close().unwrap();
+        assert!(matches!(trail.append(&event(0, Phase::Noted)), Err(Error::Closed)));
+        drop(turns);
+    });
+}
+
 async fn crowd(trail: Trail, tasks: u64, rounds: u64) {
     let work = (0..tasks).map(|task| {
         let trail = trail.clone();
