@@ -138,6 +138,8 @@ pub struct Limits {
     pub shards: usize,
     /// Connections open at once, over all listeners.
     pub connections: usize,
+    /// Connections open at once from one network (/24, /64), so that one cannot keep everybody else out.
+    pub connections_per_network: usize,
     /// Requests a second and address prefix (/24, /64) before sign-in.
     pub stranger_per_second: u32,
     /// The burst on top of it.
@@ -172,7 +174,13 @@ const fn two_gib() -> u64 {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { shards: 0, connections: 10_000, stranger_per_second: 20, stranger_burst: 60 }
+        Self {
+            shards: 0,
+            connections: 10_000,
+            connections_per_network: 2_000,
+            stranger_per_second: 20,
+            stranger_burst: 60,
+        }
     }
 }
 
@@ -264,6 +272,9 @@ impl Config {
         }
         if self.limits.connections == 0 {
             return wrong("limits.connections: 0 would let nobody in".into());
+        }
+        if self.limits.connections_per_network == 0 {
+            return wrong("limits.connections_per_network: 0 would let nobody in".into());
         }
         Ok(())
     }

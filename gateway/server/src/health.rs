@@ -6,7 +6,7 @@ use axum::{Router, extract::State, routing::get};
 use http::{StatusCode, header};
 use portcullis_upstream::HealthState;
 use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 /// Serves health until the house closes; does nothing when no address is configured.
 pub(crate) async fn serve(house: Arc<House>) {
@@ -49,7 +49,7 @@ async fn metrics(State(house): State<Arc<House>>) -> ([(header::HeaderName, &'st
         registry.register(name, help, gauge);
     };
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    gauge("connections", "Open connections", count(house.connections.load(Ordering::Relaxed)));
+    gauge("connections", "Open connections", count(house.connections.all()));
     gauge("consoles", "Live console sessions", count(house.lives.list().len()));
     gauge("machines", "Machines in the inventory", count(house.fleet.inventory().len()));
     gauge("trail_events", "Events in this node's trail", i64::try_from(house.trail.head().size).unwrap_or(i64::MAX));

@@ -2,8 +2,9 @@
 //! Doors: sockets, TLS and HTTP framing. A shard is one thread with its own listeners on the same ports, so that a
 //! connection never changes thread and no lock is shared between cores.
 //!
-//! Limits that hold before anybody is known: connections open at once, 10 s for the TLS handshake, 10 s for a
-//! request's head, 60 s of idle keep-alive, 64 headers, 16 KiB of head (checked in `layers`).
+//! Limits that hold before anybody is known: connections open at once, in all and from one network; 10 s for the TLS
+//! handshake, 10 s for a request's head (hyper has one timer: so long an idle connection of HTTP/1.1 lives too), 60 s
+//! without a request on HTTP/2, 64 headers, 16 KiB of head (checked in `layers`).
 
 use crate::{
     layers,
@@ -16,7 +17,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -27,8 +31,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Longest wait for a request's head, and for the next request on an idle connection of HTTP/2.
+/// Longest wait for a request's head, and so for the next one on a connection of HTTP/1.1; and for the answer to a ping.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/2 may ask for nothing.
+const IDLE: Duration = Duration::from_mins(1);
 /// Most bytes of one request head.
 const MAX_HEAD: usize = 16 * 1024;
 /// Most headers of one request.
@@ -88,26 +94,13 @@ pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>
                 continue;
             }
         };
-        if house.connections.fetch_add(1, Ordering::Relaxed) >= house.config.limits.connections {
-            house.connections.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let held = Held(Arc::clone(&house));
+        let Some(counted) = house.connections.count(peer.ip(), &house.config.limits) else { continue };
         let (shard, door, acceptor) = (Arc::clone(&shard), Arc::clone(&door), acceptor.clone());
+        let serving = serve(Arc::clone(&house), shard, door, acceptor, stream, peer);
         house.tasks.spawn(async move {
-            let house = Arc::clone(&held.0);
-            serve(house, shard, door, acceptor, stream, peer).await;
-            drop(held);
+            serving.await;
+            drop(counted);
         });
-    }
-}
-
-/// Counts an open connection until it is dropped.
-struct Held(Arc<House>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -174,9 +167,16 @@ where
 {
     let closing = house.closing.clone();
     let executor = house.executor();
+    let streams = Arc::new(Streams::default());
+    let idle = Arc::clone(&streams);
     let service = hyper::service::service_fn(move |request| {
         let (house, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
-        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &door.purpose, ip, request).await) }
+        let asked = Streams::open(&streams);
+        async move {
+            let answer = layers::answer(house, shard, &door.purpose, ip, request).await;
+            drop(asked);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(executor);
     builder
@@ -190,13 +190,50 @@ where
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = async { tokio::select! { () = closing.cancelled() => {}, () = idle.rest() => {} } } => {
+            // Answers on their way go on to their end.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %ip, "connection ended");
+    }
+}
+
+/// The requests of one HTTP/2 connection: one that asks for nothing is closed, or whoever only answers pings could
+/// hold every connection that there is.
+#[derive(Default)]
+struct Streams {
+    open: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+/// One request until its answer begins.
+struct Asking(Arc<Streams>);
+
+impl Streams {
+    fn open(all: &Arc<Self>) -> Asking {
+        all.open.fetch_add(1, Ordering::Relaxed);
+        all.asked.fetch_add(1, Ordering::Relaxed);
+        Asking(Arc::clone(all))
+    }
+
+    /// Waits until nothing was asked for a whole [`IDLE`].
+    async fn rest(&self) {
+        loop {
+            let asked = self.asked.load(Ordering::Relaxed);
+            tokio::time::sleep(IDLE).await;
+            if self.open.load(Ordering::Relaxed) == 0 && self.asked.load(Ordering::Relaxed) == asked {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -239,5 +276,24 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_http_2_that_asks_for_nothing_is_closed_and_a_slow_answer_is_not_cut() {
+        let (streams, begun) = (Arc::new(Streams::default()), Instant::now());
+        streams.rest().await;
+        assert_eq!(begun.elapsed(), IDLE, "pings alone keep nothing open");
+        let asking = Streams::open(&streams);
+        assert!(tokio::time::timeout(10 * IDLE, streams.rest()).await.is_err(), "an answer is on its way");
+        drop(asking);
+        let begun = Instant::now();
+        streams.rest().await;
+        assert!(begun.elapsed() <= 2 * IDLE);
     }
 }

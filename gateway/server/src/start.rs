@@ -79,7 +79,7 @@ impl Running {
             tables: tables(&config),
             grants: Grants::new(store.clone(), Arc::clone(&clock)),
             lives: Arc::new(Lives::default()),
-            connections: std::sync::atomic::AtomicUsize::new(0),
+            connections: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             verified: std::sync::Mutex::new(None),

@@ -2,7 +2,7 @@
 //! The house: everything that is shared by all rooms of one process, put together once at the start.
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Limits},
     listener::Tracked,
     lives::Lives,
     reply::Refusal,
@@ -26,7 +26,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError},
 };
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,7 +51,7 @@ pub(crate) struct House {
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
     pub(crate) strangers: Strangers,
-    pub(crate) connections: AtomicUsize,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
     /// When the whole trail was last looked at, and what was found.
@@ -146,6 +146,50 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
+}
+
+/// How many connections are open, in all and by network.
+#[derive(Default)]
+pub(crate) struct Connections(Mutex<(usize, BTreeMap<IpAddr, usize>)>);
+
+/// One open connection; it counts until dropped.
+pub(crate) struct Counted {
+    connections: Arc<Connections>,
+    network: IpAddr,
+}
+
+impl Connections {
+    /// Counts one more, if there is room for it.
+    pub(crate) fn count(self: &Arc<Self>, ip: IpAddr, limits: &Limits) -> Option<Counted> {
+        let network = prefix(ip);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, networks) = &mut *held;
+        let of_network = networks.get(&network).copied().unwrap_or(0);
+        if *all >= limits.connections || of_network >= limits.connections_per_network {
+            return None;
+        }
+        *all += 1;
+        networks.insert(network, of_network + 1);
+        drop(held);
+        Some(Counted { connections: Arc::clone(self), network })
+    }
+
+    /// How many there are.
+    pub(crate) fn all(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut held = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, networks) = &mut *held;
+        *all = all.saturating_sub(1);
+        match networks.get_mut(&self.network) {
+            Some(n) if *n > 1 => *n -= 1,
+            _ => drop(networks.remove(&self.network)),
+        }
+    }
 }
 
 /// How often people who are not known may knock, by address prefix: /24 of IPv4, /64 of IPv6.
@@ -245,4 +289,43 @@ pub(crate) fn open_trail(
         Err(error) => return Err(wrong(format!("node: {error}"))),
     };
     Trail::open(&dir, &trail_keys(keys), node, clock).map_err(|e| wrong(chain(&e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_cannot_take_every_connection() {
+        let connections = Arc::new(Connections::default());
+        let limits = Limits { connections: 5, connections_per_network: 3, ..Limits::default() };
+        let from = |last: u8| connections.count(IpAddr::from([192, 0, 2, last]), &limits);
+        let held: Vec<_> = (0..3).map(from).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(from(77).is_none(), "the network is full");
+        let other = connections.count(IpAddr::from([198, 51, 100, 1]), &limits);
+        assert!(other.is_some(), "another one is not");
+        let _third = connections.count(IpAddr::from([203, 0, 113, 1]), &limits);
+        assert!(connections.count(IpAddr::from([10, 0, 0, 1]), &limits).is_none(), "all are taken");
+        drop(held);
+        assert!(from(77).is_some());
+        drop(other);
+        assert_eq!(connections.all(), 1);
+    }
+
+    #[test]
+    fn those_who_are_turned_away_are_counted_by_network_and_not_without_end() {
+        let strangers = Strangers::new(1, 2);
+        let ip = |n: u16| IpAddr::from([10, n.to_be_bytes()[0], n.to_be_bytes()[1], 1]);
+        assert!(strangers.check(ip(1)) && strangers.check(ip(1)) && !strangers.check(ip(1)));
+        for n in 0..1_000 {
+            strangers.refused(ip(n));
+            strangers.refused(ip(n));
+        }
+        let counted = strangers.tidy();
+        assert_eq!(counted.len(), COUNTED + 1);
+        assert_eq!(counted.values().sum::<u64>(), 2_000);
+        assert_eq!(counted.get(&IpAddr::from([10, 0, 0, 0])), Some(&2));
+        assert!(strangers.tidy().is_empty());
+    }
 }
