@@ -114,6 +114,17 @@ fn a_port_in_use_is_named_even_by_another_gateway() {
     drop(socket);
 }
 
+#[test]
+fn a_health_address_that_is_taken_is_named() {
+    let dir = installation();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let at = socket.local_addr().expect("an address").to_string();
+    edit(&dir, "[trail]\n", &format!("[health]\nlisten = \"{at}\"\n\n[trail]\n"));
+    refused(&dir, &["portcullis.toml", "health.listen", &at]);
+    assert!(!dir.path().join("trail/server").exists(), "nothing was begun");
+    drop(socket);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_gateway_on_the_same_folder_or_port_is_refused() {
     let gateway = TestGateway::start("").await;

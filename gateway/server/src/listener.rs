@@ -52,12 +52,15 @@ pub(crate) struct Door {
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
-/// Checks that a port is free. `SO_REUSEPORT` would let a second gateway share it silently.
-pub(crate) fn probe(at: SocketAddr) -> io::Result<()> {
+/// Binds a port for one listener alone: fails where anybody listens already. `SO_REUSEPORT` would let a second gateway
+/// share it silently.
+pub(crate) fn bind_alone(at: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
     socket.bind(&at.into())?;
-    socket.listen(1)
+    socket.listen(128)?;
+    Ok(socket.into())
 }
 
 /// One shard's listener on a door.

@@ -26,7 +26,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
 };
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +54,8 @@ pub(crate) struct House {
     pub(crate) connections: AtomicUsize,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
+    /// Why the house closes by itself, if it does.
+    pub(crate) failure: OnceLock<String>,
     /// When the whole trail was last looked at, and what was found.
     pub(crate) verified: Mutex<Option<(OffsetDateTime, Report)>>,
 }

@@ -119,7 +119,7 @@ fn chain(error: &anyhow::Error) -> String {
 fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     let verb = match verb {
         Verb::Init(init) => return init.run(&SystemClock).map(|()| Answer::Yes),
-        Verb::Serve(serve) => return serve.run().map(|()| Answer::Yes),
+        Verb::Serve(serve) => return serve.run(),
         Verb::Policy(policy::Policy::Matrix) => return alone(policy::matrix()),
         verb => verb,
     };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis serve`: runs the gateway until it is told to stop.
 
+use super::Answer;
 use crate::{
     config::Config,
     start::{Running, Transport},
@@ -25,7 +26,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<Answer> {
         // tower-sessions warns of every browser that comes back with the cookie of a session that has ended, as each
         // does in the morning.
         let quiet = "info,tower_sessions_core=error";
@@ -48,13 +49,21 @@ impl Serve {
                 println!("Nobody has an account yet. Open this link within 30 minutes to become the first administrator; it works once:");
                 println!("  {link}");
             }
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let failure = tokio::select! {
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                why = running.failed() => Some(why),
+            };
             tracing::info!("stopping");
             running.stop().await;
-            Ok(())
+            Ok(match failure {
+                None => Answer::Yes,
+                // Not 2, which says that nothing was done and that a start again does not help.
+                Some(why) => {
+                    eprintln!("portcullis: {why}");
+                    Answer::No
+                }
+            })
         })
     }
 }
