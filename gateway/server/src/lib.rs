@@ -26,6 +26,7 @@ mod assets;
 mod body;
 pub mod cli;
 mod config;
+mod doors;
 mod events;
 mod guest;
 mod health;
@@ -38,6 +39,7 @@ mod reply;
 mod router;
 mod start;
 mod state;
+mod tls;
 mod view;
 
 pub use cli::init_at as init;

@@ -203,34 +203,6 @@ where
     }
 }
 
-/// The server's TLS: 1.3 preferred, 1.2 with AEAD suites only (rustls has no others), no early data.
-pub(crate) fn tls(config: &crate::config::Config) -> Result<Arc<ServerConfig>, crate::config::ConfigError> {
-    use crate::config::ConfigError;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let wrong = |key: &str, path: &std::path::Path, why: String| {
-        ConfigError::new(&config.file, format!("tls.{key}: {}: {why}", path.display()))
-    };
-    let (cert, key) = (&config.tls.cert_file, &config.tls.key_file);
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| wrong("cert_file", cert, format!("is no readable PEM certificate: {e}")))?;
-    if chain.is_empty() {
-        return Err(wrong("cert_file", cert, "holds no certificate".into()));
-    }
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|e| wrong("key_file", key, format!("is no readable PEM key: {e}")))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong("cert_file", cert, e.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(|e| wrong("key_file", key, format!("does not fit the certificate: {e}")))?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.max_early_data_size = 0;
-    Ok(Arc::new(tls))
-}
-
 /// Runs hyper's HTTP/2 tasks under the house's tracker.
 #[derive(Clone)]
 pub(crate) struct Tracked(pub(crate) tokio_util::task::TaskTracker);

@@ -4,8 +4,9 @@
 
 use crate::{
     config::{Config, ConfigError},
+    doors::{self, key_of},
     health,
-    listener::{self, Door, Purpose},
+    listener::{self, Door},
     lives::{self, Lives},
     router,
     state::{House, LogOf, Shard, Strangers, chain, open_trail},
@@ -54,7 +55,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Running {
     /// Opens the house. Nothing listens until everything else is known to work.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, transport: Transport) -> Result<Self, ConfigError> {
-        let doors = doors(&config, transport)?;
+        let doors = doors::doors(&config, transport, &*clock)?;
         let wrong = |key: &str, why: String| ConfigError::new(&config.file, format!("{key}: {why}"));
         let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
@@ -71,7 +72,7 @@ impl Running {
         for door in &doors {
             listener::bind_alone(door.at)
                 .map(drop)
-                .map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
+                .map_err(|e| wrong(&key_of(&door.purpose), format!("{} cannot be listened on: {e}", door.at)))?;
         }
         let (trail, recovered) = open_trail(&config, &keys, LogOf::Server, Arc::clone(&clock))?;
         let house = Arc::new(House {
@@ -163,35 +164,6 @@ impl House {
     }
 }
 
-fn key_of(door: &Door) -> String {
-    match &door.purpose {
-        Purpose::Portal => "portal.listen".into(),
-        Purpose::Api(name) => format!("hypervisors.{name}.api.port"),
-    }
-}
-
-fn doors(config: &Config, transport: Transport) -> Result<Vec<Door>, ConfigError> {
-    let tls = match transport {
-        Transport::Tls => Some(listener::tls(config)?),
-        Transport::PlainLoopback => None,
-    };
-    let portal = config.portal.listen.iter().map(|at| Door { purpose: Purpose::Portal, at: *at, tls: tls.clone() });
-    let apis = config.hypervisors.iter().filter_map(|h| {
-        let at = config.api_listen(h)?;
-        Some(Door { purpose: Purpose::Api(h.name().clone()), at, tls: tls.clone() })
-    });
-    let doors: Vec<_> = portal.chain(apis).collect();
-    if transport == Transport::PlainLoopback
-        && let Some(door) = doors.iter().find(|d| !d.at.ip().is_loopback())
-    {
-        return Err(ConfigError::new(
-            &config.file,
-            format!("{}: --dev listens on loopback only, not on {}", key_of(door), door.at),
-        ));
-    }
-    Ok(doors)
-}
-
 fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Table> {
     let apis = config.hypervisors.iter().filter(|h| h.api().is_some());
     apis.map(|h| (h.name().clone(), Table::builtin(ApiKind::Lxd))).collect()
@@ -246,9 +218,9 @@ fn open_doors(house: &Arc<House>, doors: Vec<Door>) -> Result<(Vec<JoinHandle<()
         for (i, door) in doors.iter().enumerate() {
             // A port of 0 (tests) is chosen once, by the first shard.
             let at = listening.get(i).copied().unwrap_or(door.at);
-            let listener = listener::bind(at).map_err(|e| wrong(key_of(door), e))?;
+            let listener = listener::bind(at).map_err(|e| wrong(key_of(&door.purpose), e))?;
             if number == 0 {
-                listening.push(listener.local_addr().map_err(|e| wrong(key_of(door), e))?);
+                listening.push(listener.local_addr().map_err(|e| wrong(key_of(&door.purpose), e))?);
             }
             bound.push((Arc::clone(door), listener));
         }
@@ -302,7 +274,7 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
                     house.tasks.spawn(listener::accept(Arc::clone(house), Arc::clone(&shard), door, listener));
                 }
                 Err(error) => {
-                    house.fail(&format!("{}: the listener cannot start: {error}", key_of(&door)));
+                    house.fail(&format!("{}: the listener cannot start: {error}", key_of(&door.purpose)));
                 }
             }
         }

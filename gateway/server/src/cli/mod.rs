@@ -156,7 +156,9 @@ impl At {
 
     async fn open(&self) -> anyhow::Result<Desk> {
         let config = self.read()?;
-        let keys = Arc::new(Keys::load(&config.keys.file)?);
+        let keys = Arc::new(
+            Keys::load(&config.keys.file).map_err(|e| ConfigError::new(&config.file, format!("keys.file: {e}")))?,
+        );
         let store = Store::open(&config.store.url)
             .await
             .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;

@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::Args;
 use portcullis_domain::SystemClock;
-use std::{path::PathBuf, sync::Arc};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the gateway
@@ -31,7 +31,10 @@ impl Serve {
         // does in the morning.
         let quiet = "info,tower_sessions_core=error";
         let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| quiet.into());
+        // Colours are for eyes: in a journal they are noise that no search finds a word through.
+        let colours = std::io::stderr().is_terminal();
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        let log = log.with_ansi(colours);
         if self.log_json {
             log.json().try_init().ok();
         } else {
