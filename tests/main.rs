@@ -4,7 +4,9 @@
 
 mod architecture;
 mod doors {
+    mod apis;
     mod coverage;
+    mod table;
 }
 mod journeys {
     mod console;

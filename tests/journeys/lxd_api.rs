@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A real LXD's API through the gateway: with a token of ours, an unchanged API, and no secret of LXD's on this side.
 
-use crate::support::{Person, TestGateway, gateway::free_port, page, peers::Peer};
+use crate::support::{Person, TestGateway, gateway::free_port, peers::Peer};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -32,16 +32,6 @@ async fn lab() -> Lab {
     );
     let gateway = TestGateway::start(&hypervisors).await;
     Lab { lxd, port, gateway }
-}
-
-/// A token of somebody's, by the page.
-async fn token(person: &Person<'_>) -> String {
-    let answer = person.submit("/me/tokens", &[("name", "tool"), ("hypervisor", "lxd"), ("days", "1")]).await;
-    let html = answer.text().await.expect("a page");
-    let at = html.find("pct_").expect("the token is shown once");
-    page::unescape(
-        &html[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect::<String>(),
-    )
 }
 
 struct Tool<'a> {
@@ -130,7 +120,7 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     let lab = lab().await;
     let ada = Person::first_administrator(&lab.gateway, "ada").await;
     inventory_has(&lab, &ada, "running").await;
-    let tool = Tool::new(&lab, token(&ada).await);
+    let tool = Tool::new(&lab, ada.token("lxd").await);
 
     // Inventory, over HTTP/2 in front.
     let (status, list) = tool.call(Method::GET, "/1.0/instances", None).await;
@@ -211,7 +201,7 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
     inventory_has(&lab, &ada, "running").await;
     let bob = ada.invite("bob").await;
     ada.grant("bob", "viewer", "machine", "lxd/default:c1").await;
-    let tool = Tool::new(&lab, token(&bob).await);
+    let tool = Tool::new(&lab, bob.token("lxd").await);
     assert_eq!(tool.call(Method::GET, "/1.0/instances/c1", None).await.0, StatusCode::OK);
     for (method, path, status) in [
         // Known to bob, and not allowed.
