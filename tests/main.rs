@@ -9,8 +9,10 @@ mod doors {
     mod table;
 }
 mod journeys {
+    mod api_door;
     mod console;
     mod first_day;
+    mod killed;
     mod libvirt;
     mod lxd_api;
     mod people;

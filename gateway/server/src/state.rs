@@ -25,7 +25,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
 };
 use time::OffsetDateTime;
@@ -222,10 +222,20 @@ pub(crate) fn open_trail(
         Ok(text) => text.trim().parse::<NodeId>().map_err(|e| wrong(format!("node: {e}")))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let node = NodeId::new(Uuid::new_v4());
-            std::fs::write(&file, format!("{node}\n")).map_err(|e| wrong(format!("node: {e}")))?;
+            name_log(&dir, node).map_err(|e| wrong(format!("node: {e}")))?;
             node
         }
         Err(error) => return Err(wrong(format!("node: {error}"))),
     };
     Trail::open(&dir, &trail_keys(keys), node, clock).map_err(|e| wrong(chain(&e)))
+}
+
+/// Gives a log's folder its node id. Whole or not at all: a process that is killed half-way must not leave a file that
+/// no later start can read.
+fn name_log(dir: &Path, node: NodeId) -> std::io::Result<()> {
+    let new = dir.join("node.new");
+    std::fs::write(&new, format!("{node}\n"))?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, dir.join("node"))?;
+    std::fs::File::open(dir)?.sync_all()
 }
