@@ -14,6 +14,7 @@ mod journeys {
     mod first_day;
     mod killed;
     mod libvirt;
+    mod limits;
     mod lxd_api;
     mod people;
     mod postgres;

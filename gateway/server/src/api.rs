@@ -57,7 +57,11 @@ async fn through(
         Verdict::Task { task, answer } => (Asked::Task(task), answer),
         Verdict::Denied(reason) => (Asked::Denied(reason.into_owned()), Answer::Pass),
     };
-    let caller = std::future::ready(caller(house, name, peer, request.headers()));
+    let caller = caller(house, name, peer, request.headers());
+    if let Ok(Caller::Known(actor)) = &caller {
+        house.pace_call(actor, name, peer)?;
+    }
+    let caller = std::future::ready(caller);
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes };
     let call = Call { house, shard, peer, path, answer, upgrade };
     passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(request, passed)).await

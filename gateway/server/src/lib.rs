@@ -33,6 +33,7 @@ mod health;
 mod layers;
 mod listener;
 mod lives;
+mod pace;
 mod pages;
 mod passage;
 mod reply;

@@ -194,6 +194,9 @@ async fn approach(
     if !known && !house.strangers.check(peer.ip) {
         return Err(plain(Refusal::TooMany(5)));
     }
+    if changes && found.route.pattern == "/sign-in" {
+        house.pace_sign_in(peer).map_err(plain)?;
+    }
     // Somebody who is not known gets no row in the store for looking at a form.
     let csrf = match stage {
         Stage::Stranger => String::new(),

@@ -8,6 +8,7 @@ use crate::{
     health,
     listener::{self, Door},
     lives::{self, Lives},
+    pace::Paces,
     router,
     state::{House, LogOf, Shard, Strangers, chain, open_trail},
 };
@@ -79,6 +80,7 @@ impl Running {
             authority: config.portal.authority().unwrap_or_default(),
             origin: config.portal.origin(),
             strangers: Strangers::new(config.limits.stranger_per_second, config.limits.stranger_burst),
+            paces: Paces::new(&config.limits),
             tables: tables(&config),
             grants: Grants::new(store.clone(), Arc::clone(&clock)),
             lives: Arc::new(Lives::default()),
@@ -310,6 +312,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;
                     h4.strangers.tidy();
+                    h4.paces.tidy(h4.clock.now());
                 }
             }),
         ];

@@ -5,6 +5,7 @@ use crate::{
     config::{Config, ConfigError},
     listener::Tracked,
     lives::Lives,
+    pace::Paces,
     reply::Refusal,
 };
 use axum::Router;
@@ -51,6 +52,7 @@ pub(crate) struct House {
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
     pub(crate) strangers: Strangers,
+    pub(crate) paces: Paces,
     pub(crate) connections: AtomicUsize,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
@@ -177,7 +179,8 @@ impl Strangers {
     }
 }
 
-fn prefix(ip: IpAddr) -> IpAddr {
+/// The network that an address counts for.
+pub(crate) fn prefix(ip: IpAddr) -> IpAddr {
     let net = match ip.to_canonical() {
         IpAddr::V4(a) => ipnet::IpNet::new(IpAddr::V4(a), 24),
         IpAddr::V6(a) => ipnet::IpNet::new(IpAddr::V6(a), 64),
