@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The real program, killed at any instant and started again on the same folder: what it acknowledged is in the trail,
 //! the trail is whole, and sessions, tokens and consoles work without anybody mending anything.
+#![expect(clippy::disallowed_methods, reason = "the instant of a kill is no key")]
 
 use crate::support::{
     FakeLxd, Person, TestGateway, full_length,

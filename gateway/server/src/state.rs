@@ -70,6 +70,7 @@ pub(crate) struct Shard {
 
 impl House {
     /// A new request's id: version 7, from the house's clock and the thread's own generator.
+    #[expect(clippy::disallowed_methods, reason = "an id is no secret")]
     pub(crate) fn request_id(&self) -> RequestId {
         let millis = u64::try_from(self.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
         let random: [u8; 10] = rand::rng().random();
