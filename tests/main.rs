@@ -10,14 +10,20 @@ mod doors {
 }
 mod journeys {
     mod api_door;
+    mod canaries;
     mod console;
+    mod console_time;
     mod first_day;
+    mod hostile_screen;
     mod killed;
+    mod leash;
     mod libvirt;
     mod limits;
+    mod lost_trail;
     mod lxd_api;
     mod people;
     mod postgres;
+    mod recordings;
     mod refused_starts;
     mod sign_in;
 }

@@ -54,6 +54,21 @@ test('an ending is told in words, the reason first', () => {
   assert.match(endingWords(4999, '', true).text, /4999/);
 });
 
+test('a screen that never opened is told as that, with the reason', () => {
+  const down = 'Lab cannot be reached: connecting to 192.0.2.1:5900: Connection refused.';
+  const words = endingWords(4004, down, false);
+  assert.equal(words.title, 'The screen could not be opened');
+  assert.ok(words.text.startsWith(`${down} `), words.text);
+  assert.match(endingWords(4004, 'the machine closed the screen', true).title, /machine closed/);
+  assert.match(endingWords(4004, 'so long that it was c…', false).text, /c… Try/);
+  assert.deepEqual(endingWords(1008, 'You have too many consoles open. Close one first.', false), {
+    title: 'Too many consoles are open', text: 'You have too many consoles open. Close one first.',
+  });
+  assert.match(endingWords(1008, 'too many control frames', true).title, /viewer/);
+  assert.deepEqual(endingWords(4000, 'access ended: you were signed out', false), { title: 'The console did not open', text: 'You were signed out.' });
+  assert.match(endingWords(4003, 'The recording could not be started.', false).text, /^The recording could not be started\. What/);
+});
+
 test('lengths of time are told in words', () => {
   assert.deepEqual([span(-5), span(9_000), span(252_000), span(7_500_000)], ['0 s', '9 s', '4 min 12 s', '2 h 05 min']);
 });

@@ -148,18 +148,26 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     tool.wait(answer["operation"].as_str().expect("an operation")).await;
     inventory_has(&lab, &ada, "running").await;
 
-    // Its text console: the client's secrets are the gateway's, the shell is the container's.
+    // A console that must be recorded does not open where it cannot be.
     let wish = json!({"type": "console", "width": 80, "height": 24});
-    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/console", Some(wish)).await;
+    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/console", Some(wish.clone())).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|e| e.contains("recording")), "{answer}");
+    let bob = ada.invite("bob").await;
+    ada.grant_unrecorded("bob", "console-user", "machine", "lxd/default:c1").await;
+    let bobs = Tool::new(&lab, bob.token("lxd").await);
+
+    // Its text console: the client's secrets are the gateway's, the shell is the container's.
+    let (status, answer) = bobs.call(Method::POST, "/1.0/instances/c1/console", Some(wish)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     let operation = answer["operation"].as_str().expect("an operation").to_owned();
     let fds = answer["metadata"]["metadata"]["fds"].clone();
-    let (_, shown) = tool.call(Method::GET, &operation, None).await;
+    let (_, shown) = bobs.call(Method::GET, &operation, None).await;
     assert!(!shown.to_string().contains("fds\":{\""), "an operation shows no secret: {shown}");
     let address = |fd: &str| format!("{operation}/websocket?secret={}", fds[fd].as_str().expect("a secret"));
-    let mut control = tool.stream(&address("control")).await.expect("the control channel opens");
-    let mut shell = tool.stream(&address("0")).await.expect("the shell opens");
-    assert_eq!(tool.stream(&address("0")).await.err(), Some(StatusCode::NOT_FOUND), "a secret counts once");
+    let mut control = bobs.stream(&address("control")).await.expect("the control channel opens");
+    let mut shell = bobs.stream(&address("0")).await.expect("the shell opens");
+    assert_eq!(bobs.stream(&address("0")).await.err(), Some(StatusCode::NOT_FOUND), "a secret counts once");
     tokio::time::sleep(Duration::from_millis(500)).await;
     shell.send(Message::binary(b"\recho through-$((40+2))\r".to_vec())).await.expect("sent");
     let read = async {
@@ -190,7 +198,56 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
 
     let denied = |e: &Value| e["what"] == "power" && e["outcome"] == "done";
     lab.gateway.find_event(&["--kind", "api", "--user", "ada"], denied).await;
-    drop(tool);
+    drop((tool, bobs));
+    lab.gateway.stop().await;
+}
+
+/// Every text in an answer, at any depth.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(all) => all.iter().flat_map(texts).collect(),
+        Value::Object(map) => map.values().flat_map(texts).collect(),
+        _ => vec![],
+    }
+}
+
+// SEC-153: in pull mode LXD answers with the secrets of the channels over which the disk is fetched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_leaves_only_by_migrate_and_no_channel_secret_comes_back() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    inventory_has(&lab, &ada, "running").await;
+    let tool = Tool::new(&lab, ada.token("lxd").await);
+    let (status, answer) =
+        tool.call(Method::POST, "/1.0/instances/c1/snapshots", Some(json!({"name": "s0", "stateful": false}))).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    tool.wait(answer["operation"].as_str().expect("an operation")).await;
+
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "machine", "lxd/default:c1").await;
+    let operator = Tool::new(&lab, bob.token("lxd").await);
+    let pull = json!({"name": "s0", "migration": true});
+    let push = json!({"name": "s0", "migration": true, "target": {
+        "operation": "https://127.0.0.1:1/1.0/operations/x", "websockets": {"control": "a", "fs": "b"}}});
+    for wish in [&pull, &push] {
+        let (status, answer) = operator.call(Method::POST, "/1.0/instances/c1/snapshots/s0", Some(wish.clone())).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+        assert!(answer["error"].as_str().is_some_and(|e| e.contains("administrator")), "{answer}");
+    }
+    // An operator still takes snapshots and removes them.
+    let (status, answer) =
+        operator.call(Method::POST, "/1.0/instances/c1/snapshots", Some(json!({"name": "s1"}))).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+
+    let (status, answer) = tool.call(Method::POST, "/1.0/instances/c1/snapshots/s0", Some(pull)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    assert_eq!(answer["metadata"]["class"], "websocket", "it would have had channels: {answer}");
+    let is_secret = |t: &&str| t.len() >= 32 && t.bytes().all(|b| b.is_ascii_hexdigit());
+    assert_eq!(texts(&answer).into_iter().find(is_secret), None, "{answer}");
+    let (_, shown) = tool.call(Method::GET, answer["operation"].as_str().expect("an operation"), None).await;
+    assert_eq!(texts(&shown).into_iter().find(is_secret), None, "{shown}");
+    drop((tool, operator));
     lab.gateway.stop().await;
 }
 
@@ -276,6 +333,63 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
     // Revoked: at once.
     ada.revoke_grants("bob").await;
     assert_eq!(tool.call(Method::GET, "/1.0/instances/c1", None).await.0, StatusCode::NOT_FOUND);
+    drop(tool);
+    lab.gateway.stop().await;
+}
+
+// SEC-049, SEC-180: what was let through and what was refused, each exactly once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_has_exactly_one_bracket_or_one_refusal_whatever_its_body_is() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    inventory_has(&lab, &ada, "running").await;
+    let tool = Tool::new(&lab, ada.token("lxd").await);
+    let utf16: Vec<u8> = "{\"description\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let (mut passed, mut refused) = (0, 0);
+    for round in 0..4 {
+        for (method, path, kind, body) in [
+            (Method::GET, "/1.0/instances/c1", "", vec![]),
+            (Method::GET, "/1.0", "", vec![]),
+            (Method::PATCH, "/1.0/instances/c1", "application/yaml", b"description: x".to_vec()),
+            (Method::PATCH, "/1.0/instances/c1", "application/json; charset=utf-16", utf16.clone()),
+            (
+                Method::PATCH,
+                "/1.0/instances/c1",
+                "application/json",
+                b"{\"description\":\"a\",\"description\":\"b\"}".to_vec(),
+            ),
+            (Method::PATCH, "/1.0/instances/c1", "multipart/form-data; boundary=x", b"--x\r\n\r\n{}\r\n--x--".to_vec()),
+            (Method::PATCH, "/1.0/instances/c1", "text/plain", b"no JSON at all".to_vec()),
+            (Method::PATCH, "/1.0/instances/nothing", "application/json", b"{}".to_vec()),
+            (Method::PUT, "/1.0/instances", "application/json", b"{}".to_vec()),
+            (Method::GET, "/1.0/unheard-of", "", vec![]),
+            (Method::GET, "/internal/ready", "", vec![]),
+        ] {
+            let mut request = tool.request(method.clone(), path);
+            if !kind.is_empty() {
+                request = request.header(header::CONTENT_TYPE, kind).body(body);
+                if round == 1 {
+                    request = request.header(header::CONTENT_ENCODING, "gzip");
+                }
+            }
+            let answer = request.send().await.expect("an answer");
+            // The gateway's own refusals have a title beside LXD's fields.
+            let json: Value = answer.json().await.expect("JSON");
+            if json["title"].is_string() { refused += 1 } else { passed += 1 }
+        }
+    }
+    assert!(passed >= 20 && refused >= 12, "{passed} {refused}");
+    // The index follows the log within a tenth of a second.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let events = lab.gateway.search(&["--kind", "api", "--limit", "10000"]);
+    let mut requests = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for event in &events {
+        let phase = event["phase"].as_str().expect("a phase").split(' ').next().expect("a word");
+        requests.entry(event["request"].as_str().expect("a request")).or_default().push(phase);
+    }
+    let brackets = requests.values().filter(|p| **p == ["opened", "closed"]).count();
+    let noted = requests.values().filter(|p| **p == ["noted"]).count();
+    assert_eq!((brackets, noted, requests.len()), (passed, refused, passed + refused), "{requests:#?}");
     drop(tool);
     lab.gateway.stop().await;
 }

@@ -39,7 +39,7 @@ fn serve_for(dir: &Path, seconds: &str) -> Output {
         .expect("the program runs")
 }
 
-fn refused(dir: &TempDir, words: &[&str]) {
+pub(crate) fn refused(dir: &TempDir, words: &[&str]) {
     let out = serve(dir.path());
     let text = String::from_utf8_lossy(&out.stderr);
     let lines: Vec<_> = text.lines().filter(|l| l.starts_with("portcullis: ")).collect();

@@ -147,6 +147,27 @@ impl TestGateway {
         std::fs::read_dir(self.dir.path().join("recordings")).map_or(0, Iterator::count)
     }
 
+    /// Every recording as the store knows it.
+    pub(crate) async fn recording_ends(&self) -> Vec<portcullis_store::Recording> {
+        let store = self.store().await;
+        let all = store.recordings(&portcullis_store::RecordingFilter::default(), 1000).await.expect("read");
+        store.close().await;
+        all
+    }
+
+    /// Waits until so many recordings have no ending (10 s at most).
+    pub(crate) async fn settled_recordings(&self, open: usize) {
+        let mut now = 0;
+        for _ in 0..50 {
+            now = self.recording_ends().await.iter().filter(|r| r.ended_at.is_none()).count();
+            if now == open {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("{now} recordings have no ending, and not {open}");
+    }
+
     async fn store(&self) -> portcullis_store::Store {
         let file = self.dir.path().join("portcullis.toml");
         let config = Config::read(&file, std::iter::empty()).expect("a good configuration");
@@ -170,6 +191,15 @@ impl TestGateway {
         grants.into_iter().map(|g| g.id.to_string()).collect()
     }
 
+    /// How many of somebody's tokens count.
+    pub(crate) async fn count_tokens(&self, name: &str) -> usize {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        let live = store.live_tokens(self.clock.now()).await.expect("read");
+        store.close().await;
+        live.into_iter().filter(|t| t.token.user == user).count()
+    }
+
     /// The event that `portcullis audit search` finds, as soon as it is there and in the index (10 s at most).
     pub(crate) async fn find_event(
         &self,
@@ -187,10 +217,7 @@ impl TestGateway {
 
     /// The program's command line on this installation, however it ends: exit code, and what it printed.
     pub(crate) fn shell(&self, verb: &[&str]) -> (Option<i32>, String) {
-        let config = self.dir.path().join("portcullis.toml").display().to_string();
-        let out = super::peers::try_program(&[verb, &["--config", &config]].concat());
-        let text = [out.stdout, out.stderr].concat();
-        (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+        shell(self.dir.path(), verb)
     }
 
     /// What `portcullis audit search` finds now.
@@ -228,6 +255,23 @@ fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
     let limits = if hypervisors.contains("[limits]") { "" } else { "[limits]\nsign_in_per_minute = 600\n" };
     std::fs::write(file, format!("{kept}# hypervisors\n{limits}\n{hypervisors}")).expect("written");
     Config::read(file, std::iter::empty()).expect("a good configuration")
+}
+
+/// The program's command line on an installation in a folder.
+pub(crate) fn shell(dir: &Path, verb: &[&str]) -> (Option<i32>, String) {
+    let config = dir.join("portcullis.toml").display().to_string();
+    let out = super::peers::try_program(&[verb, &["--config", &config]].concat());
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Writes into a SQLite database past the gateway.
+pub(crate) fn sql(file: &Path, statement: &str) {
+    let out = super::peers::python(&format!(
+        "import sqlite3; d = sqlite3.connect({:?}, timeout=10); d.execute({statement:?}); d.commit()",
+        file.display().to_string()
+    ));
+    assert!(out.is_empty(), "{out}");
 }
 
 /// Makes a database look as if a later program had migrated it.

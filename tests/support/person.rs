@@ -21,6 +21,8 @@ pub(crate) struct Person<'a> {
     cookies: Arc<Jar>,
     pub(crate) name: String,
     key: Option<totp_rs::Totp>,
+    /// The authenticator app's key as the page showed it, once.
+    pub(crate) key_text: String,
     pub(crate) recovery: Vec<String>,
 }
 
@@ -39,7 +41,7 @@ impl<'a> Person<'a> {
     pub(crate) fn stranger(gateway: &'a TestGateway, name: &str) -> Self {
         let cookies = Arc::new(Jar::default());
         let browser = browser(gateway, Arc::clone(&cookies));
-        Self { gateway, browser, cookies, name: name.to_owned(), key: None, recovery: vec![] }
+        Self { gateway, browser, cookies, name: name.to_owned(), key: None, key_text: String::new(), recovery: vec![] }
     }
 
     /// Somebody who has an account and an authenticator app, in a fresh browser.
@@ -88,6 +90,15 @@ impl<'a> Person<'a> {
 
     /// Gives somebody a role for a day.
     pub(crate) async fn grant(&self, name: &str, role: &str, kind: &str, value: &str) {
+        self.give(name, role, (kind, value), &[("record", "on")]).await;
+    }
+
+    /// The same, without consoles being recorded.
+    pub(crate) async fn grant_unrecorded(&self, name: &str, role: &str, kind: &str, value: &str) {
+        self.give(name, role, (kind, value), &[]).await;
+    }
+
+    async fn give(&self, name: &str, role: &str, (kind, value): (&str, &str), more: &[(&str, &str)]) {
         let html = self.page("/grants").await;
         let label = html.find(&format!(">{name}</option>")).expect("the person can be chosen");
         let tag = &html[html[..label].rfind('<').expect("a tag")..label];
@@ -99,9 +110,8 @@ impl<'a> Person<'a> {
             ("on_value", value),
             ("hours", "24"),
             ("step_up_seconds", "300"),
-            ("record", "on"),
         ];
-        let answer = self.submit("/grants", &fields).await;
+        let answer = self.submit("/grants", &[&fields, more].concat()).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
     }
 
@@ -140,6 +150,7 @@ impl<'a> Person<'a> {
         let form = self.page("/enrol").await;
         let key = page::text_of(&form, "key").expect("the key as text").replace(' ', "");
         let bytes = totp_rs::Secret::try_from_base32(&key).expect("base32");
+        self.key_text = key;
         self.key = Some(totp_rs::Builder::new().with_secret(bytes).build().expect("a key"));
         let code = self.code();
         let csrf = page::csrf(&form).unwrap_or_default();

@@ -13,7 +13,7 @@ pub(crate) enum Left {
     Nothing,
     /// One event: turned away.
     Denial { kind: String },
-    /// An event that it opened, and one that it closed.
+    /// An event that it opened, and one that it closed; between them it may say what it is about to do.
     Bracket { kind: String },
     /// Anything else, in words.
     Other(String),
@@ -85,7 +85,10 @@ fn is_open(events: &[(Seq, Event)]) -> bool {
 }
 
 fn read_as(events: &[(Seq, Event)]) -> Left {
-    match events {
+    let request = events.first().map(|(_, first)| first.request);
+    let is_intent = |e: &Event| e.phase == Phase::Noted && &*e.kind == "intent" && Some(e.request) == request;
+    let kept: Vec<_> = events.iter().filter(|(_, e)| !is_intent(e)).cloned().collect();
+    match &kept[..] {
         [] => Left::Nothing,
         [(_, one)] if one.phase == Phase::Noted && matches!(one.outcome, Outcome::Denied | Outcome::StepUp) => {
             Left::Denial { kind: one.kind.to_string() }

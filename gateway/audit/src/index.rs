@@ -8,12 +8,17 @@ use crate::{
 };
 use portcullis_domain::{Event, NodeId, Seq, micros};
 use portcullis_store::{Store, TrailFilter, TrailPlace, TrailRow};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Events that go into the store in one transaction.
 const BATCH: usize = 500;
 /// How long the index lets events gather; a search may miss those that are younger.
 const LAG: Duration = Duration::from_millis(50);
+/// While events come faster than this, in events a second, the index takes its time: answering people comes first.
+const STORM: u64 = 1_000;
+/// How many times as long as it worked the index then rests, and how long at most.
+const RESTS: u32 = 49;
+const REST: Duration = Duration::from_millis(500);
 /// How long the index rests when the store refuses.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -80,6 +85,7 @@ impl Trail {
             if ended.is_none() {
                 tokio::time::sleep(LAG).await;
             }
+            let (mut looked, mut seen) = (Instant::now(), self.durable_count());
             loop {
                 let rows = read_batch(&mut run, node, self.durable_count())?;
                 let Some(last) = rows.last() else { break };
@@ -87,6 +93,11 @@ impl Trail {
                 while let Err(why) = store.add_trail(&rows).await {
                     pause(&why).await;
                 }
+                let (worked, came) = (looked.elapsed(), self.durable_count() - seen);
+                if ended.is_none() && came > STORM * u64::try_from(worked.as_millis()).unwrap_or(u64::MAX) / 1_000 {
+                    tokio::time::sleep((worked * RESTS).min(REST)).await;
+                }
+                (looked, seen) = (Instant::now(), self.durable_count());
             }
             match ended {
                 None => {}

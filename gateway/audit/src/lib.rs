@@ -10,7 +10,7 @@
 //!   ├──refuse──▶ Noted(Denied | StepUp | Failed)
 //!   └──dropped──▶ Noted(Abandoned)
 //!
-//! append ─▶ batch ─▶ writer thread: commit frame, write, fdatasync ─▶ one number published ─▶ one wake a thread
+//! append ─▶ batch ─▶ (once a turn) ─▶ writer thread: commit frame, write, fdatasync ─▶ one number published ─▶ one wake a thread
 //! ```
 //!
 //! What must never happen here: a number called durable before `fdatasync` returned; a write that failed tried again
@@ -28,6 +28,7 @@
 
 pub mod tree;
 
+mod agree;
 mod checkpoint;
 mod entry;
 mod error;
@@ -42,6 +43,7 @@ mod segment;
 mod shared;
 mod sidecar;
 mod trail;
+mod turns;
 mod verify;
 mod wait;
 mod writer;
@@ -49,12 +51,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use agree::agrees;
 pub use checkpoint::{BadCheckpoint, Checkpoint, Head};
 pub use entry::{Entry, OpenEntry};
 pub use error::Error;
 pub use index::{Found, rebuild, search};
 pub use keys::TrailKeys;
 pub use read::{Follow, Placed, Reader};
-pub use trail::{Recovered, Settings, Trail};
+pub use trail::{Recovered, Settings, Trail, is_live};
+pub use turns::Turns;
 pub use verify::{Finding, Grade, Known, Report, verify, verify_offline};
 pub use wait::Durable;

@@ -4,7 +4,7 @@
 use crate::{
     error::Error,
     frame::{self, COMMIT, Commit, EVENT, HEADER, Header},
-    keys::Spot,
+    keys::{LogId, Spot},
     scan::{Scan, Step},
     segment::{self, file_name},
 };
@@ -51,6 +51,36 @@ impl Reader {
         match Scan::new(file, offset).next().map_err(Error::io("read", path))? {
             Step::Frame(_, f) if f.kind == EVENT => Ok(frame::read_event(f.payload)),
             _ => Ok(None),
+        }
+    }
+
+    /// The event whose frame begins at a place, with the number that the commit after it gives it; none when there is
+    /// no event, or none that was committed.
+    pub fn placed(&self, segment: u64, offset: u64) -> Result<Option<Placed>, Error> {
+        let path = self.dir.join(file_name(segment));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("open", path)(e)),
+        };
+        let (mut scan, mut events, mut event) = (Scan::new(file, offset), 0, None);
+        loop {
+            match scan.next().map_err(Error::io("read", path.as_path()))? {
+                Step::Frame(_, f) if f.kind == EVENT => {
+                    if events == 0 {
+                        event = frame::read_event(f.payload);
+                    }
+                    events += 1;
+                }
+                Step::Frame(at, f) if f.kind == COMMIT => {
+                    // Without a key no seal is checked, and the log's id is not looked at.
+                    let spot = Spot { log: LogId::from_bytes([0; 16], [0; 16]), segment, offset: at };
+                    let size = Commit::read(f.payload, None, &spot).map(|(commit, _)| commit.size());
+                    let seq = size.and_then(|size| size.checked_sub(events)).map(Seq);
+                    return Ok(event.zip(seq).map(|(event, seq)| Placed { seq, segment, offset, event }));
+                }
+                _ => return Ok(None),
+            }
         }
     }
 

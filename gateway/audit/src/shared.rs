@@ -7,6 +7,7 @@ use crate::{
     frame::{self, MAX_BATCH},
     segment::lock,
     tree::{self, Frontier},
+    turns,
     wait::Waiters,
 };
 use portcullis_domain::{Event, Phase, Seq};
@@ -195,10 +196,10 @@ impl Shared {
             Phase::Closed(opened) => gate.batch.brackets.push(Bracket::Closes(opened.0)),
             Phase::Noted => {}
         }
-        let wakes = gate.wakes_writer();
+        let sleeps = gate.sleep != Sleep::Awake;
         drop(gate);
-        if wakes {
-            self.work.notify_one();
+        if sleeps && !turns::ask(self, 0) {
+            self.nudge(0);
         }
         Ok(Seq(seq))
     }
@@ -208,13 +209,23 @@ impl Shared {
         if hurry == Hurry::Lazy {
             return;
         }
-        let mut gate = lock(&self.gate);
-        if gate.batch.count == 0 || seq < gate.batch.first {
-            return;
+        {
+            let mut gate = lock(&self.gate);
+            if gate.batch.count == 0 || seq < gate.batch.first {
+                return;
+            }
+            gate.batch.urgent = true;
         }
-        gate.batch.waiting += 1;
-        gate.batch.urgent = true;
-        let wakes = gate.wakes_writer();
+        if !turns::ask(self, 1) {
+            self.nudge(1);
+        }
+    }
+
+    /// Wakes the writer if it sleeps and what waits, with this many more waiters, is what it sleeps for.
+    pub(crate) fn nudge(&self, waiters: u32) {
+        let mut gate = lock(&self.gate);
+        gate.batch.waiting += waiters;
+        let wakes = gate.batch.count > 0 && gate.wakes_writer();
         drop(gate);
         if wakes {
             self.work.notify_one();

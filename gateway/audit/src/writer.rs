@@ -98,11 +98,13 @@ impl Writer {
         let (mut batch, mut frontier) = (Batch::default(), Frontier::default());
         let (mut crowd, mut started) = (0_usize, Instant::now());
         let mut marked_at = started;
+        // With one CPU whoever would bring the next event cannot run while it is watched for.
+        let alone = std::thread::available_parallelism().map_or(true, |n| n.get() == 1);
         let mut swept = (started, self.state.frontier.size());
         loop {
             let now = Instant::now();
             let patience = Patience {
-                watch: if (1..CROWD).contains(&crowd) { WATCH } else { Duration::ZERO },
+                watch: if !alone && (1..CROWD).contains(&crowd) { WATCH } else { Duration::ZERO },
                 gather: (crowd >= CROWD)
                     .then(|| (u32::try_from(crowd).unwrap_or(u32::MAX), started + self.settings.gather)),
                 linger: now + REST,

@@ -8,9 +8,10 @@
 //! follows both streams message by message, so that policy is enforced here and not in the browser.
 //!
 //! ```text
-//! connect ─► relay: viewer handshake ─► running ─► close frame with the reason ─► report
-//!                        │ fault, deadline   │ cut, idle, time up, fault, closed, vanished, recording failed
-//!                        └───────────────────┴─► the hypervisor's stream is dropped at once
+//! 101 ─► connect ─► relay: viewer handshake ─► running ─► close frame with the reason ─► report
+//!           │                   │ fault, deadline   │ cut, idle, time up, fault, closed, vanished, recording failed
+//!           │                   └───────────────────┴─► the hypervisor's stream is dropped at once
+//!           └─► refused, silent, cut, left: close frame with the reason (a browser hides a refused handshake's)
 //! ```
 //!
 //! What must never happen here:

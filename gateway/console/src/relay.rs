@@ -3,31 +3,27 @@
 
 mod engine;
 mod queue;
+mod viewer;
 
 use crate::{
     Error,
-    record::{Recorder, Summary, cut_at_char},
-    rfb::{Upstream, Wire, WireNumber as _},
-    ws::{self, CloseCode, Decoder, Noticed, Opcode},
+    record::{Recorder, Summary},
+    rfb::{Upstream, Wire},
+    ws::CloseCode,
 };
 use engine::Engine;
 use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
+use viewer::Parting;
+pub use viewer::Viewer;
 
-/// How long the browser may take to receive the reason and to close.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes of a close frame's text; RFC 6455 allows 123.
-const MAX_CLOSE_TEXT: usize = 120;
 /// What clipboard policy allows at once by default, where it allows anything: 256 KiB.
 pub const CLIPBOARD_LIMIT: u32 = 256 * 1024;
 
@@ -52,6 +48,8 @@ pub struct Options {
     pub until: Option<Instant>,
     /// Ends the session as soon as it holds an ending, and when its sender is gone.
     pub leash: watch::Receiver<Option<Ending>>,
+    /// Counts key and pointer events while they come, for whoever holds the other end.
+    pub inputs: Arc<AtomicU64>,
     /// Records the session; without it nothing is recorded.
     pub recorder: Option<Recorder>,
 }
@@ -89,21 +87,24 @@ pub struct Report {
     pub recording: Option<Result<Summary, Error>>,
 }
 
-/// Relays between a browser's WebSocket (after its 101) and a hypervisor's screen until either ends, time is over, or
+/// Relays between a browser's WebSocket and a hypervisor's screen until either ends, time is over, or
 /// the leash is pulled. The hypervisor's stream is dropped before the browser is told why.
 ///
 /// Dropping the future drops both streams, and closes the recording as abandoned.
-pub async fn run(viewer: impl Wire, upstream: Upstream, options: Options) -> Report {
-    let Options { mode, clipboard, idle, until, mut leash, recorder } = options;
-    let mut engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, recorder));
-    let limits = Limits { idle, until };
+pub fn run(viewer: Viewer<impl Wire>, upstream: Upstream, options: Options) -> impl Future<Output = Report> {
+    let Options { mode, clipboard, idle, until, leash, inputs, recorder } = options;
+    // made before the future, which would hold room for all of its parts
+    let engine = Box::new(Engine::new(viewer, upstream, mode, clipboard, inputs, recorder));
+    watch_over(engine, Limits { idle, until }, leash)
+}
+
+async fn watch_over(
+    mut engine: Box<Engine<impl Wire>>,
+    limits: Limits,
+    mut leash: watch::Receiver<Option<Ending>>,
+) -> Report {
     let stop = {
-        let mut cut = pin!(async move {
-            match leash.wait_for(Option::is_some).await {
-                Ok(held) => held.clone().unwrap_or(Ending::Closed),
-                Err(_) => Ending::Cut("the gateway lost its hold on this session".to_owned()),
-            }
-        });
+        let mut cut = pin!(cut(&mut leash));
         let mut timer = pin!(tokio::time::sleep_until(engine.started()));
         poll_fn(|cx| turn(&mut engine, &limits, cut.as_mut(), timer.as_mut(), cx)).await
     };
@@ -114,11 +115,19 @@ pub async fn run(viewer: impl Wire, upstream: Upstream, options: Options) -> Rep
             None => None,
         }
     };
-    // a browser that does not read costs a second and nothing else
-    let farewell = tokio::time::timeout(FAREWELL, say_farewell(parting, &stop));
-    let (recording, _) = tokio::join!(recording, farewell);
+    // boxed: an idle console holds no room for its farewell
+    let farewell = Box::pin(parting.say_farewell(&stop));
+    let (recording, ()) = tokio::join!(recording, farewell);
     report.recording = recording;
     report
+}
+
+/// Waits until the leash is pulled, or its holder is gone.
+pub async fn cut(leash: &mut watch::Receiver<Option<Ending>>) -> Ending {
+    match leash.wait_for(Option::is_some).await {
+        Ok(held) => held.clone().unwrap_or(Ending::Closed),
+        Err(_) => Ending::Cut("the gateway lost its hold on this session".to_owned()),
+    }
 }
 
 /// When a session ends by itself.
@@ -145,8 +154,9 @@ impl From<Ending> for Stop {
             Ending::Cut(_) => CloseCode::Cut,
             Ending::Idle => CloseCode::Idle,
             Ending::TimeUp => CloseCode::TimeUp,
-            Ending::RecordingFailed => CloseCode::RecordingFailed,
-            Ending::UpstreamClosed | Ending::UpstreamFault(_) => CloseCode::Upstream,
+            Ending::RecordingFailed | Ending::Unrecorded(_) => CloseCode::RecordingFailed,
+            Ending::UpstreamClosed | Ending::UpstreamFault(_) | Ending::Unopened(_) => CloseCode::Upstream,
+            Ending::Crowded(_) => CloseCode::Policy,
         };
         Self { ending, code, echo: None }
     }
@@ -171,40 +181,6 @@ fn turn<V: Wire, C: Future<Output = Ending>>(
         }
     }
     engine.poll(cx, now)
-}
-
-/// What is left to tell the browser.
-struct Parting<V> {
-    viewer: V,
-    /// The rest of a frame that was begun.
-    queue: Vec<u8>,
-    decoder: Decoder,
-}
-
-/// Tells the browser why, and reads on until it has closed too: closing a socket with unread input resets it, and the
-/// reason would be lost.
-async fn say_farewell<V: Wire>(parting: Parting<V>, stop: &Stop) {
-    let Parting { mut viewer, mut queue, mut decoder } = parting;
-    if stop.ending == Ending::Vanished {
-        return;
-    }
-    let mut payload = stop.echo.unwrap_or(stop.code.number()).to_be_bytes().to_vec();
-    if stop.echo.is_none() {
-        payload.extend_from_slice(cut_at_char(&stop.ending.to_string(), MAX_CLOSE_TEXT).as_bytes());
-    }
-    ws::append(&mut queue, Opcode::Close, &payload);
-    // a browser that is gone needs no reason
-    if viewer.write_all(&queue).await.is_err() || viewer.shutdown().await.is_err() || stop.echo.is_some() {
-        return;
-    }
-    let mut scratch = vec![0; 4096];
-    let mut noticed = Noticed::default();
-    while let Ok(count @ 1..) = viewer.read(&mut scratch).await {
-        let read = scratch.get_mut(..count).unwrap_or_default();
-        if decoder.decode(read, &mut noticed).is_ok() && noticed.closed.is_some() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use portcullis_console::{
     Error,
     record::{RecorderPool, Settings},
-    relay::{Clipboard, Options, run},
+    relay::{Clipboard, Options, Viewer, run},
     rfb::{Login, connect},
 };
 use portcullis_domain::{ConsoleMode, Ending, RecordingId, Secret};
@@ -46,6 +46,7 @@ async fn a_disk_that_takes_no_more_ends_the_console() {
         idle: Duration::from_hours(1),
         until: None,
         leash,
+        inputs: std::sync::Arc::default(),
         recorder: Some(recorder),
     };
     let flood = async {
@@ -59,7 +60,7 @@ async fn a_disk_that_takes_no_more_ends_the_console() {
         browser.read_to_end(&mut shown).await.expect("closed");
         shown
     };
-    let (report, (), shown) = tokio::join!(run(viewer, upstream, options), flood, watch);
+    let (report, (), shown) = tokio::join!(run(Viewer::new(viewer), upstream, options), flood, watch);
     assert_eq!(report.ending, Ending::RecordingFailed);
     assert!(matches!(report.recording, Some(Err(Error::RecordingFailed))));
     assert!(report.bytes_down < 1 << 20, "{} bytes were shown that cannot be recorded", report.bytes_down);

@@ -47,6 +47,12 @@ impl FromStr for ConsoleMode {
 /// Why a console session ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
+    /// It never began: the hypervisor or its screen did not answer as it should. The text is the whole reason.
+    Unopened(String),
+    /// It never began: it must be recorded and the recording could not be started. The text is the whole reason.
+    Unrecorded(String),
+    /// It never began: too many are open already. The text is the whole reason.
+    Crowded(String),
     /// The person closed it.
     Closed,
     /// The browser vanished: no answer to pings.
@@ -72,6 +78,7 @@ pub enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unopened(why) | Self::Unrecorded(why) | Self::Crowded(why) => f.write_str(why),
             Self::Closed => f.write_str("closed"),
             Self::Vanished => f.write_str("the browser stopped answering"),
             Self::UpstreamClosed => f.write_str("the machine closed the screen"),

@@ -4,9 +4,10 @@
 use crate::{Error, Identity, Inner, Stage, rows};
 use portcullis_domain::{Actor, Grant, SessionId, UserId, Via};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
+use time::OffsetDateTime;
 use tower_sessions::Session;
 
 /// What is known of a person at one epoch; none: they may not act.
@@ -54,6 +55,28 @@ impl Inner {
         Ok(known)
     }
 
+    /// Makes known many people at once: after a change of rights each would cost two questions to the store.
+    async fn know_all(&self, users: impl Iterator<Item = UserId>) -> Result<(), Error> {
+        let epoch = *self.epoch.borrow();
+        let missing: BTreeSet<UserId> = users.filter(|u| self.actors.find(*u, epoch).is_none()).collect();
+        if missing.len() < 2 {
+            return Ok(());
+        }
+        let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
+        let people = self.store.users().await.map_err(Error::store)?;
+        for holding in self.store.grants().await.map_err(Error::store)? {
+            if missing.contains(&holding.user) {
+                grants.entry(holding.user).or_default().push(holding.grant);
+            }
+        }
+        for user in people.into_iter().filter(|u| missing.contains(&u.id)) {
+            let held = grants.remove(&user.id).unwrap_or_default();
+            let known = user.disabled_at.is_none().then(|| (Arc::from(user.name), Arc::from(held)));
+            self.actors.keep(user.id, epoch, known);
+        }
+        Ok(())
+    }
+
     async fn actor(&self, stage: Stage) -> Result<Option<Actor>, Error> {
         let Stage::SignedIn { user, session, assurance } = stage else { return Ok(None) };
         let Some((name, grants)) = self.known(user).await? else { return Ok(None) };
@@ -75,6 +98,22 @@ impl Identity {
         self.0.actor(rows::stage_of(&live.data).unwrap_or(Stage::Stranger).at(now)).await
     }
 
+    /// The same for many sessions with one question to the store; those that do not count are left out.
+    pub async fn actors_of(&self, sessions: &BTreeSet<SessionId>) -> Result<HashMap<SessionId, Actor>, Error> {
+        let now = self.0.clock.now();
+        let sessions: Vec<SessionId> = sessions.iter().copied().collect();
+        let live = self.0.store.live_sessions(&sessions, now).await.map_err(Error::store)?;
+        self.0.know_all(live.iter().filter_map(|l| l.user)).await?;
+        let mut actors = HashMap::with_capacity(live.len());
+        for live in live {
+            let stage = rows::stage_of(&live.data).unwrap_or(Stage::Stranger).at(now);
+            if let Some(actor) = self.0.actor(stage).await? {
+                actors.insert(live.session, actor);
+            }
+        }
+        Ok(actors)
+    }
+
     /// Notes that the person behind a session did something outside of requests (a key or a pointer in a console);
     /// false when the session no longer counts. Written at most once a minute.
     pub async fn keep_alive(&self, session: SessionId) -> Result<bool, Error> {
@@ -82,5 +121,11 @@ impl Identity {
         let Some(live) = self.0.store.live_session(session, now).await.map_err(Error::store)? else { return Ok(false) };
         self.0.rows.touch(&live, now).await.map_err(Error::store)?;
         Ok(true)
+    }
+
+    /// When a session ends whatever happens; none when it no longer counts.
+    pub async fn session_ends_at(&self, session: SessionId) -> Result<Option<OffsetDateTime>, Error> {
+        let live = self.0.store.live_session(session, self.0.clock.now()).await.map_err(Error::store)?;
+        Ok(live.map(|live| self.0.rows.last_instant(live.created_at)))
     }
 }

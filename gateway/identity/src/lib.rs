@@ -62,7 +62,7 @@ pub use stage::{Next, Stage};
 
 use actor::Actors;
 use password::Passwords;
-use portcullis_domain::Clock;
+use portcullis_domain::{Clock, Secret};
 use portcullis_store::{Keys, Store};
 use std::{sync::Arc, time::Duration};
 use token::Tokens;
@@ -83,6 +83,8 @@ struct Inner {
     tokens: Tokens,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
+    /// The key of the digests that stand for names that nobody has.
+    unknown_names: Secret,
     /// One refresh at a time.
     refreshing: tokio::sync::Mutex<()>,
 }
@@ -105,6 +107,7 @@ impl Identity {
             actors: Actors::default(),
             tokens: Tokens::default(),
             epoch: watch::Sender::new(0),
+            unknown_names: keys.derive("names that nobody has"),
             refreshing: tokio::sync::Mutex::new(()),
             store,
             keys,

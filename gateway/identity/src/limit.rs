@@ -2,6 +2,7 @@
 //! How often somebody may try.
 
 use crate::{Error, Inner, chance::sha256};
+use aws_lc_rs::hmac;
 use portcullis_domain::UserId;
 use portcullis_store::{Backoff, Limit, Try};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,6 +40,20 @@ fn open(until: Option<OffsetDateTime>) -> Result<(), Error> {
 }
 
 impl Inner {
+    /// Who a password try at a name counts against that nobody has: one of 65,536, so that a flood of names fills no
+    /// table. Which names share one cannot be known from outside, and no account shares with them.
+    pub(crate) fn subject_of_unknown(&self, name_key: &str) -> String {
+        let [a, b, ..] = self.tag_of_unknown("lockout", name_key);
+        format!("unknown-{}", hex::encode([a, b]))
+    }
+
+    /// A keyed digest of a name that nobody has: what was typed may be a password in the wrong field.
+    pub(crate) fn tag_of_unknown(&self, purpose: &str, name_key: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.unknown_names.expose());
+        let tag = hmac::sign(&key, format!("{purpose}\n{name_key}").as_bytes());
+        tag.as_ref().try_into().unwrap_or([0; 32])
+    }
+
     /// Whether a password may be tried at all: reads only, so that a locked subject costs little.
     pub(crate) async fn look_before_password(
         &self,

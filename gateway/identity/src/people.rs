@@ -166,13 +166,13 @@ impl Identity {
         self.refresh().await
     }
 
-    /// Gives a person's access back. Sessions that were ended stay ended.
+    /// Gives a person's access back. Sessions and tokens that were ended stay ended.
     pub async fn enable_user(&self, user: UserId) -> Result<(), Error> {
         self.0.store.set_disabled(user, None).await.map_err(Error::store)?;
         self.refresh().await
     }
 
-    /// Takes away password, authenticators, recovery codes and sessions, and gives an invitation: an administrator
+    /// Takes away password, authenticators, recovery codes, sessions and tokens, and gives an invitation: an administrator
     /// can let somebody begin anew, and never chooses a secret for them.
     pub async fn reset(&self, user: UserId) -> Result<Secret, Error> {
         self.0.store.reset_user(user, self.0.clock.now()).await.map_err(Error::store)?;
@@ -191,7 +191,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Sets a new password for who is signed in, and ends their other sessions. Needs a second factor of the last
+    /// Sets a new password for who is signed in, and ends their other sessions and their tokens. Needs a second factor of the last
     /// five minutes and the old password; the last five passwords are refused.
     pub async fn change_password(&self, session: &Session, old: Secret, new: Secret) -> Result<(), Error> {
         let inner = &self.0;
@@ -221,7 +221,8 @@ impl Identity {
         inner.store.set_password_hash(user, &hash, now).await.map_err(Error::store)?;
         assurance.prove(Factor::Password, now);
         let stage = Stage::SignedIn { user, session: id, assurance };
-        inner.advance(session, stage, Keep::Same(id), None).await
+        inner.advance(session, stage, Keep::Same(id), None).await?;
+        self.refresh().await
     }
 
     /// The confirmed authenticators of a person.

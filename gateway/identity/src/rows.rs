@@ -127,7 +127,12 @@ impl SessionRows {
     ) -> OffsetDateTime {
         let strict = user.is_some_and(|user| self.strict.load().contains(&user));
         let idle = if strict { self.strict_idle } else { self.idle };
-        (seen_at + idle).min(created_at + self.absolute)
+        (seen_at + idle).min(self.last_instant(created_at))
+    }
+
+    /// When a session ends that began at an instant, whatever happens.
+    pub(crate) fn last_instant(&self, created_at: OffsetDateTime) -> OffsetDateTime {
+        created_at + self.absolute
     }
 
     /// Notes that a session is in use, at most once a minute.

@@ -38,11 +38,11 @@ impl Inner {
     async fn check_password(&self, name: &str, password: Secret, peer: IpAddr) -> Result<User, Error> {
         let now = self.clock.now();
         let name_key = rules::fold_name(name);
-        let subject = subject_of_name(&name_key);
+        let user = self.store.user_by_name(&name_key).await.map_err(Error::store)?;
+        let subject = if user.is_some() { subject_of_name(&name_key) } else { self.subject_of_unknown(&name_key) };
         self.look_before_password(&subject, peer, now).await?;
         let place = self.passwords.place().await?;
         self.count_password(&subject, peer, now).await?;
-        let user = self.store.user_by_name(&name_key).await.map_err(Error::store)?;
         let kept = user.as_ref().and_then(|u| u.password_hash.clone());
         // A password that no one can have is compared as an empty one, which no one can have either.
         let typed = password.expose_text().and_then(rules::normalise).unwrap_or_else(|| Secret::new(Vec::new()));
@@ -87,6 +87,17 @@ impl Inner {
 }
 
 impl Identity {
+    /// How a typed name stands in the trail: as the person's own when there is one. Anything else may be a password in
+    /// the wrong field, and the trail forgets nothing: then a short keyed digest, by which tries at one name are told
+    /// from tries at many.
+    pub async fn name_for_trail(&self, typed: &str) -> Result<String, Error> {
+        if let Some(user) = self.find_user(typed).await? {
+            return Ok(user.name);
+        }
+        let [a, b, c, d, ..] = self.0.tag_of_unknown("trail", &rules::fold_name(typed));
+        Ok(format!("unknown name #{}", hex::encode([a, b, c, d])))
+    }
+
     /// The first step. Whoever was signed in with this browser is signed out by a successful one.
     pub async fn sign_in(&self, session: &Session, name: &str, password: Secret, peer: IpAddr) -> Result<Next, Error> {
         let user = self.0.check_password(name, password, peer).await?;

@@ -4,7 +4,7 @@
 use crate::{Error, Identity, Why, chance};
 use portcullis_domain::{ConsoleMode, MachineRef, Secret, SessionId, UserId};
 use portcullis_store::Ticket;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 const LASTS: Duration = Duration::seconds(30);
 
@@ -26,18 +26,18 @@ impl Identity {
     }
 
     /// Takes a ticket: once over all nodes, and only for what it was made for. One that is presented for something
-    /// else is used up all the same.
+    /// else is used up all the same. Gives when it was made: what was promised with it counts from then.
     pub async fn take_ticket(
         &self,
         text: &str,
         session: SessionId,
         machine: &MachineRef,
         mode: ConsoleMode,
-    ) -> Result<(), Error> {
+    ) -> Result<OffsetDateTime, Error> {
         let hash = chance::sha256(text.as_bytes());
         let taken = self.0.store.take_ticket(&hash, self.0.clock.now()).await.map_err(Error::store)?;
         match taken {
-            Some(t) if t.session == session && t.machine == *machine && t.mode == mode => Ok(()),
+            Some(t) if t.session == session && t.machine == *machine && t.mode == mode => Ok(t.expires_at - LASTS),
             other => Err(Error::refused(Why::WrongTicket, other.map(|t| t.user))),
         }
     }

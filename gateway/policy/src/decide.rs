@@ -83,25 +83,32 @@ impl Target<'_> {
 struct Sum {
     grants: Vec<GrantId>,
     until: Option<OffsetDateTime>,
+    /// When the first of the targets has no grant left; none means never.
+    lasts: Option<OffsetDateTime>,
     window: Duration,
     record: bool,
 }
 
 impl Sum {
     const fn new() -> Self {
-        Self { grants: Vec::new(), until: None, window: Duration::MAX, record: false }
+        Self { grants: Vec::new(), until: None, lasts: None, window: Duration::MAX, record: false }
     }
 
     fn add(&mut self, grant: &Grant) {
         if self.grants.len() < NAMED && !self.grants.contains(&grant.id) {
             self.grants.push(grant.id);
         }
-        self.until = match (self.until, grant.until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.until = earlier(self.until, grant.until);
         self.window = self.window.min(grant.conditions.step_up());
         self.record |= grant.conditions.record;
+    }
+}
+
+/// The earlier of two ends, where none means never.
+fn earlier(a: Option<OffsetDateTime>, b: Option<OffsetDateTime>) -> Option<OffsetDateTime> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -227,6 +234,7 @@ impl Snapshot {
             grants: sum.grants,
             first_at,
             expires_at: sum.until.map_or(limit, |u| u.min(limit)),
+            lasts_until: sum.lasts.map_or(first_at + LONGEST, |u| u.min(first_at + LONGEST)),
             recorded,
         }))
     }
@@ -282,6 +290,8 @@ impl Snapshot {
         sum: &mut Sum,
     ) -> Result<(), Reason> {
         let (mut all, mut asked, mut open) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
+        // The last of the ends of those that allow it, where none is never.
+        let mut last = Some(now);
         for grant in &*actor.grants {
             if !target.is_covered_by(&grant.selector) || !grant.is_active(now) {
                 continue;
@@ -300,8 +310,10 @@ impl Snapshot {
             }
             if open.contains(role) {
                 sum.add(grant);
+                last = last.zip(grant.until).map(|(a, b)| a.max(b));
             }
         }
+        sum.lasts = earlier(sum.lasts, last);
         match self.verdict(all, kind, action) {
             Verdict::Allow if !open.is_empty() => Ok(()),
             Verdict::Allow | Verdict::Fault => Err(Reason::Fault),

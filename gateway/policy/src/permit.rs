@@ -22,6 +22,7 @@ pub struct Permit {
     grants: Vec<GrantId>,
     first_at: OffsetDateTime,
     expires_at: OffsetDateTime,
+    lasts_until: OffsetDateTime,
     recorded: Recorded,
 }
 
@@ -41,14 +42,16 @@ pub(crate) struct Terms<'a> {
     pub(crate) grants: Vec<GrantId>,
     pub(crate) first_at: OffsetDateTime,
     pub(crate) expires_at: OffsetDateTime,
+    pub(crate) lasts_until: OffsetDateTime,
     pub(crate) recorded: Recorded,
 }
 
 impl Permit {
     /// The one maker; `decide` is its one caller.
     pub(crate) fn make(terms: Terms<'_>) -> Self {
-        let Terms { operation, user, name, via, grants, first_at, expires_at, recorded } = terms;
-        Self { operation: operation.clone(), user, name: Arc::clone(name), via, grants, first_at, expires_at, recorded }
+        let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded } = terms;
+        let (operation, name) = (operation.clone(), Arc::clone(name));
+        Self { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded }
     }
 
     /// What may be done, and to what. Nothing else may be.
@@ -85,6 +88,12 @@ impl Permit {
     /// grant that it stands on.
     pub const fn expires_at(&self) -> OffsetDateTime {
         self.expires_at
+    }
+
+    /// Until when it can be renewed at most, as things stand: when the last grant that allows it ends, or [`LONGEST`]
+    /// after it was first given. What happens meanwhile may end it earlier.
+    pub const fn lasts_until(&self) -> OffsetDateTime {
+        self.lasts_until
     }
 
     /// Whether it still counts.

@@ -48,7 +48,7 @@ async fn through(
     request: Request<Incoming>,
 ) -> Result<Response, Refusal> {
     let table = house.tables.get(name).ok_or(Refusal::Misdirected)?;
-    let upgrade = if request.headers().contains_key(header::UPGRADE) { Upgrade::WebSocket } else { Upgrade::None };
+    let upgrade = wish(request.headers())?;
     let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
     let asked =
         classify::Asked { method: request.method().as_str(), path: &path, query: request.uri().query(), upgrade };
@@ -57,14 +57,26 @@ async fn through(
         Verdict::Task { task, answer } => (Asked::Task(task), answer),
         Verdict::Denied(reason) => (Asked::Denied(reason.into_owned()), Answer::Pass),
     };
-    let caller = caller(house, name, peer, request.headers());
-    if let Ok(Caller::Known(actor)) = &caller {
+    // Before the bracket: whoever knocks too often may not fill the trail either.
+    let caller = caller(house, name, peer, request.headers())?;
+    if let Caller::Known(actor) = &caller {
         house.pace_call(actor, name, peer)?;
     }
-    let caller = std::future::ready(caller);
+    let caller = std::future::ready(Ok(caller));
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes };
-    let call = Call { house, shard, peer, path, answer, upgrade };
-    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(request, passed)).await
+    // Boxed: what is handed through the passage is moved in each of its rooms.
+    let call = Box::new(Call { house, shard, peer, path, answer, upgrade, request });
+    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await
+}
+
+/// What a request wants to become: a WebSocket (RFC 6455 section 4.1) or nothing.
+fn wish(headers: &HeaderMap) -> Result<Upgrade, Refusal> {
+    let mut all = headers.get_all(header::UPGRADE).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(Upgrade::None),
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"websocket") => Ok(Upgrade::WebSocket),
+        _ => Err(Refusal::Bad("A request here becomes a WebSocket, or nothing else.".into())),
+    }
 }
 
 /// The token of a tool. No second chance by another header, a cookie or a query.
@@ -78,7 +90,10 @@ fn caller(house: &House, name: &HypervisorName, peer: Peer, headers: &HeaderMap)
     match actor {
         Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == name) => Ok(Caller::Known(actor)),
         _ if house.strangers.check(peer.ip) => Ok(Caller::Stranger),
-        _ => Err(Refusal::TooMany(5)),
+        _ => {
+            house.strangers.refused(peer.ip);
+            Err(Refusal::TooMany(5))
+        }
     }
 }
 
@@ -90,76 +105,93 @@ struct Call<'a> {
     path: Canonical,
     answer: Answer,
     upgrade: Upgrade,
+    request: Request<Incoming>,
 }
 
 impl Call<'_> {
-    async fn forward(self, mut request: Request<Incoming>, passed: Passed) -> Result<Response, Refusal> {
+    async fn forward(self: Box<Self>, passed: Passed) -> Result<Response, Refusal> {
+        let Self { house, shard, peer, path, answer, upgrade, mut request } = *self;
         let Passed { actor: Some(actor), permit: Some(permit), open: Some(open) } = passed else {
             return Err(Refusal::Unavailable("The request lost its permit on the way.".into()));
         };
-        let refuse = |open: OpenEntry, refusal: Refusal| {
-            end(open, Outcome::Failed, &refusal.words().1, &[]);
+        let refuse = |open: OpenEntry, outcome: Outcome, refusal: Refusal| {
+            end(open, outcome, &refusal.words().1, &[]);
             refusal
         };
-        let client = (self.upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
-        let context = RequestContext { request: self.peer.request, upgrade: self.upgrade };
-        match self.shard.forwarder.forward(&permit, &self.path, request, context).await {
-            Ok(Got::Response(got)) => self.answered(got, &permit, open).await,
-            Ok(Got::Upgraded(head, tunnel)) => match client {
-                Some(client) => {
-                    let stream = Stream { house: Arc::clone(self.house), permit, actor, open, answer: self.answer };
-                    self.house.tasks.spawn(stream.run(client, tunnel));
-                    let mut answer = head.map(|()| Body::empty());
-                    // Both are a hop's own: the hypervisor's were taken off, these are ours.
-                    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-                    Ok(answer)
-                }
-                None => Err(refuse(open, Refusal::Upstream("It switched protocols without being asked.".into()))),
-            },
-            Err(error) => Err(refuse(open, reply::upstream(&error))),
+        if permit.must_record() && permit.operation().action.is_console() {
+            let why = "Your access asks for a recording, and a console over this API cannot be recorded. Open it in the \
+                       browser, or ask for access without a recording.";
+            return Err(refuse(open, Outcome::Denied, Refusal::Forbidden(why.into())));
         }
-    }
-
-    async fn answered(
-        self,
-        got: http::Response<ResponseBody>,
-        permit: &Permit,
-        open: OpenEntry,
-    ) -> Result<Response, Refusal> {
-        let status = got.status();
-        if matches!(self.answer, Answer::Pass | Answer::Events) {
-            return Ok(got.map(|body| Body::Upstream(Box::new(Passing::new(body, open, status.as_u16())))));
-        }
-        let (mut parts, body) = got.into_parts();
-        let text = match whole(body).await {
-            Ok(text) => text,
-            Err(why) => {
-                end(open, Outcome::Failed, why, &[]);
-                return Err(Refusal::Upstream(why.to_owned()));
-            }
+        let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
+        let context = RequestContext { request: peer.request, upgrade };
+        let got = match shard.forwarder.forward(&permit, &path, request, context).await {
+            Ok(got) => got,
+            Err(error) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
         };
-        match self.clean(permit, status.is_success(), &text) {
-            Ok(clean) => {
-                parts.headers.remove(header::CONTENT_LENGTH);
-                parts.headers.remove(header::ETAG);
-                let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
-                done(open, outcome, status.as_u16(), clean.len() as u64);
-                Ok(Response::from_parts(parts, Body::Whole(Some(Bytes::from(clean)))))
+        match (got, answer, client) {
+            (Got::Response(got), Answer::Pass, _) => {
+                let leash = Leash { house: Arc::clone(house), permit, actor };
+                let status = got.status().as_u16();
+                Ok(got.map(|body| Body::Upstream(Box::new(Passing::new(body, open, leash, status)))))
             }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "an answer with secrets was withheld");
-                end(open, Outcome::Failed, "the answer could not be read, so its secrets could not be taken out", &[]);
-                Err(Refusal::Upstream("Its answer could not be read.".into()))
+            // Only the stream is filtered: whatever else comes in its place stays here.
+            (Got::Response(_), Answer::Events, _) => {
+                let why = "It did not open its stream of events.";
+                Err(refuse(open, Outcome::Failed, Refusal::Upstream(why.into())))
+            }
+            (Got::Response(got), answer, _) => Box::pin(answered(house, &permit, open, answer, got)).await,
+            (Got::Upgraded(head, tunnel), answer, Some(client)) => {
+                let stream = Stream { leash: Leash { house: Arc::clone(house), permit, actor }, open, answer };
+                house.tasks.spawn(stream.run(client, tunnel));
+                let mut answer = head.map(|()| Body::empty());
+                // Both are a hop's own: the hypervisor's were taken off, these are ours.
+                answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+                Ok(answer)
+            }
+            (Got::Upgraded(..), _, None) => {
+                let why = "It switched protocols without being asked.";
+                Err(refuse(open, Outcome::Failed, Refusal::Upstream(why.into())))
             }
         }
     }
+}
 
-    /// An answer without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
-    fn clean(&self, permit: &Permit, good: bool, text: &[u8]) -> Result<Vec<u8>, portcullis_upstream::Error> {
-        match self.answer {
-            Answer::ConsoleSecrets if good => self.house.fleet.exchange(permit, text),
-            _ => self.house.fleet.broker().strip(permit, text),
+/// An answer that is read whole and cleaned before it goes out.
+async fn answered(
+    house: &House,
+    permit: &Permit,
+    open: OpenEntry,
+    answer: Answer,
+    got: http::Response<ResponseBody>,
+) -> Result<Response, Refusal> {
+    let status = got.status();
+    let (mut parts, body) = got.into_parts();
+    let text = match whole(body).await {
+        Ok(text) => text,
+        Err(why) => {
+            end(open, Outcome::Failed, why, &[]);
+            return Err(Refusal::Upstream(why.to_owned()));
+        }
+    };
+    // Without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
+    let clean = match answer {
+        Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, &text),
+        _ => house.fleet.broker().strip(permit, &text),
+    };
+    match clean {
+        Ok(clean) => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            parts.headers.remove(header::ETAG);
+            let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
+            done(open, outcome, status.as_u16(), clean.len() as u64);
+            Ok(Response::from_parts(parts, Body::Whole(Some(Bytes::from(clean)))))
+        }
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "an answer with secrets was withheld");
+            end(open, Outcome::Failed, "the answer could not be read, so its secrets could not be taken out", &[]);
+            Err(Refusal::Upstream("Its answer could not be read.".into()))
         }
     }
 }
@@ -175,23 +207,21 @@ async fn whole(body: ResponseBody) -> Result<Bytes, &'static str> {
 
 /// An upgraded stream: copied both ways until one side ends it, the house closes, or the permit is no longer renewed.
 struct Stream {
-    house: Arc<House>,
-    permit: Permit,
-    actor: Arc<Actor>,
+    leash: Leash,
     open: OpenEntry,
     answer: Answer,
 }
 
 impl Stream {
     async fn run(self, client: hyper::upgrade::OnUpgrade, tunnel: Tunnel) {
-        let Self { house, permit, actor, open, answer } = self;
+        let Self { leash, open, answer } = self;
         let Ok(Ok(client)) = tokio::time::timeout(Duration::from_secs(10), client).await else {
             return end(open, Outcome::Failed, "the client did not take the stream", &[]);
         };
         let (mut client, mut tunnel) = (TokioIo::new(client), tunnel);
         let copied = async {
             match answer {
-                Answer::Events => events::copy(&house, &actor, &permit, client, tunnel).await,
+                Answer::Events => events::copy(&leash.house, &leash.actor, &leash.permit, client, tunnel).await,
                 _ => copy_bidirectional_with_sizes(&mut client, &mut tunnel, 16 * 1024, 16 * 1024).await,
             }
         };
@@ -200,25 +230,45 @@ impl Stream {
                 Ok(bytes) => (Outcome::Done, "closed".to_owned(), bytes),
                 Err(error) => (Outcome::Failed, error.to_string(), (0, 0)),
             },
-            reason = lost(&house, &permit, &actor) => (Outcome::Failed, format!("access ended: {reason}"), (0, 0)),
-            () = house.closing.cancelled() => (Outcome::Done, "the gateway is shutting down".to_owned(), (0, 0)),
+            reason = leash.lost() => (Outcome::Failed, format!("access ended: {reason}"), (0, 0)),
+            () = leash.house.closing.cancelled() => (Outcome::Done, "the gateway is shutting down".to_owned(), (0, 0)),
         };
         end(open, outcome, &reason, &[("bytes up", &up.to_string()), ("bytes down", &down.to_string())]);
     }
 }
 
-/// Waits until a live stream may not go on: the token was revoked, the person disabled, the grant ended.
-async fn lost(house: &House, permit: &Permit, actor: &Actor) -> String {
-    let mut changes = house.identity.changes();
-    loop {
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return "the gateway is shutting down".into() },
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+/// What holds a stream or a long answer: it goes on for as long as its permit would be given again.
+pub(crate) struct Leash {
+    house: Arc<House>,
+    permit: Permit,
+    actor: Arc<Actor>,
+}
+
+impl Leash {
+    /// Why it may not go on, if so: the token was revoked, the person disabled, the grant ended, the policy changed.
+    pub(crate) fn pulled(&self) -> Option<String> {
+        let Via::Token(token) = self.actor.via else { return Some("the token no longer counts".into()) };
+        let Some(now) = self.house.identity.token_owner(token) else {
+            return Some("the token no longer counts".into());
+        };
+        let (inventory, at) = (self.house.fleet.inventory(), self.house.clock.now());
+        match self.house.engine.renew(&self.permit, &now, &inventory, at) {
+            Decision::Deny(reason) => Some(reason.to_string()),
+            Decision::Permit(_) | Decision::StepUp(_) => None,
         }
-        let Via::Token(token) = actor.via else { return "the token no longer counts".into() };
-        let Some(now) = house.identity.token_owner(token) else { return "the token no longer counts".into() };
-        if let Decision::Deny(reason) = house.engine.renew(permit, &now, &house.fleet.inventory(), house.clock.now()) {
-            return reason.to_string();
+    }
+
+    /// Waits until it may not go on.
+    async fn lost(&self) -> String {
+        let mut changes = self.house.identity.changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return "the gateway is shutting down".into() },
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            if let Some(reason) = self.pulled() {
+                return reason;
+            }
         }
     }
 }

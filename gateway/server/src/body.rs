@@ -3,6 +3,7 @@
 //!
 //! One enum instead of a boxed body: the proxied path allocates nothing for it.
 
+use crate::api::Leash;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use portcullis_audit::OpenEntry;
@@ -10,6 +11,7 @@ use portcullis_domain::Outcome;
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 /// Our answers.
@@ -27,17 +29,22 @@ pub(crate) enum Body {
     Upstream(Box<Passing>),
 }
 
-/// A hypervisor's answer on its way, and the open event that its end closes.
+/// How often a long answer asks whether it may go on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A hypervisor's answer on its way, the open event that its end closes, and what holds it.
 pub(crate) struct Passing {
     body: portcullis_upstream::ResponseBody,
     open: Option<OpenEntry>,
+    leash: Leash,
+    looked_at: Instant,
     status: u16,
     bytes: u64,
 }
 
 impl Passing {
-    pub(crate) fn new(body: portcullis_upstream::ResponseBody, open: OpenEntry, status: u16) -> Self {
-        let mut passing = Self { body, open: Some(open), status, bytes: 0 };
+    pub(crate) fn new(body: portcullis_upstream::ResponseBody, open: OpenEntry, leash: Leash, status: u16) -> Self {
+        let mut passing = Self { body, open: Some(open), leash, looked_at: Instant::now(), status, bytes: 0 };
         if passing.body.is_end_stream() {
             passing.close(Outcome::Done);
         }
@@ -49,6 +56,20 @@ impl Passing {
             let outcome = if outcome == Outcome::Done && self.status >= 400 { Outcome::Failed } else { outcome };
             done(open, outcome, self.status, self.bytes);
         }
+    }
+
+    /// Ends a download whose permit would not be given again.
+    fn hold(&mut self) -> Result<(), Error> {
+        if self.looked_at.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        let Some(reason) = self.leash.pulled() else { return Ok(()) };
+        let reason = format!("access ended: {reason}");
+        if let Some(open) = self.open.take() {
+            crate::passage::end(open, Outcome::Failed, &reason, &[("bytes", &self.bytes.to_string())]);
+        }
+        Err(reason.into())
     }
 }
 
@@ -87,6 +108,9 @@ impl http_body::Body for Body {
             Self::Whole(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
             Self::Page(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Upstream(passing) => {
+                if let Err(ended) = passing.hold() {
+                    return Poll::Ready(Some(Err(ended)));
+                }
                 let polled = Pin::new(&mut passing.body).poll_frame(cx);
                 match &polled {
                     Poll::Ready(Some(Ok(frame))) => {

@@ -5,14 +5,16 @@ use crate::{
     layers::Peer,
     passage::{self, Passed},
     reply::{Carried, Refusal},
+    state::House,
 };
 use axum::{extract::FromRequestParts, response::Response};
 use http::request::Parts;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, Outcome, Seq, SessionId, Subject, UserId, Via};
+use portcullis_domain::{Actor, Event, Outcome, Phase, Seq, SessionId, Subject, UserId, Via, micros};
 use portcullis_identity::Stage;
 use portcullis_policy::Permit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use time::OffsetDateTime;
 use tower_sessions::Session;
 
 /// Who a handler serves. Taken as an argument: only the passage makes it.
@@ -81,6 +83,11 @@ impl Guest {
         self.held().permit.as_ref().is_none_or(Permit::must_record)
     }
 
+    /// Until when the permit can be renewed, as things stand now.
+    pub(crate) fn lasts_until(&self) -> Option<OffsetDateTime> {
+        self.held().permit.as_ref().map(Permit::lasts_until)
+    }
+
     /// Takes the permit and its open event over: the handler closes the event.
     pub(crate) fn take(&self) -> Option<(Permit, OpenEntry)> {
         let mut held = self.held();
@@ -101,7 +108,7 @@ impl Guest {
         let Some(open) = &mut held.open else {
             return Err(Refusal::Unavailable("This change has no event in the trail, so it is not made.".into()));
         };
-        let about: String = step.about.chars().filter(|c| !c.is_control()).take(128).collect();
+        let about = plain(step.about);
         if self.actor.is_none()
             && let Some((user, Some(session))) = step.user
         {
@@ -113,6 +120,27 @@ impl Guest {
         held.said = Some((step.outcome, words));
         held.details = step.user.map(|(user, _)| ("user", user.to_string())).into_iter().collect();
         Ok(())
+    }
+
+    /// Writes down what exactly is about to be done to somebody, durable before it is: the event that was opened at the
+    /// door knows the operation only, and the one that closes it comes after the deed.
+    pub(crate) async fn intend(&self, house: &House, about: &str, words: &str) -> Result<(), Refusal> {
+        let actor = self.actor()?;
+        let event = Event {
+            at_us: micros(house.clock.now()),
+            request: self.peer.request,
+            phase: Phase::Noted,
+            kind: "intent".into(),
+            subject: Some(Subject { user: actor.user, name: Arc::clone(&actor.name), via: actor.via }),
+            peer: Some(self.peer.ip),
+            action: None,
+            resource: plain(about).into(),
+            outcome: Outcome::Pending,
+            reason: words.into(),
+            details: vec![],
+        };
+        let seq = house.trail.append(&event).map_err(|e| passage::closed(&e))?;
+        house.trail.durable(seq).await.map_err(|e| passage::closed(&e))
     }
 
     /// Closes the event with what came of the visit, unless the handler took it over; gives the number of the event.
@@ -135,6 +163,11 @@ impl Guest {
         let details: Vec<(&str, &str)> = details.iter().map(|(k, v)| (*k, v.as_str())).collect();
         open.close(outcome, &reason, &details).map(Some).map_err(|e| passage::closed(&e))
     }
+}
+
+/// What somebody typed, as the trail takes it.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
 impl<S: Sync> FromRequestParts<S> for Guest {

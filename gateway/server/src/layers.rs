@@ -53,7 +53,9 @@ pub(crate) async fn answer(
         Host::Portal => {
             request.extensions_mut().insert(peer);
             let request = request.map(axum::body::Body::new);
-            let answer = match shard.portal.clone().oneshot(request).await {
+            // Boxed, like everything that a proxied call does not do: a future is moved as a whole, with room for all
+            // that it could become.
+            let answer = match Box::pin(shard.portal.clone().oneshot(request)).await {
                 Ok(answer) => answer,
                 Err(never) => never.into_response(),
             };

@@ -4,18 +4,27 @@
 //! A live stream is as revocable as a request: once a second, and at once when a session, grant or policy changes,
 //! every permit is asked for again. What the answer no longer allows is cut with the reason.
 
-use crate::state::House;
-use portcullis_domain::{ConsoleMode, Ending, MachineRef, RecordingId, SessionId, UserId};
+use crate::{
+    reply::{self, Refusal},
+    state::{House, chain},
+};
+use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, RecordingId, SessionId, UserId};
 use portcullis_policy::{Decision, Permit};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// How long the store may take to say who is still signed in.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// One person at one screen.
 pub(crate) struct Live {
@@ -27,9 +36,13 @@ pub(crate) struct Live {
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
     pub(crate) started_at: OffsetDateTime,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
-    permit: Permit,
+    permit: Arc<Permit>,
     leash: watch::Sender<Option<Ending>>,
+    /// Key and pointer events so far, and how many there were when the session was last kept alive.
+    inputs: Arc<AtomicU64>,
+    kept: Mutex<(u64, OffsetDateTime)>,
 }
 
 /// The register of them.
@@ -43,11 +56,22 @@ pub(crate) enum Full {
     Hypervisor,
 }
 
+impl Full {
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Person => "You have too many consoles open. Close one first.",
+            Self::Hypervisor => "Too many consoles of this hypervisor are open. Try again later.",
+        }
+    }
+}
+
 /// Takes a session off the register when its relay is over, however that came about.
 pub(crate) struct Registered {
     lives: Arc<Lives>,
     id: Uuid,
     pub(crate) leash: watch::Receiver<Option<Ending>>,
+    /// Where the relay counts key and pointer events.
+    pub(crate) inputs: Arc<AtomicU64>,
 }
 
 impl Drop for Registered {
@@ -64,7 +88,22 @@ pub(crate) struct Opening {
     pub(crate) machine: MachineRef,
     pub(crate) mode: ConsoleMode,
     pub(crate) place: IpAddr,
+    pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
+}
+
+/// When a console ends at the latest, as things stand when its ticket is made: the longest that is configured, the end
+/// of what permits it, the end of the person's session. The page shows it and the relay keeps to it.
+pub(crate) async fn ends_at(
+    house: &House,
+    session: SessionId,
+    lasts_until: OffsetDateTime,
+    made_at: OffsetDateTime,
+) -> Result<OffsetDateTime, Refusal> {
+    let longest = made_at + time::Duration::seconds(i64::from(house.config.consoles.longest_seconds));
+    let signed_in = house.identity.session_ends_at(session).await;
+    let signed_in = signed_in.map_err(|e| reply::identity(&e, house.clock.now()))?.ok_or(Refusal::Unknown)?;
+    Ok(longest.min(lasts_until).min(signed_in))
 }
 
 impl Lives {
@@ -78,7 +117,7 @@ impl Lives {
         self: &Arc<Self>,
         house: &House,
         opening: Opening,
-        permit: Permit,
+        permit: Arc<Permit>,
     ) -> Result<Registered, Full> {
         let limits = &house.config.consoles;
         let mut map = self.lock();
@@ -90,13 +129,28 @@ impl Lives {
             return Err(Full::Hypervisor);
         }
         let (sender, leash) = watch::channel(None);
-        let Opening { user, user_name, session, machine, mode, place, recording } = opening;
+        let Opening { user, user_name, session, machine, mode, place, ends_at, recording } = opening;
         let id = house.request_id().uuid();
         let started_at = house.clock.now();
-        let live =
-            Live { id, user, user_name, session, machine, mode, place, started_at, recording, permit, leash: sender };
+        let inputs = Arc::new(AtomicU64::new(0));
+        let live = Live {
+            id,
+            user,
+            user_name,
+            session,
+            machine,
+            mode,
+            place,
+            started_at,
+            ends_at,
+            recording,
+            permit,
+            leash: sender,
+            inputs: Arc::clone(&inputs),
+            kept: Mutex::new((0, started_at)),
+        };
         map.insert(id, Arc::new(live));
-        Ok(Registered { lives: Arc::clone(self), id, leash })
+        Ok(Registered { lives: Arc::clone(self), id, leash, inputs })
     }
 
     /// All of them, oldest first.
@@ -129,23 +183,51 @@ pub(crate) async fn keep(house: Arc<House>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        for live in house.lives.list() {
-            if let Some(reason) = lost(&house, &live).await {
-                live.leash.send_replace(Some(Ending::Cut(reason)));
+        let lives = house.lives.list();
+        if lives.is_empty() {
+            continue;
+        }
+        let sessions: BTreeSet<SessionId> = lives.iter().map(|l| l.session).collect();
+        // A store that is slow must not stretch the five seconds in which a revocation counts.
+        let actors =
+            tokio::time::timeout(PATIENCE, house.identity.actors_of(&sessions)).await.ok().and_then(Result::ok);
+        for live in lives {
+            match lost(&house, &live, actors.as_ref()) {
+                Some(reason) => drop(live.leash.send_replace(Some(Ending::Cut(reason)))),
+                None => live.keep_signed_in(&house),
             }
         }
     }
 }
 
 /// Why a live session may not go on, if so. Step-up is asked when a console opens, not while it is open.
-async fn lost(house: &House, live: &Live) -> Option<String> {
-    let actor = match house.identity.actor_of(live.session).await {
-        Ok(Some(actor)) => actor,
-        Ok(None) => return Some("you were signed out".into()),
-        Err(_) => return Some("your sign-in could not be checked".into()),
-    };
-    match house.engine.renew(&live.permit, &actor, &house.fleet.inventory(), house.clock.now()) {
+fn lost(house: &House, live: &Live, actors: Option<&HashMap<SessionId, Actor>>) -> Option<String> {
+    let Some(actors) = actors else { return Some("your sign-in could not be checked".into()) };
+    let Some(actor) = actors.get(&live.session) else { return Some("you were signed out".into()) };
+    match house.engine.renew(&live.permit, actor, &house.fleet.inventory(), house.clock.now()) {
         Decision::Permit(_) | Decision::StepUp(_) => None,
         Decision::Deny(reason) => Some(reason.to_string()),
+    }
+}
+
+impl Live {
+    /// Whoever types or points is there, though their browser asks for nothing: once a minute their session hears of
+    /// it. What the machine shows by itself keeps nobody signed in.
+    fn keep_signed_in(self: &Arc<Self>, house: &Arc<House>) {
+        let (inputs, now) = (self.inputs.load(Ordering::Relaxed), house.clock.now());
+        {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if inputs == kept.0 || now - kept.1 < time::Duration::MINUTE {
+                return;
+            }
+            *kept = (inputs, now);
+        }
+        let (session, house) = (self.session, Arc::clone(house));
+        // On its own: a write that waits must not hold up the next look.
+        house.tasks.clone().spawn(async move {
+            if let Err(error) = house.identity.keep_alive(session).await {
+                tracing::warn!(error = %chain(&error), "a session in use could not be kept alive");
+            }
+        });
     }
 }

@@ -117,7 +117,7 @@ fn served() -> Vec<Served> {
         on_get("/sessions", admin::sessions::list),
         on_post("/sessions/end", admin::sessions::end),
         on_get("/hypervisors", admin::hypervisors::list),
-        on_get("/recordings", admin::sessions::recordings),
+        on_get("/recordings", admin::sessions::list_recordings),
         on_get("/trail", admin::trail::search),
         on_get("/trail/{node}/{number}", admin::trail::show),
         on_get("/assets/{*path}", crate::assets::serve),
@@ -192,6 +192,7 @@ async fn approach(
     let stage = house.identity.stage(session).await.map_err(|e| plain(house.unavailable(&e)))?;
     let known = matches!(stage, Stage::SignedIn { .. });
     if !known && !house.strangers.check(peer.ip) {
+        house.strangers.refused(peer.ip);
         return Err(plain(Refusal::TooMany(5)));
     }
     if changes && found.route.pattern == "/sign-in" {
@@ -235,17 +236,24 @@ async fn approach(
 }
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
-/// over; the answer waits until that is durable where something was changed.
-async fn serve(house: &House, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
+/// over. A change goes on to its end although the browser may hang up, and is answered when its end is durable.
+async fn serve(house: &Arc<House>, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     request.extensions_mut().insert(guest.clone());
-    let answer = next.run(request).await;
-    if let Some(closed) = guest.close(&answer)?
-        && changes
-    {
-        house.trail.durable(closed).await.map_err(|e| passage::closed(&e))?;
+    if !changes {
+        let answer = next.run(request).await;
+        return guest.close(&answer).map(|_| answer);
     }
-    Ok(answer)
+    let trail = house.trail.clone();
+    let change = house.tasks.spawn(async move {
+        let answer = next.run(request).await;
+        if let Some(closed) = guest.close(&answer)? {
+            trail.durable(closed).await.map_err(|e| passage::closed(&e))?;
+        }
+        Ok(answer)
+    });
+    let lost = |_| Refusal::Unavailable("The change broke off. Look whether it was made before you try again.".into());
+    change.await.map_err(lost)?
 }
 
 /// What an own route asks, with its parameters read.

@@ -8,9 +8,10 @@ use crate::{
     health,
     listener::{self, Door},
     lives::{self, Lives},
+    logs,
     pace::Paces,
     router,
-    state::{House, LogOf, Shard, Strangers, chain, open_trail},
+    state::{House, Shard, Strangers, chain},
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
@@ -75,7 +76,7 @@ impl Running {
                 .map(drop)
                 .map_err(|e| wrong(&key_of(&door.purpose), format!("{} cannot be listened on: {e}", door.at)))?;
         }
-        let (trail, recovered) = open_trail(&config, &keys, LogOf::Server, Arc::clone(&clock))?;
+        let (trail, recovered) = logs::open(&config, &keys, &store, Arc::clone(&clock)).await?;
         let house = Arc::new(House {
             authority: config.portal.authority().unwrap_or_default(),
             origin: config.portal.origin(),
@@ -261,6 +262,8 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
     runtime.block_on(async {
         let forwarder = Forwarder::new(&house.fleet);
         let shard = Arc::new(Shard { portal: router::portal(house), forwarder: forwarder.clone() });
+        // What all requests of one turn append and wait for is put to the trail's writer together.
+        house.tasks.spawn(house.closing.clone().run_until_cancelled_owned(house.trail.turns()));
         let closing = house.closing.clone();
         house.tasks.spawn(async move {
             while !closing.is_cancelled() {
@@ -302,6 +305,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                 }
             }),
             Box::pin(lives::keep(h2)),
+            Box::pin(crate::recordings::end_what_was_cut(Arc::clone(&house))),
             Box::pin(async move {
                 if let Err(error) = h3.trail.clone().index(h3.store.clone()).await {
                     tracing::error!(error = %chain(&error), "the index of the trail is no longer filled");
@@ -311,8 +315,11 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;
-                    h4.strangers.tidy();
                     h4.paces.tidy(h4.clock.now());
+                    for (prefix, times) in h4.strangers.tidy() {
+                        let whose = if prefix.is_unspecified() { "other networks".into() } else { prefix.to_string() };
+                        h4.note("flood", "turned away for knocking too often", &format!("{times} times from {whose}"));
+                    }
                 }
             }),
         ];

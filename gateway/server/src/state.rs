@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::Router;
 use governor::{DefaultKeyedRateLimiter, Quota};
-use portcullis_audit::{Reader, Recovered, Report, Trail, TrailKeys};
+use portcullis_audit::{Recovered, Report, Trail, TrailKeys};
 use portcullis_console::record::RecorderPool;
 use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, RequestId, Resource};
 use portcullis_governance::Grants;
@@ -27,7 +27,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize},
 };
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -134,11 +134,6 @@ impl House {
         )
     }
 
-    /// Reads events of a node back from its log: ours, or the command line's beside it.
-    pub(crate) fn reader_of(&self, node: NodeId) -> Reader {
-        if node == self.trail.node() { self.trail.reader() } else { Reader::new(LogOf::CommandLine.dir(&self.config)) }
-    }
-
     pub(crate) fn executor(&self) -> Tracked {
         Tracked(self.tasks.clone())
     }
@@ -159,24 +154,42 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// How often people who are not known may knock, by address prefix: /24 of IPv4, /64 of IPv6.
-pub(crate) struct Strangers(DefaultKeyedRateLimiter<IpAddr>);
+pub(crate) struct Strangers {
+    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    /// How many were turned away since the last look, by prefix.
+    refused: Mutex<BTreeMap<IpAddr, u64>>,
+}
+
+/// Prefixes whose refusals are counted one by one; all others together.
+const COUNTED: usize = 256;
 
 impl Strangers {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let rate = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        Self(DefaultKeyedRateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)))
+        let limiter = DefaultKeyedRateLimiter::keyed(Quota::per_second(rate).allow_burst(burst));
+        Self { limiter, refused: Mutex::default() }
     }
 
     /// Whether one more may be answered now.
     pub(crate) fn check(&self, ip: IpAddr) -> bool {
-        self.0.check_key(&prefix(ip)).is_ok()
+        self.limiter.check_key(&prefix(ip)).is_ok()
     }
 
-    /// Forgets addresses that have been quiet, so that a scan does not fill the memory.
-    pub(crate) fn tidy(&self) {
-        self.0.retain_recent();
-        self.0.shrink_to_fit();
+    /// Counts one that was turned away. Each as an event would let a flood fill the trail; none would hide the flood.
+    pub(crate) fn refused(&self, ip: IpAddr) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = prefix(ip);
+        let known = refused.len() < COUNTED || refused.contains_key(&prefix);
+        *refused.entry(if known { prefix } else { IpAddr::from([0; 16]) }).or_default() += 1;
+    }
+
+    /// Forgets addresses that have been quiet, so that a scan does not fill the memory; gives who was turned away
+    /// since the last look, and how often.
+    pub(crate) fn tidy(&self) -> BTreeMap<IpAddr, u64> {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+        std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -211,6 +224,12 @@ pub(crate) fn trail_keys(keys: &Keys) -> TrailKeys {
     TrailKeys { mac: keys.derive("trail mac"), sign: keys.derive("trail checkpoint signature") }
 }
 
+/// Makes a folder, and those above it that are missing, for nobody else to look into.
+pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// Opens a log, with the node id that its folder keeps.
 pub(crate) fn open_trail(
     config: &Config,
@@ -220,7 +239,7 @@ pub(crate) fn open_trail(
 ) -> Result<(Trail, Recovered), ConfigError> {
     let dir = of.dir(config);
     let wrong = |why: String| ConfigError::new(&config.file, format!("trail.dir: {}: {why}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(|e| wrong(e.to_string()))?;
+    make_private(&dir).map_err(|e| wrong(e.to_string()))?;
     let file = dir.join("node");
     let node = match std::fs::read_to_string(&file) {
         Ok(text) => text.trim().parse::<NodeId>().map_err(|e| wrong(format!("node: {e}")))?,

@@ -36,6 +36,7 @@ mod testing;
 mod ticket;
 mod token;
 mod trail;
+mod trail_log;
 mod tx;
 mod user;
 
@@ -50,6 +51,7 @@ pub use session::{LiveSession, NewSession, Rotation, SessionRow};
 pub use ticket::Ticket;
 pub use token::{LiveToken, NewToken, TokenRow};
 pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
+pub use trail_log::{TrailLog, TrailLoss};
 pub use tx::Store;
 pub use user::{FirstUser, Invitation, NewUser, User};
 

@@ -3,9 +3,10 @@
 
 use crate::{
     Digest, Error, Store, from_micros,
-    tx::{execute, fetch, parse, read},
+    tx::{Db, execute, fetch, parse, read},
 };
 use portcullis_domain::{SessionId, UserId, micros};
+use sqlx::QueryBuilder;
 use std::net::IpAddr;
 use time::OffsetDateTime;
 
@@ -105,6 +106,9 @@ macro_rules! columns {
 }
 
 const T: &str = "sessions";
+
+/// Ids in one question: well below the limits on parameters of both databases.
+const IDS: usize = 500;
 
 impl TryFrom<Row> for LiveSession {
     type Error = Error;
@@ -255,6 +259,33 @@ impl Store {
             micros(now)
         )?;
         rows.into_iter().next().map(LiveSession::try_from).transpose()
+    }
+
+    /// Those of some sessions that count, with one question for every few hundred of them.
+    pub async fn live_sessions(&self, ids: &[SessionId], now: OffsetDateTime) -> Result<Vec<LiveSession>, Error> {
+        macro_rules! ask {
+            ($ids:expr, $pool:expr) => {{
+                let head = concat!("select ", columns!(), " from sessions where ended_at is null and expires_at > ");
+                let mut b = QueryBuilder::new(head);
+                b.push_bind(micros(now)).push(" and session_id in (");
+                let mut list = b.separated(", ");
+                for id in $ids {
+                    list.push_bind(id.to_string());
+                }
+                b.push(")").build_query_as::<Row>().fetch_all($pool).await
+            }};
+        }
+        let mut live = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS) {
+            let rows = match &self.db {
+                Db::Sqlite { read, .. } => ask!(ids, read),
+                Db::Postgres(pool) => ask!(ids, pool),
+            };
+            for row in rows.map_err(Error::sql)? {
+                live.push(row.try_into()?);
+            }
+        }
+        Ok(live)
     }
 
     /// Ends the session behind a digest; false when it had ended before.

@@ -122,8 +122,14 @@ async fn write_password(tx: &mut Tx, id: UserId, hash: &str, now: OffsetDateTime
          (select hash from password_history where user_id = $1 order by set_at desc, hash limit $2)",
         &id,
         HISTORY
-    )
-    .map(drop)
+    )?;
+    revoke_tokens(tx, &id, now).await
+}
+
+/// Whoever takes an account back after a theft takes back what the thief made with it, too.
+async fn revoke_tokens(tx: &mut Tx, id: &str, now: OffsetDateTime) -> Result<(), Error> {
+    execute!(*tx, "update tokens set revoked_at = $2 where user_id = $1 and revoked_at is null", id, micros(now))
+        .map(drop)
 }
 
 async fn end_sessions(tx: &mut Tx, id: UserId, now: OffsetDateTime, why: &str) -> Result<(), Error> {
@@ -166,7 +172,7 @@ impl Store {
             .collect()
     }
 
-    /// Sets a password hash and remembers it among the last five.
+    /// Sets a password hash, remembers it among the last five, and takes every token of the person back.
     pub async fn set_password_hash(&self, id: UserId, hash: &str, now: OffsetDateTime) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         write_password(&mut tx, id, hash, now).await?;
@@ -185,7 +191,8 @@ impl Store {
         Ok(rows.into_iter().map(|r| r.0).collect())
     }
 
-    /// Takes a person's access away (and ends their sessions), or gives it back with `None`.
+    /// Takes a person's access away (and ends their sessions and tokens), or gives it back with `None`: what ended
+    /// stays ended.
     pub async fn set_disabled(&self, id: UserId, disabled_at: Option<OffsetDateTime>) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         let changed =
@@ -195,12 +202,13 @@ impl Store {
         }
         if let Some(at) = disabled_at {
             end_sessions(&mut tx, id, at, "the account was disabled").await?;
+            revoke_tokens(&mut tx, &id.to_string(), at).await?;
         }
         tx.bump().await?;
         tx.commit().await
     }
 
-    /// Takes away every factor, the password and every session, so that only a new invitation leads back in.
+    /// Takes away every factor, the password, every session and token, so that only a new invitation leads back in.
     pub async fn reset_user(&self, id: UserId, now: OffsetDateTime) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         let key = id.to_string();
@@ -211,6 +219,7 @@ impl Store {
         execute!(tx, "delete from totp_factors where user_id = $1", &key)?;
         execute!(tx, "delete from recovery_codes where user_id = $1", &key)?;
         execute!(tx, "delete from invitations where user_id = $1", &key)?;
+        revoke_tokens(&mut tx, &key, now).await?;
         end_sessions(&mut tx, id, now, "an administrator reset the account").await?;
         tx.bump().await?;
         tx.commit().await
@@ -263,8 +272,8 @@ impl Store {
         Ok(taken)
     }
 
-    /// Uses an invitation up and sets the password in one transaction; gives whose it is, or none when the
-    /// invitation does not count. An invitation for the first administrator also creates `first` (a
+    /// Uses an invitation up, sets the password and ends sessions and tokens in one transaction; gives whose it is, or
+    /// none when the invitation does not count. An invitation for the first administrator also creates `first` (a
     /// [`Error::NotFound`] when there is none) and counts only while nobody exists.
     pub async fn redeem_invitation(
         &self,

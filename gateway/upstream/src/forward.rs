@@ -119,7 +119,7 @@ where
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        match tokio::time::timeout(QUEUE, Arc::clone(&self.slots).acquire_owned()).await {
+        match Box::pin(tokio::time::timeout(QUEUE, Arc::clone(&self.slots).acquire_owned())).await {
             Ok(Ok(slot)) => Ok(slot),
             _ => Err(Error::Busy(format!("all connections to {hypervisor} are in use; try again in a moment"))),
         }
@@ -227,7 +227,7 @@ where
         }
         live.rest();
         let ended = || Fault::hung_up("the connection ended while it became a WebSocket").at(name);
-        let (wire, early) = live.into_wire().await.ok_or_else(ended)?;
+        let (wire, early) = Box::pin(live.into_wire()).await.ok_or_else(ended)?;
         Ok(Answer::Upgraded(Response::from_parts(head, ()), Tunnel::new(wire, early, slot)))
     }
 
@@ -283,8 +283,12 @@ where
             let mut live = if let Some(live) = idle.take() {
                 live
             } else {
-                let wire = injected.dialer().dial().await.map_err(|f| f.at(name))?;
-                Live::open(wire).await.map_err(|e| explain(e, name))?
+                // Boxed: it is rare, and a request's future is moved with room for all that it could become.
+                Box::pin(async {
+                    let wire = injected.dialer().dial().await.map_err(|f| f.at(name))?;
+                    Live::open(wire).await.map_err(|e| explain(e, name))
+                })
+                .await?
             };
             // A connection that was idle may die just as it is used; a safe request without a body is asked again.
             let spare = if is_reused { copy(&request) } else { None };

@@ -54,6 +54,12 @@ function ended(words: Words): void {
   again.focus();
 }
 
+function signs(recorded: boolean): void {
+  const show = (sign: string, on: boolean) => { const e = find(`[data-sign="${sign}"]`, HTMLElement); if (e) e.hidden = !on; };
+  show('recorded', recorded);
+  show('not-recorded', !recorded);
+}
+
 let hintTimer = 0;
 function wayOutHint(on: boolean): void {
   const hint = find('[data-way-out]', HTMLElement);
@@ -78,6 +84,8 @@ async function open(): Promise<void> {
     return;
   }
   const { ticket } = answer;
+  // What the page said before was a guess; the ticket is a promise.
+  signs(ticket.recorded);
   stand('connecting', 'connecting…');
   text('[data-veil-text]', 'Connecting to the screen.');
   screen.hidden = false;

@@ -2,9 +2,9 @@
 //! The index in the store.
 
 use super::{event, fill, open};
-use crate::{Error, rebuild, search};
+use crate::{Error, agrees, rebuild, search};
 use portcullis_domain::{Outcome, Phase, Seq};
-use portcullis_store::{Store, TrailFilter};
+use portcullis_store::{Store, TrailFilter, TrailRow};
 use std::time::{Duration, Instant};
 
 async fn caught_up(trail: &crate::Trail, store: &Store, seq: u64) {
@@ -59,4 +59,41 @@ async fn the_index_follows_the_log_finds_events_and_can_be_rebuilt() {
     let (trail, _) = open(&logs).unwrap();
     let ended = trail.clone().index(store).await;
     assert!(matches!(ended, Err(Error::Cut { known: 10_000, .. })), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_agrees_with_its_event_and_no_changed_row_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", dir.path().join("store.db").display());
+    let store = Store::open(&url).await.unwrap();
+    let (trail, _) = open(&dir.path().join("trail")).unwrap();
+    fill(&trail, 300);
+    rebuild(&trail.reader(), &store).await.unwrap();
+    let rows = store.search_trail(&TrailFilter::default(), 1000, None).await.unwrap();
+    assert_eq!(rows.len(), 300);
+    let placed = |row: &TrailRow| trail.reader().placed(row.segment, row.offset).unwrap();
+    for row in &rows {
+        assert!(placed(row).is_some_and(|p| agrees(row, &p)), "{row:?}");
+    }
+    let (row, other) = (rows[100].clone(), rows[101].clone());
+    let changes: [fn(&mut TrailRow); 9] = [
+        |r| r.outcome = Outcome::Denied,
+        |r| r.reason = "nothing happened".into(),
+        |r| r.resource = "elsewhere".into(),
+        |r| r.user_name = Some("mallory".into()),
+        |r| r.user = Some(portcullis_domain::UserId::new(uuid::Uuid::from_u128(1))),
+        |r| r.action = Some(portcullis_domain::Action::View),
+        |r| r.kind = "page".into(),
+        |r| r.peer = Some([127, 0, 0, 1].into()),
+        |r| r.at += time::Duration::SECOND,
+    ];
+    for change in changes {
+        let mut changed = row.clone();
+        change(&mut changed);
+        assert!(placed(&changed).is_some_and(|p| !agrees(&changed, &p)), "{changed:?}");
+    }
+    // a true event under another one's number
+    let moved = TrailRow { seq: row.seq, ..other };
+    assert!(placed(&moved).is_some_and(|p| !agrees(&moved, &p)));
+    assert_eq!(placed(&TrailRow { offset: row.offset + 1, ..row }), None);
 }

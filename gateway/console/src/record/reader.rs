@@ -162,12 +162,12 @@ impl Reader {
 
     /// What the recording is; known behind the last entry.
     pub fn summary(&self) -> Option<Summary> {
-        self.ending.as_ref().map(|_| Summary {
-            chunks: self.number,
-            entries: self.entries,
-            bytes: self.bytes,
-            head: self.previous,
-        })
+        self.ending.as_ref().map(|_| self.proved())
+    }
+
+    /// What was read and proved so far: behind a finding, all that is left of the recording.
+    pub fn proved(&self) -> Summary {
+        Summary { chunks: self.number, entries: self.entries, bytes: self.bytes, head: self.previous }
     }
 
     fn finding(&self, wrong: Wrong) -> Finding {

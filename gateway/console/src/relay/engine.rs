@@ -5,7 +5,7 @@
 //! header in front, write once. Up: read, unmask in place, filter, record, write once. Whatever a peer does not take is
 //! queued, and the other side is not read until it has gone: that is all the buffering there is.
 
-use super::{Clipboard, Limits, Parting, Report, Stop, queue::Queue};
+use super::{Clipboard, Limits, Parting, Report, Stop, Viewer, queue::Queue};
 use crate::{
     Error,
     record::{EntryKind, KeyPolicy, Recorder},
@@ -20,6 +20,10 @@ use portcullis_domain::{ConsoleMode, Ending};
 use std::{
     cell::RefCell,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -39,7 +43,7 @@ const ROUNDS: usize = 32;
 /// Server messages of one read that get an entry each; the rest share one, so that [`crate::record::TURN`] holds.
 const ENTRIES_PER_READ: usize = 64;
 /// Control frames that a browser may send a second.
-const MAX_CONTROLS: u32 = 100;
+pub(super) const MAX_CONTROLS: u32 = 100;
 /// Pings to the browser.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// A browser that said nothing for so long, pongs included, is gone.
@@ -59,6 +63,8 @@ struct Counts {
     keys: u64,
     pointers: u64,
     dropped: u64,
+    /// Keys and pointers together, as others see them.
+    inputs: Arc<AtomicU64>,
     first_input: Option<Duration>,
     last_input: Option<Duration>,
 }
@@ -87,26 +93,28 @@ pub(super) struct Engine<V> {
 
 impl<V: Wire> Engine<V> {
     pub(super) fn new(
-        viewer: V,
+        viewer: Viewer<V>,
         upstream: Upstream,
         mode: ConsoleMode,
         clipboard: Clipboard,
+        inputs: Arc<AtomicU64>,
         recorder: Option<Recorder>,
     ) -> Self {
         let now = Instant::now();
+        let Viewer { wire, decoder, noticed } = viewer;
         let mut to_viewer = Queue::default();
         ws::append(&mut to_viewer.bytes, Opcode::Binary, Filter::HELLO);
         Self {
-            viewer,
-            decoder: Decoder::default(),
-            noticed: Noticed::default(),
+            viewer: wire,
+            decoder,
+            noticed,
             walker: Walker::new(upstream.info.width, upstream.info.height, clipboard.outward),
             filter: Filter::new(mode, clipboard.inward, upstream.info),
             upstream: upstream.stream,
             to_viewer,
             to_upstream: Queue::default(),
             recorder,
-            counts: Counts::default(),
+            counts: Counts { inputs, ..Counts::default() },
             started: now,
             heard_at: now,
             ping_at: now + PING_EVERY,
@@ -430,6 +438,7 @@ impl Sink for UpSink<'_> {
             Touch::Key => self.counts.keys += 1,
             Touch::Pointer => self.counts.pointers += 1,
         }
+        self.counts.inputs.fetch_add(1, Ordering::Relaxed);
         self.counts.first_input.get_or_insert(self.since);
         self.counts.last_input = Some(self.since);
     }

@@ -11,8 +11,9 @@ use crate::{
     },
 };
 use portcullis_domain::{RecordingId, Secret};
+use std::sync::atomic::Ordering;
 use time::OffsetDateTime;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -27,8 +28,15 @@ struct Session {
 
 fn options(mode: ConsoleMode) -> (Options, watch::Sender<Option<Ending>>) {
     let (leash, held) = watch::channel(None);
-    let options =
-        Options { mode, clipboard: Clipboard::default(), idle: HOUR, until: None, leash: held, recorder: None };
+    let options = Options {
+        mode,
+        clipboard: Clipboard::default(),
+        idle: HOUR,
+        until: None,
+        leash: held,
+        inputs: Arc::default(),
+        recorder: None,
+    };
     (options, leash)
 }
 
@@ -44,7 +52,7 @@ fn start(mode: ConsoleMode, adjust: impl FnOnce(&mut Options)) -> Session {
     adjust(&mut options);
     let info = ScreenInfo { width: SIZE.0, height: SIZE.1, name: "vm".into() };
     let upstream = Upstream { stream: Box::new(upstream), info, security: Security::None };
-    Session { browser: Browser::new(browser), machine, leash, run: spawn(run(viewer, upstream, options)) }
+    Session { browser: Browser::new(browser), machine, leash, run: spawn(run(Viewer::new(viewer), upstream, options)) }
 }
 
 /// The same, past the handshake and with noVNC's encodings asked for.
@@ -93,12 +101,32 @@ async fn view_only_lets_no_input_reach_the_machine() {
 
 #[tokio::test]
 async fn control_passes_keys_and_pointer_as_they_are() {
-    let mut session = start_running(ConsoleMode::Control, |_| {}).await;
+    let inputs = Arc::new(AtomicU64::new(0));
+    let mut session = start_running(ConsoleMode::Control, |options| options.inputs = Arc::clone(&inputs)).await;
     session.browser.send(&[&KEY[..], &POINTER, &[6, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'], &REQUEST].concat()).await;
     assert_eq!(session.heard(24).await, [&KEY[..], &POINTER, &REQUEST].concat());
+    assert_eq!(inputs.load(std::sync::atomic::Ordering::Relaxed), 2, "others see the input while it comes");
     let report = session.end().await;
     assert_eq!((report.keys, report.pointers, report.dropped, report.texts_in), (1, 1, 1, 0));
     assert!(report.first_input.is_some());
+}
+
+// SEC-144: what keeps somebody signed in is what they do, not what their machine shows.
+#[tokio::test]
+async fn keys_and_pointer_are_counted_and_nothing_else() {
+    let input = Arc::new(AtomicU64::new(0));
+    let shared = Arc::clone(&input);
+    let mut session = start_running(ConsoleMode::View, |options| options.inputs = shared).await;
+    session.browser.send(&REQUEST).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    session.machine.write_all(&[2]).await.unwrap();
+    session.browser.send(&REQUEST).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    assert_eq!(input.load(Ordering::Relaxed), 0);
+    session.browser.send(&[&KEY[..], &POINTER, &REQUEST].concat()).await;
+    assert_eq!(session.heard(10).await, REQUEST);
+    assert_eq!(input.load(Ordering::Relaxed), 2, "watching only, they are there all the same");
+    session.end().await;
 }
 
 #[tokio::test]
@@ -462,9 +490,71 @@ async fn an_idle_console_is_small() {
     let upstream = Upstream { stream: Box::new(upstream), info, security: Security::None };
     let (options, _leash) = options(ConsoleMode::View);
     let engine = size_of::<Engine<tokio::net::TcpStream>>();
-    let future = run(viewer, upstream, options);
+    let future = run(Viewer::new(viewer), upstream, options);
     let total = engine + size_of_val(&future);
     assert!(total <= 3 * 1024, "{total} bytes, {engine} of them state");
+}
+
+/// A browser whose screen is still being opened.
+fn waiting() -> (Viewer<DuplexStream>, Browser<DuplexStream>) {
+    let (viewer, browser) = duplex(1024);
+    (Viewer::new(viewer), Browser::new(browser))
+}
+
+#[tokio::test]
+async fn a_browser_without_a_screen_is_told_why() {
+    for (ending, code) in [
+        (Ending::Unopened("Lab cannot be reached.".into()), 4004),
+        (Ending::Unrecorded("There is too little space left for a recording.".into()), 4003),
+        (Ending::Crowded("You have too many consoles open.".into()), 1008),
+        (Ending::Cut("you were signed out".into()), 4000),
+    ] {
+        let (viewer, mut browser) = waiting();
+        let text = ending.to_string();
+        let ((), closed) = tokio::join!(viewer.say_farewell(ending), browser.closed());
+        assert_eq!((closed.code, closed.text), (code, text));
+    }
+    let (viewer, mut browser) = waiting();
+    let long = "ä".repeat(100);
+    let ((), closed) = tokio::join!(viewer.say_farewell(Ending::Unopened(long)), browser.closed());
+    assert_eq!(closed.text, format!("{}…", "ä".repeat(58)));
+    assert!(closed.text.len() <= 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_browser_says_before_its_screen_is_there_ends_it_or_is_kept() {
+    let (mut viewer, mut browser) = waiting();
+    let ping = client_frame(0x89, b"here", [1; 4]);
+    let (first, rest) = ping.split_at(5);
+    browser.wire.write_all(first).await.expect("written");
+    let quiet = tokio::time::timeout(Duration::from_secs(9), viewer.left()).await;
+    assert!(quiet.is_err(), "half a ping ends nothing");
+    browser.wire.write_all(rest).await.expect("written");
+    let (upstream, _machine) = duplex(64);
+    let info = ScreenInfo { width: 1, height: 1, name: String::new() };
+    let upstream = Upstream { stream: Box::new(upstream), info, security: Security::None };
+    let (options, _leash) = options(ConsoleMode::View);
+    let run = spawn(run(viewer, upstream, options));
+    while browser.pongs.is_empty() {
+        assert_eq!(browser.frame().await, None);
+    }
+    assert_eq!(browser.pongs, [b"here"]);
+    run.abort();
+
+    let (mut viewer, mut browser) = waiting();
+    browser.send(b"RFB 003.008\n").await;
+    assert_eq!(viewer.left().await, Ending::ViewerFault("it spoke before the screen did".into()));
+    let (mut viewer, mut browser) = waiting();
+    browser.wire.write_all(&client_frame(0x89, b"x", [1; 4]).repeat(110)).await.expect("written");
+    assert_eq!(viewer.left().await, Ending::ViewerFault("too many control frames".into()));
+    let (mut viewer, mut browser) = waiting();
+    browser.wire.write_all(&client_frame(0x88, &1001u16.to_be_bytes(), [1; 4])).await.expect("written");
+    assert_eq!(viewer.left().await, Ending::Closed);
+    let ((), closed) = tokio::join!(viewer.say_farewell(Ending::Closed), browser.frame());
+    assert_eq!(closed.map(|c| c.code), Some(1001), "its own code comes back");
+    let (mut viewer, browser) = waiting();
+    drop(browser);
+    assert_eq!(viewer.left().await, Ending::Closed);
 }
 
 /// A session between a test browser and a real guest.
@@ -474,7 +564,7 @@ async fn with_guest(guest: &Guest, mode: ConsoleMode) -> Session {
     let upstream =
         connect(guest.connect().await, &Login::default(), None, Duration::from_secs(20)).await.expect("open");
     let mut browser = Browser::new(browser);
-    let run = spawn(run(viewer, upstream, options));
+    let run = spawn(run(Viewer::new(viewer), upstream, options));
     let (width, height, _) = browser.shake_hands().await;
     browser.set_up().await;
     let mut request = vec![3, 0, 0, 0, 0, 0];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use crate::testing::{Bench, PASSWORD, is_in, peer, secret, text};
+use portcullis_domain::Clock;
 
 const OTHER: &str = "seven lanterns under the quiet harbour";
 
@@ -60,8 +61,10 @@ async fn an_invitation_sets_a_password_and_does_not_lift_the_second_factor() {
 async fn a_reset_takes_everything_and_chooses_nothing() {
     let b = Bench::new().await;
     let (ada, session) = b.person("ada").await;
+    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
     let token = text(&b.id.reset(ada.user).await.unwrap());
     assert!(!b.is_signed_in(&b.again(&session)).await);
+    assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "a token is no way back in");
     assert!(b.id.factors(ada.user).await.unwrap().is_empty());
     assert_eq!(b.id.recovery_codes_left(ada.user).await.unwrap(), 0);
     assert!(b.id.sign_in(&b.browser(), "ada", secret(PASSWORD), peer()).await.is_err());
@@ -70,6 +73,7 @@ async fn a_reset_takes_everything_and_chooses_nothing() {
     assert_eq!(b.id.redeem_invitation(&session, redeem, peer()).await.unwrap(), Next::Enrol);
     b.enrol(&session).await;
     assert!(b.is_signed_in(&session).await);
+    assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "nor afterwards");
 }
 
 #[tokio::test]
@@ -95,7 +99,9 @@ async fn a_new_password_needs_the_old_one_a_fresh_factor_and_ends_other_sessions
     let again = change(PASSWORD, PASSWORD).await.unwrap_err();
     assert!(again.to_string().contains("used before"), "{again}");
     let before = session.id();
+    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
     change(PASSWORD, OTHER).await.unwrap();
+    assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "whoever stole the password may have made it");
     assert_ne!(session.id(), before);
     assert!(b.is_signed_in(&b.again(&session)).await);
     assert!(!b.is_signed_in(&b.again(&elsewhere)).await);
@@ -185,6 +191,33 @@ async fn people_end_their_own_sessions_and_no_other() {
     b.id.describe_session(row.session, "Browser 1").await.unwrap();
     let row = b.id.sessions_of(ada.user).await.unwrap().remove(0);
     assert_eq!((row.peer, row.agent.as_deref()), (Some(peer()), Some("Browser 1")));
+}
+
+#[tokio::test]
+async fn many_sessions_act_as_their_people_of_now() {
+    let b = Bench::new().await;
+    let mut sessions = std::collections::BTreeSet::new();
+    let mut people = vec![];
+    for name in ["ada", "bob", "eve"] {
+        let (person, session) = b.person(name).await;
+        let Stage::SignedIn { session: id, .. } = b.id.stage(&session).await.unwrap() else { panic!() };
+        sessions.insert(id);
+        people.push((person.user, id));
+    }
+    let grant = first_grant("operator", b.clock.now()).unwrap();
+    b.store.add_grant(people[1].0, &grant, None, b.clock.now()).await.unwrap();
+    b.id.refresh().await.unwrap();
+    let actors = b.id.actors_of(&sessions).await.unwrap();
+    assert_eq!(actors.len(), 3);
+    for (user, session) in &people {
+        let one = b.id.actor_of(*session).await.unwrap().unwrap();
+        assert_eq!((actors[session].user, &actors[session].grants), (*user, &one.grants));
+    }
+    assert_eq!(actors[&people[1].1].grants[..], [grant]);
+    b.id.disable_user(people[0].0).await.unwrap();
+    b.id.end_session(people[2].1, "an administrator ended it").await.unwrap();
+    let actors = b.id.actors_of(&sessions).await.unwrap();
+    assert_eq!(actors.into_keys().collect::<Vec<_>>(), [people[1].1]);
 }
 
 #[tokio::test]

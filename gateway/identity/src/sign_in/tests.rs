@@ -378,3 +378,41 @@ async fn authenticator_secrets_are_sealed_to_their_row() {
     let swapped = portcullis_store::TotpFactor { sealed: two.sealed, ..one };
     assert!(matches!(b.id.0.open_factor(&swapped), Err(Error::Store(portcullis_store::Error::Sealed))));
 }
+
+// SEC-199
+#[tokio::test]
+async fn names_that_nobody_has_share_a_bounded_number_of_locks_and_no_account_shares_with_them() {
+    let b = Bench::new().await;
+    b.person("ada").await;
+    let inner = &b.id.0;
+    let subjects: std::collections::BTreeSet<_> =
+        (0..200_000).map(|n| inner.subject_of_unknown(&format!("name{n}"))).collect();
+    assert!(subjects.len() <= 65_536 && subjects.len() > 60_000, "{}", subjects.len());
+    assert!(!subjects.contains(&crate::limit::subject_of_name("ada")));
+    assert_ne!(inner.subject_of_unknown("a"), b.other.0.subject_of_unknown("b"));
+    assert_eq!(inner.subject_of_unknown("a"), b.other.0.subject_of_unknown("a"), "the same on every node");
+    // It locks as an account would.
+    let tries = async |name: &str| {
+        let mut locked = None;
+        for n in 0..8 {
+            if let Err(Error::Locked { .. }) = b.id.sign_in(&b.browser(), name, secret("wrong"), peer()).await {
+                locked.get_or_insert(n);
+            }
+        }
+        locked
+    };
+    assert_eq!(tries("nobody").await, tries("ada").await);
+}
+
+#[tokio::test]
+async fn what_was_typed_for_a_name_stands_in_the_trail_only_when_somebody_has_that_name() {
+    let b = Bench::new().await;
+    b.person("Ada").await;
+    let told = async |typed: &str| b.id.name_for_trail(typed).await.unwrap();
+    assert_eq!(told(" aDA ").await, "Ada");
+    let slip = told(PASSWORD).await;
+    assert!(slip.starts_with("unknown name #") && slip.len() == 22 && !slip.contains(PASSWORD), "{slip}");
+    assert_eq!(told(PASSWORD).await, slip, "tries at one name can be told");
+    assert_eq!(b.other.name_for_trail(PASSWORD).await.unwrap(), slip, "on every node");
+    assert_ne!(told("somebody else").await, slip);
+}

@@ -28,7 +28,8 @@ async fn a_ticket_opens_one_console_once_within_thirty_seconds() {
     };
     let ticket = mint().await;
     assert!(!is_in(&b.dump(), &ticket));
-    b.other.take_ticket(&ticket, s, &machine(1), ConsoleMode::View).await.unwrap();
+    let made_at = b.other.take_ticket(&ticket, s, &machine(1), ConsoleMode::View).await.unwrap();
+    assert_eq!(made_at, portcullis_domain::Clock::now(&*b.clock));
     let again = b.id.take_ticket(&ticket, s, &machine(1), ConsoleMode::View).await;
     assert!(matches!(again, Err(Error::Refused(r)) if r.noted == Why::WrongTicket));
     let ticket = mint().await;

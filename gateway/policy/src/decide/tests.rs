@@ -265,6 +265,29 @@ fn a_grant_counts_from_its_first_instant_until_its_last() {
 }
 
 #[test]
+fn a_permit_lasts_until_the_last_grant_of_the_first_target_ends() {
+    let until = |role: &str, selector: Selector, minutes: Option<i64>| Grant {
+        until: minutes.map(|m| NOW + Duration::minutes(m)),
+        ..grant(role, selector)
+    };
+    let lasts = |grants: Vec<Grant>, resource: Resource| {
+        let asked = ask(Action::View, resource);
+        permitted(builtin().decide(&actor(grants), &asked, &inventory(), NOW)).lasts_until() - NOW
+    };
+    let own = || on("one/own");
+    assert_eq!(lasts(vec![until("viewer", own(), Some(90))], at("one/own")), Duration::minutes(90));
+    let two = vec![until("viewer", own(), Some(30)), until("console-user", own(), Some(90))];
+    assert_eq!(lasts(two, at("one/own")), Duration::minutes(90), "the one that is left allows it alone");
+    let endless = vec![until("viewer", own(), Some(30)), until("viewer", own(), None)];
+    assert_eq!(lasts(endless, at("one/own")), LONGEST, "renewing has an end of its own");
+    let both = Resource::Machines("one".parse().unwrap(), ["own", "other"].map(|m| m.parse().unwrap()).to_vec());
+    let per_machine = vec![until("viewer", own(), Some(90)), until("viewer", on("one/other"), Some(60))];
+    assert_eq!(lasts(per_machine, both), Duration::minutes(60), "each machine must stay allowed");
+    let elsewhere = vec![until("viewer", own(), Some(30)), until("viewer", on("two/own"), Some(90))];
+    assert_eq!(lasts(elsewhere, at("one/own")), Duration::minutes(30));
+}
+
+#[test]
 fn what_is_strong_asks_for_a_fresh_factor_within_the_window() {
     let everything = ["administrator", "security-lead", "auditor"].map(|r| grant(r, Selector::Everything));
     let mut ann = actor(everything);

@@ -10,7 +10,8 @@ use crate::{
 };
 use axum::extract::State;
 use portcullis_domain::{
-    Action, Conditions, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName, Selector, UserId,
+    Action, Conditions, GrantId, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName,
+    Selector, UserId,
 };
 use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::{Kind, RoleInfo};
@@ -79,7 +80,8 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
     let inventory = house.fleet.inventory();
     let window = grant.conditions.step_up_seconds;
     let every = match window {
-        0 => "fresh code each time".to_owned(),
+        // No window is shorter than the time that it takes to get from the code to what it was asked for.
+        0 => "fresh code of the last 15 seconds".to_owned(),
         s if s % 60 == 0 => format!("fresh code every {} minutes", s / 60),
         s => format!("fresh code every {s} seconds"),
     };
@@ -129,6 +131,7 @@ fn covered(inventory: &Inventory, selector: &Selector) -> Option<usize> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Posted {
     user: String,
     role: String,
@@ -177,10 +180,11 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
         Err(problems) => return listed(&house, &guest, form, problems).await,
     };
     let whom = new.user;
+    let name = house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
+    let hours = new.hours.map_or_else(|| "until revoked".to_owned(), |h| format!("for {h} hours"));
+    guest.intend(&house, &name, &format!("{} is to be given on {}, {hours}", new.role, new.selector)).await?;
     match house.grants.give(&house.engine, By::Person(guest.actor()?), new).await {
         Ok(grant) => {
-            let name =
-                house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
             let until = grant.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {u}"));
             let words = format!("{} was given on {}, {until} (grant {})", grant.role, grant.selector, grant.id);
             guest.say(&Step::done(&name, &words))?;
@@ -207,6 +211,7 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Revoke {
     grant: String,
     next: Option<String>,
@@ -214,7 +219,8 @@ pub(crate) struct Revoke {
 
 /// Takes a grant back; what it opened is cut within seconds.
 pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Revoke>) -> Answer {
-    let id = form.grant.parse().map_err(|_| Refusal::NotFound)?;
+    let id: GrantId = form.grant.parse().map_err(|_| Refusal::NotFound)?;
+    guest.intend(&house, &id.to_string(), "the grant is to be taken back").await?;
     let held = house.grants.revoke(&house.engine, By::Person(guest.actor()?), id).await.map_err(reply::governance)?;
     let user = house.store.user(held.user).await.map_err(|e| house.unavailable(&e))?;
     let name = user.map(|u| u.name).unwrap_or_default();

@@ -2,18 +2,19 @@
 //! What runs now, and what is kept of it: live consoles and recordings.
 
 use crate::{
-    guest::Guest,
+    guest::{Guest, Step},
     pages::{Answer, Form, encode, go_with, page},
+    recordings,
     reply::Refusal,
     state::House,
-    view::{LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings, Tone, size, span},
+    view::{LiveConsoles, LiveRow, RecordingRow, Recordings, Tone, size, span},
 };
 use axum::extract::{Query, State};
 use portcullis_domain::{Action, Ending, OwnObject, Resource};
 use portcullis_store::RecordingFilter;
 use serde::Deserialize;
 use std::sync::Arc;
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 /// Recordings on one page.
@@ -23,7 +24,6 @@ const PAGE: u32 = 50;
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
     let actor = guest.actor()?;
     let inventory = house.fleet.inventory();
-    let longest = Duration::seconds(i64::from(house.config.consoles.longest_seconds));
     let rows = house
         .lives
         .list()
@@ -39,7 +39,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
                 .map_or_else(|| live.machine.machine.to_string(), |m| m.name.clone()),
             mode: live.mode,
             started: house.when(live.started_at),
-            ends: Some(house.when(live.started_at + longest)),
+            ends: Some(house.when(live.ends_at)),
             recorded: live.recording.is_some(),
         })
         .collect();
@@ -48,6 +48,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct End {
     id: Uuid,
     #[serde(default)]
@@ -59,6 +60,10 @@ pub(crate) async fn end(State(house): State<Arc<House>>, guest: Guest, Form(form
     let actor = guest.actor()?;
     let reason: String = form.reason.chars().filter(|c| !c.is_control()).take(80).collect();
     let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason };
+    let live = house.lives.list().into_iter().find(|l| l.id == form.id).ok_or(Refusal::NotFound)?;
+    let words = format!("the console of {} on {} is ended: {reason}", live.user_name, live.machine);
+    guest.intend(&house, &live.user_name, &words).await?;
+    guest.say(&Step::done(&live.user_name, &words))?;
     if house.lives.cut(form.id, Ending::Cut(format!("ended by {}: {reason}", actor.name))) {
         go_with(&guest, "/sessions", Tone::Good, "The console was ended.").await
     } else {
@@ -72,7 +77,11 @@ pub(crate) struct Older {
 }
 
 /// What was recorded, newest first.
-pub(crate) async fn recordings(State(house): State<Arc<House>>, guest: Guest, Query(older): Query<Older>) -> Answer {
+pub(crate) async fn list_recordings(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    Query(older): Query<Older>,
+) -> Answer {
     let before = match older.before.as_deref() {
         None => None,
         Some(text) => {
@@ -82,25 +91,25 @@ pub(crate) async fn recordings(State(house): State<Arc<House>>, guest: Guest, Qu
         }
     };
     let filter = RecordingFilter { before, ..RecordingFilter::default() };
+    // Looked up before and after: one that begins or ends meanwhile is in one of them.
+    let mut live = recordings::live(&house);
     let all = house.store.recordings(&filter, PAGE).await.map_err(|e| house.unavailable(&e))?;
     let older = (all.len() == PAGE as usize)
         .then(|| all.last().and_then(|r| r.started_at.format(&Rfc3339).ok()))
         .flatten()
         .map(|at| format!("/recordings?before={}", encode(&at)));
+    live.extend(recordings::live(&house));
     let inventory = house.fleet.inventory();
     let rows = all
         .into_iter()
         .map(|r| RecordingRow {
+            state: recordings::state_of(&house, &r, &live),
             id: r.id.to_string(),
             machine_name: inventory.find(&r.machine).map_or_else(|| r.machine.machine.to_string(), |m| m.name.clone()),
             machine: r.machine.to_string(),
             started: house.when(r.started_at),
             length: r.ended_at.map_or_else(|| "running".to_owned(), |end| span(end - r.started_at)),
             size: size(r.bytes),
-            state: match (r.ended_at, r.ending) {
-                (Some(_), Some(ending)) => RecordingState::Whole(ending),
-                _ => RecordingState::Live,
-            },
             user: r.user_name,
         })
         .collect();

@@ -3,14 +3,15 @@
 
 use crate::{
     guest::Guest,
+    logs::{self, Survey, Told},
     pages::{Answer, encode, page},
     reply::Refusal,
-    state::House,
+    state::{House, chain},
     view::{Problems, Trail, TrailEvent, TrailFilter, TrailRow, Verified},
 };
 use axum::extract::{Path, Query, State};
-use portcullis_audit::{Grade, Known, Report};
-use portcullis_domain::{NodeId, Phase, Seq};
+use portcullis_audit::{Finding, Grade, Known, Report};
+use portcullis_domain::{Event, NodeId, Outcome, Phase, Seq};
 use portcullis_store::{Brackets, TrailFilter as Filter, TrailPlace, TrailRow as Row};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub(crate) async fn search(State(house): State<Arc<House>>, guest: Guest, Query(
     let older =
         (rows.len() == PAGE as usize).then(|| rows.last().map(|r| format!("{address}&before={}", spell(r)))).flatten();
     let newest = before.is_some().then(|| address.clone());
-    let rows = rows.iter().map(|r| row(&house, r)).collect();
+    let rows = told(&house, rows).await?.iter().map(|(row, told)| line(&house, row, told)).collect();
     let Asked { who, what, machine, outcome, from, to, .. } = asked;
     page(&Trail {
         shell: house.shell(&guest).await,
@@ -105,7 +106,36 @@ fn place(text: &str) -> Option<TrailPlace> {
     parts.next().is_none().then_some(TrailPlace { at, node, seq })
 }
 
-fn row(house: &House, row: &Row) -> TrailRow {
+/// What the log says of each event that the index found.
+async fn told(house: &Arc<House>, rows: Vec<Row>) -> Result<Vec<(Row, Told)>, Refusal> {
+    let reading = Arc::clone(house);
+    let read = tokio::task::spawn_blocking(move || {
+        let told = logs::read(&reading.config, &rows);
+        rows.into_iter().zip(told).collect()
+    });
+    read.await.map_err(|e| house.unavailable(&e))
+}
+
+/// A line of the list: what the log says, or that the log says otherwise than the index.
+fn line(house: &House, row: &Row, told: &Told) -> TrailRow {
+    match told {
+        Told::Event(placed) => shown(house, row, &placed.event),
+        Told::Otherwise => TrailRow {
+            who: String::new(),
+            what: "not proven".to_owned(),
+            on: String::new(),
+            outcome: Outcome::Failed,
+            reason: otherwise(row),
+            ..of_row(house, row)
+        },
+        Told::NotHere => {
+            TrailRow { reason: format!("Not proven, its log is not here. {}", row.reason), ..of_row(house, row) }
+        }
+    }
+}
+
+/// What the index says; only where there is nothing better, and said to be so.
+fn of_row(house: &House, row: &Row) -> TrailRow {
     TrailRow {
         href: format!("/trail/{}/{}", row.node, row.seq),
         number: row.seq.0,
@@ -114,8 +144,29 @@ fn row(house: &House, row: &Row) -> TrailRow {
         what: row.action.map_or_else(|| row.kind.clone(), |a| a.word().to_owned()),
         on: row.resource.clone(),
         outcome: row.outcome,
-        reason: row.reason.clone(),
+        reason: String::new(),
     }
+}
+
+/// What the log says.
+fn shown(house: &House, row: &Row, event: &Event) -> TrailRow {
+    TrailRow {
+        href: format!("/trail/{}/{}", row.node, row.seq),
+        number: row.seq.0,
+        at: house.when(event.at()),
+        who: event.subject.as_ref().map(|s| s.name.to_string()).unwrap_or_default(),
+        what: event.action.map_or_else(|| event.kind.to_string(), |a| a.word().to_owned()),
+        on: event.resource.to_string(),
+        outcome: event.outcome,
+        reason: event.reason.to_string(),
+    }
+}
+
+fn otherwise(row: &Row) -> String {
+    format!(
+        "The log does not hold this event as the index says: node {}, segment {}, byte {}. Run: portcullis audit verify",
+        row.node, row.segment, row.offset
+    )
 }
 
 /// One event, read from the log itself: the index only says where it stands.
@@ -128,14 +179,15 @@ pub(crate) async fn show(
     let seq = Seq(number);
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let indexed = house.store.trail_row(node, seq).await.map_err(failed)?.ok_or(Refusal::NotFound)?;
-    let (segment, offset) = (indexed.segment, indexed.offset);
-    let reader = house.reader_of(node);
-    let read = tokio::task::spawn_blocking(move || reader.event(segment, offset)).await;
-    let event = read.ok().and_then(Result::ok).flatten().ok_or_else(|| {
-        Refusal::Unavailable(
-            "The log does not hold this event where the index says. Run: portcullis audit verify".into(),
-        )
-    })?;
+    let Some((indexed, told)) = told(&house, vec![indexed]).await?.pop() else { return Err(Refusal::NotFound) };
+    let event = match told {
+        Told::Event(placed) => placed.event,
+        Told::Otherwise => return Err(Refusal::Unavailable(otherwise(&indexed))),
+        Told::NotHere => {
+            let words = format!("This event is in the log of node {node}, which is not here.");
+            return Err(Refusal::Unavailable(words));
+        }
+    };
     let pair = match event.phase {
         Phase::Closed(opened) => Some((format!("/trail/{node}/{opened}"), format!("opened by event {opened}"))),
         Phase::Opened => house
@@ -156,7 +208,7 @@ pub(crate) async fn show(
     }
     page(&TrailEvent {
         shell: house.shell(&guest).await,
-        row: row(&house, &indexed),
+        row: shown(&house, &indexed, &event),
         phase: match event.phase {
             Phase::Opened => "opened",
             Phase::Closed(_) => "closed",
@@ -197,18 +249,38 @@ fn is_whole(report: &Report) -> bool {
     report.findings.iter().all(|f| f.grade == Grade::Warning)
 }
 
+/// Logs that the store knows of and that are gone or shorter.
+fn missed(survey: &Survey) -> Vec<Finding> {
+    let finding = |loss: &logs::Loss| Finding {
+        grade: Grade::Broken,
+        file: format!("node {}", loss.node),
+        offset: 0,
+        length: 0,
+        seq: Seq(0),
+        what: loss.to_string(),
+    };
+    survey.losses.iter().map(finding).collect()
+}
+
 /// Looks at the whole trail at the start and every day, on a thread of its own: it reads every byte.
 pub(crate) async fn watch(house: Arc<House>) {
     loop {
         let looking = Arc::clone(&house);
-        let known = house.store.trail_head(house.trail.node()).await.ok().flatten();
+        let (known, missed) = match Survey::make(&house.config, &house.store).await {
+            Ok(survey) => (survey.newest(house.trail.node()), missed(&survey)),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the trail could not be compared with the store");
+                (None, vec![])
+            }
+        };
         let looked = tokio::task::spawn_blocking(move || {
             let dir = crate::state::LogOf::Server.dir(&looking.config);
             let known = Known { node: Some(looking.trail.node()), indexed: known, head: None };
             portcullis_audit::verify(&dir, &crate::state::trail_keys(&looking.keys), &known)
         });
         match looked.await {
-            Ok(Ok(report)) => {
+            Ok(Ok(mut report)) => {
+                report.findings.extend(missed);
                 if !is_whole(&report) {
                     tracing::error!(
                         findings = report.findings.len(),

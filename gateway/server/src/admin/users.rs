@@ -74,6 +74,7 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewPerson {
     name: String,
     #[serde(default)]
@@ -82,6 +83,7 @@ pub(crate) struct NewPerson {
 
 /// Invites somebody: an account without a password, and a link that works once.
 pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<NewPerson>) -> Answer {
+    guest.intend(&house, &form.name, "an account is to be made and a one-time link given").await?;
     match house.identity.create_user(&form.name, &form.display_name).await {
         Ok(user) => {
             let link = link(&house, user, &form.name).await?;
@@ -157,6 +159,7 @@ async fn change<T>(
 /// Disables somebody: sessions, tokens and consoles end within seconds.
 pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
+    guest.intend(&house, &user.name, "is to be disabled").await?;
     guest.say(&Step::done(&user.name, "disabled"))?;
     Box::pin(change(&house, &guest, &user, house.identity.disable_user(user.id))).await?;
     go_with(
@@ -170,6 +173,7 @@ pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(
 
 pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
+    guest.intend(&house, &user.name, "is to be enabled").await?;
     guest.say(&Step::done(&user.name, "enabled"))?;
     Box::pin(change(&house, &guest, &user, house.identity.enable_user(user.id))).await?;
     go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
@@ -179,6 +183,7 @@ pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(i
 pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     house.pace_reset(guest.actor()?)?;
     let user = find(&house, &id).await?;
+    guest.intend(&house, &user.name, "password and factors are to be reset").await?;
     guest.say(&Step::done(&user.name, "password and factors reset; a one-time link was given"))?;
     let token = Box::pin(change(&house, &guest, &user, house.identity.reset(user.id))).await?;
     let link = one_time(&house, &token, &user.name);
@@ -189,6 +194,7 @@ pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id
 /// Ends every browser of somebody.
 pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
+    guest.intend(&house, &user.name, "is to be signed out everywhere").await?;
     guest.say(&Step::done(&user.name, "signed out everywhere by an administrator"))?;
     let why = "signed out by an administrator";
     house.store.end_sessions_of(user.id, None, house.clock.now(), why).await.map_err(|e| house.unavailable(&e))?;

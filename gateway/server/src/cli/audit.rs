@@ -2,13 +2,16 @@
 //! `portcullis audit`: the trail, read and checked from a shell.
 
 use super::{Answer, At, Desk};
-use crate::state::{LogOf, trail_keys};
+use crate::{
+    logs::{self, Survey, Told},
+    state::{LogOf, trail_keys},
+};
 use clap::Subcommand;
 use portcullis_audit::{Grade, Known, Reader};
-use portcullis_domain::{NodeId, Outcome};
-use portcullis_store::TrailFilter;
+use portcullis_domain::{Clock as _, Event, Outcome, Phase, Seq, SystemClock};
+use portcullis_store::{TrailFilter, TrailRow};
 use serde::Serialize;
-use std::path::Path;
+use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +58,14 @@ pub(super) enum Audit {
         #[command(flatten)]
         at: At,
     },
+    /// Say that a log, or the end of one, is gone, so that the gateway starts again; it stands in the trail from then on
+    Acknowledge {
+        /// What happened
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        at: At,
+    },
     /// Make the search index anew from the logs
     Rebuild {
         #[command(flatten)]
@@ -78,6 +89,8 @@ struct Line {
     reason: String,
     request: String,
     node: String,
+    /// Where it was read: `log`; `index` when its log is not here; `mismatch` when the log says otherwise.
+    source: &'static str,
 }
 
 #[derive(Serialize)]
@@ -127,14 +140,16 @@ impl Audit {
                 };
                 list(&at, filter, limit).await
             }
+            Self::Acknowledge { reason, at } => acknowledge(&at, reason.trim()).await,
             Self::Rebuild { at } => {
                 let desk = at.open().await?;
-                for of in [LogOf::Server, LogOf::CommandLine] {
-                    let dir = of.dir(&desk.config);
-                    if node_of(&dir)?.is_some() {
-                        let events = portcullis_audit::rebuild(&Reader::new(&dir), &desk.store).await?;
-                        println!("{}: {events} events indexed", dir.display());
-                    }
+                let survey = Survey::make(&desk.config, &desk.store).await?;
+                // The index may be all that still knows of an end that was cut.
+                survey.refuse(&desk.config)?;
+                for log in survey.found {
+                    let events = portcullis_audit::rebuild(&Reader::new(&log.dir), &desk.store).await?;
+                    let dir = log.dir.display().to_string();
+                    at.out.tell(&json!({ "log": dir, "events": events }), &format!("{dir}: {events} events indexed"));
                 }
                 Ok(Answer::Yes)
             }
@@ -142,11 +157,62 @@ impl Audit {
     }
 }
 
-fn node_of(dir: &Path) -> anyhow::Result<Option<NodeId>> {
-    match std::fs::read_to_string(dir.join("node")) {
-        Ok(text) => Ok(Some(text.trim().parse()?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(anyhow::anyhow!("{}: {error}", dir.display())),
+/// What the log says of an event; the index only found it.
+fn line(row: &TrailRow, told: Told) -> Line {
+    let at = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
+    let phase = |phase| match phase {
+        Phase::Opened => "opened".to_owned(),
+        Phase::Closed(seq) => format!("closed {seq}"),
+        Phase::Noted => "noted".to_owned(),
+    };
+    let (seq, node) = (row.seq.0, row.node.to_string());
+    match told {
+        Told::Event(placed) => {
+            let event: Event = placed.event;
+            Line {
+                at: at(event.at()),
+                seq,
+                phase: phase(event.phase),
+                who: event.subject.map(|s| s.name.to_string()).unwrap_or_default(),
+                what: event.action.map_or_else(|| event.kind.to_string(), |a| a.word().to_owned()),
+                on: event.resource.to_string(),
+                outcome: event.outcome.word(),
+                reason: event.reason.to_string(),
+                request: event.request.to_string(),
+                node,
+                source: "log",
+            }
+        }
+        Told::Otherwise => Line {
+            at: String::new(),
+            seq,
+            phase: String::new(),
+            who: String::new(),
+            what: String::new(),
+            on: String::new(),
+            outcome: "mismatch",
+            reason: format!(
+                "the index does not say what the log holds in segment {}, byte {}; run: portcullis audit verify, then \
+                 portcullis audit rebuild",
+                row.segment, row.offset
+            ),
+            request: String::new(),
+            node,
+            source: "mismatch",
+        },
+        Told::NotHere => Line {
+            at: at(row.at),
+            seq,
+            phase: phase(row.phase),
+            who: row.user_name.clone().unwrap_or_default(),
+            what: row.action.map_or_else(|| row.kind.clone(), |a| a.word().to_owned()),
+            on: row.resource.clone(),
+            outcome: row.outcome.word(),
+            reason: format!("not proven, its log is not here: {}", row.reason),
+            request: row.request.to_string(),
+            node,
+            source: "index",
+        },
     }
 }
 
@@ -154,52 +220,61 @@ async fn list(at: &At, filter: TrailFilter, limit: u32) -> anyhow::Result<Answer
     let desk = at.open().await?;
     let mut rows = desk.store.search_trail(&filter, limit.clamp(1, 10_000), None).await?;
     rows.reverse();
-    let rows: Vec<_> = rows
-        .into_iter()
-        .map(|r| Line {
-            at: r.at.format(&Rfc3339).unwrap_or_default(),
-            seq: r.seq.0,
-            phase: match r.phase {
-                portcullis_domain::Phase::Opened => "opened".into(),
-                portcullis_domain::Phase::Closed(seq) => format!("closed {seq}"),
-                portcullis_domain::Phase::Noted => "noted".into(),
-            },
-            who: r.user_name.unwrap_or_default(),
-            what: r.action.map_or(r.kind, |a| a.word().to_owned()),
-            on: r.resource,
-            outcome: r.outcome.word(),
-            reason: r.reason,
-            request: r.request.to_string(),
-            node: r.node.to_string(),
-        })
-        .collect();
-    at.print(&rows, COLUMNS)?;
-    Ok(if rows.is_empty() { Answer::No } else { Answer::Yes })
+    let told = logs::read(&desk.config, &rows);
+    let lines: Vec<Line> = rows.iter().zip(told).map(|(row, told)| line(row, told)).collect();
+    at.print(&lines, COLUMNS)?;
+    let wrong = lines.iter().filter(|l| l.source == "mismatch").count();
+    if wrong > 0 {
+        eprintln!("{wrong} of these events do not stand in the log as the index says. Run: portcullis audit verify");
+    }
+    Ok(if lines.is_empty() || wrong > 0 { Answer::No } else { Answer::Yes })
+}
+
+/// Writes into the trail what of it is gone, and lets the gateway start without it.
+async fn acknowledge(at: &At, reason: &str) -> anyhow::Result<Answer> {
+    if reason.is_empty() || reason.len() > 300 || reason.chars().any(char::is_control) {
+        anyhow::bail!("--reason: say in 1 to 300 letters what happened");
+    }
+    let desk = at.open().await?;
+    let losses = Survey::make(&desk.config, &desk.store).await?.losses;
+    if losses.is_empty() {
+        println!("Nothing is missing.");
+        return Ok(Answer::No);
+    }
+    // What is said about it is written into a whole log, so one that was cut goes first.
+    logs::set_aside(&desk.config, LogOf::CommandLine, &losses)?;
+    let words = format!("a loss of the trail is acknowledged: {reason}; {}", logs::tell(&losses));
+    let deed = async {
+        logs::set_aside(&desk.config, LogOf::Server, &losses)?;
+        let place = logs::place(&desk.config);
+        Ok(desk.store.acknowledge_trail(&logs::acknowledged(&losses), &place, SystemClock.now()).await?)
+    };
+    Box::pin(desk.note("audit", "gateway:audit", &words, deed)).await?;
+    println!("Acknowledged: {}.", logs::tell(&losses));
+    Ok(Answer::Yes)
 }
 
 /// Checks every log in the trail's folder, each against what the index remembers of its end: a cut tail leaves the
-/// log itself looking whole.
+/// log itself looking whole, and one that was deleted leaves nothing.
 async fn verify(at: &At) -> anyhow::Result<Answer> {
     let desk: Desk = at.open().await?;
-    let (mut findings, mut events, mut logs) = (Vec::new(), 0, 0);
-    for of in [LogOf::Server, LogOf::CommandLine] {
-        let dir = of.dir(&desk.config);
-        let Some(node) = node_of(&dir)? else { continue };
-        let indexed = desk.store.trail_head(node).await?;
-        let known = Known { node: Some(node), indexed, head: None };
-        let report = portcullis_audit::verify(&dir, &trail_keys(&desk.keys), &known)?;
-        logs += 1;
+    let survey = Survey::make(&desk.config, &desk.store).await?;
+    let (mut findings, mut events) = (Vec::new(), 0);
+    for log in survey.found.iter().filter(|log| !survey.is_given_up(log.node)) {
+        let indexed: Option<Seq> = survey.newest(log.node);
+        let known = Known { node: Some(log.node), indexed, head: None };
+        let report = portcullis_audit::verify(&log.dir, &trail_keys(&desk.keys), &known)?;
         events += report.events;
         findings.extend(report.findings.iter().map(|f| Finding {
-            log: dir.display().to_string(),
+            log: log.dir.display().to_string(),
             grade: if f.grade == Grade::Broken { "broken" } else { "warning" },
             place: format!("{} byte {} event {}", f.file, f.offset, f.seq),
             what: f.what.clone(),
         }));
-        if !at.json {
+        if !at.out.json {
             println!(
                 "{}: {} events in {} segments, {} signed checkpoints, root {}",
-                dir.display(),
+                log.dir.display(),
                 report.events,
                 report.segments,
                 report.checkpoints,
@@ -207,16 +282,27 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
             );
         }
     }
-    if logs == 0 {
+    findings.extend(survey.losses.iter().map(|loss| Finding {
+        log: desk.config.trail.dir.display().to_string(),
+        grade: "broken",
+        place: format!("node {}", loss.node),
+        what: loss.to_string(),
+    }));
+    if survey.found.is_empty() && findings.is_empty() {
         anyhow::bail!("{}: there is no log here", desk.config.trail.dir.display());
+    }
+    if !at.out.json {
+        for log in &survey.elsewhere {
+            println!("{}: {} events of node {}, not here", log.place.as_deref().unwrap_or("?"), log.known, log.node);
+        }
     }
     let broken = findings.iter().any(|f| f.grade == "broken");
     if !broken {
         if !findings.is_empty() {
             at.print(&findings, FOUND)?;
         }
-        if at.json {
-            println!("{}", serde_json::json!({ "whole": true, "events": events, "logs": logs }));
+        if at.out.json {
+            println!("{}", json!({ "whole": true, "events": events, "logs": survey.found.len() }));
         } else {
             println!("The trail is whole: {events} events, nothing cut, edited, reordered or swapped.");
         }

@@ -7,6 +7,7 @@ use portcullis_domain::{Conditions, GrantId, GrantSource, RoleName, Selector};
 use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::Engine;
 use serde::Serialize;
+use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
 #[derive(Debug, Subcommand)]
@@ -88,7 +89,9 @@ impl Grant {
                 let words = format!("{} is given to {} on {}", new.role, user.name, new.selector);
                 let give = async { Ok(desk.grants().give(&engine, By::Shell, new).await?) };
                 let grant = desk.act("grant", &user.name, &words, give).await?;
-                println!("{} was given to {} on {}. Its id is {}", grant.role, user.name, grant.selector, grant.id);
+                let words =
+                    format!("{} was given to {} on {}. Its id is {}", grant.role, user.name, grant.selector, grant.id);
+                at.out.tell(&json!({ "user": user.name, "id": grant.id.to_string() }), &words);
             }
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
@@ -101,10 +104,11 @@ impl Grant {
                     }
                 };
                 if desk.act("grant", &id.to_string(), "is taken back", take).await?.is_none() {
-                    println!("{id}: there is no such grant, or it was revoked before.");
+                    let words = format!("{id}: there is no such grant, or it was revoked before.");
+                    at.out.tell(&json!({ "id": id.to_string(), "revoked": false }), &words);
                     return Ok(Answer::No);
                 }
-                println!("Revoked.");
+                at.out.tell(&json!({ "id": id.to_string(), "revoked": true }), "Revoked.");
             }
         }
         Ok(Answer::Yes)

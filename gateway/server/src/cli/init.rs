@@ -28,6 +28,8 @@ pub(crate) struct Init {
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    #[command(flatten)]
+    out: super::Out,
 }
 
 impl Init {
@@ -35,13 +37,15 @@ impl Init {
         let dir = &self.dir;
         make(dir, &self.name, self.listen, clock)?;
         let config = dir.join("portcullis.toml");
-        println!("Made {}", config.display());
-        println!(
-            "Keep a copy of {} in a safe place: without it nothing that is sealed can be opened.",
-            dir.join("portcullis.key").display()
+        let (key, ca) = (dir.join("portcullis.key"), dir.join("tls/ca.pem"));
+        let words = format!(
+            "Made {config}\nKeep a copy of {key} in a safe place: without it nothing that is sealed can be opened.\n\
+             Browsers trust this gateway once they trust {ca}\nNext: portcullis serve --config {config}",
+            config = config.display(),
+            key = key.display(),
+            ca = ca.display()
         );
-        println!("Browsers trust this gateway once they trust {}", dir.join("tls/ca.pem").display());
-        println!("Next: portcullis serve --config {}", config.display());
+        self.out.tell(&serde_json::json!({ "config": config, "key": key, "ca": ca }), &words);
         Ok(())
     }
 }

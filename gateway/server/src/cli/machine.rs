@@ -45,7 +45,7 @@ struct MachineLine {
     tags: Vec<String>,
 }
 
-async fn asked(at: &At) -> anyhow::Result<Fleet> {
+pub(super) async fn asked(at: &At) -> anyhow::Result<Fleet> {
     let fleet = Fleet::new(at.read()?.hypervisors, Arc::new(SystemClock))?;
     fleet.refresh_once().await;
     Ok(fleet)

@@ -10,7 +10,11 @@ mod recording;
 mod serve;
 mod user;
 
-use crate::config::{Config, ConfigError, one_line};
+use crate::{
+    config::{Config, ConfigError, one_line},
+    logs,
+    state::{LogOf, open_trail},
+};
 use clap::{Args, Parser, Subcommand};
 use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
 use portcullis_store::{Keys, Store};
@@ -32,22 +36,22 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People: list, invite, disable, enable
+    /// People: list, invite, reset, disable, enable
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
-    /// The policy: check, matrix, explain
+    /// The policy: matrix, check, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// The hypervisors of the configuration and how they answer
+    /// The hypervisors of the configuration and how they answer: list
     #[command(subcommand)]
     Hypervisor(machine::Hypervisor),
-    /// The machines behind this gateway
+    /// The machines behind this gateway: list
     #[command(subcommand)]
     Machine(machine::Machine),
-    /// The trail: verify, tail, search, rebuild the index
+    /// The trail: verify, tail, search, acknowledge, rebuild
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Recordings: list, verify
@@ -61,6 +65,13 @@ struct At {
     /// The configuration file
     #[arg(long, env = "PORTCULLIS_CONFIG", default_value = "portcullis.toml")]
     config: PathBuf,
+    #[command(flatten)]
+    out: Out,
+}
+
+/// How a verb prints.
+#[derive(Debug, Args)]
+struct Out {
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -120,13 +131,12 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     let verb = match verb {
         Verb::Init(init) => return init.run(&SystemClock).map(|()| Answer::Yes),
         Verb::Serve(serve) => return serve.run(),
-        Verb::Policy(policy::Policy::Matrix) => return alone(policy::matrix()),
         verb => verb,
     };
     alone(async move {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
-            Verb::Grant(verb) => verb.run().await,
+            Verb::Grant(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
             Verb::Machine(verb) => verb.run().await,
@@ -163,6 +173,21 @@ impl At {
             .await
             .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
         Ok(Desk { config, store, keys })
+    }
+
+    fn print<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> anyhow::Result<()> {
+        self.out.print(rows, columns)
+    }
+}
+
+impl Out {
+    /// Prints what was done, in words or as JSON.
+    fn tell(&self, json: &serde_json::Value, words: &str) {
+        if self.json {
+            println!("{json}");
+        } else {
+            println!("{words}");
+        }
     }
 
     /// Prints rows as a table or as JSON.
@@ -211,9 +236,22 @@ impl Desk {
         words: &str,
         deed: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        // A log that was cut is not written on: what the index still knows of its end would be overwritten.
+        Box::pin(logs::Survey::make(&self.config, &self.store)).await?.refuse(&self.config)?;
+        Box::pin(self.note(kind, resource, words, deed)).await
+    }
+
+    /// The same without a look at the logs.
+    async fn note<T>(
+        &self,
+        kind: &str,
+        resource: &str,
+        words: &str,
+        deed: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let clock = Arc::new(SystemClock);
-        let (trail, _) =
-            crate::state::open_trail(&self.config, &self.keys, crate::state::LogOf::CommandLine, clock.clone())?;
+        let (trail, _) = open_trail(&self.config, &self.keys, LogOf::CommandLine, clock.clone())?;
+        logs::claim(&self.config, &self.store, trail.node()).await?;
         let request = RequestId::new(Uuid::now_v7());
         let event = |phase, outcome, reason: &str| Event {
             at_us: micros(clock.now()),
@@ -252,3 +290,6 @@ fn caller() -> Vec<(Arc<str>, Arc<str>)> {
     let short = |text: String| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
     uid.into_iter().chain(sudo).map(|(name, value)| (name.into(), short(value).into())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis recording`: what was on the screens, and whether it is whole.
 
-use super::{Answer, At};
+use super::{Answer, At, Desk};
+use crate::{
+    config::Config,
+    recordings::{self, Closed},
+    state::LogOf,
+};
 use clap::Subcommand;
-use portcullis_console::record;
 use portcullis_domain::RecordingId;
-use portcullis_store::{Place, RecordingFilter};
+use portcullis_store::RecordingFilter;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 
@@ -19,7 +23,7 @@ pub(super) enum Recording {
         #[command(flatten)]
         at: At,
     },
-    /// Check that recordings are whole and unchanged; all of them when none is named
+    /// Check that recordings are whole and unchanged; all that have ended or were left open when none is named
     Verify {
         /// Which
         ids: Vec<RecordingId>,
@@ -41,7 +45,8 @@ struct Line {
 #[derive(Serialize)]
 struct Verdict {
     id: String,
-    whole: bool,
+    /// None while it is being written.
+    whole: Option<bool>,
     found: String,
 }
 
@@ -75,27 +80,59 @@ impl Recording {
 async fn verify(ids: Vec<RecordingId>, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let all = desk.store.recordings(&RecordingFilter::default(), u32::MAX >> 1).await?;
-    let chosen = all.into_iter().filter(|r| if ids.is_empty() { r.ended_at.is_some() } else { ids.contains(&r.id) });
+    let running = is_running(&desk.config);
     let mut rows = Vec::new();
-    for row in chosen {
-        let id = row.id.to_string();
-        let key = desk.keys.open(&Place { table: "recordings", row: &id, column: "sealed_key" }, &row.sealed_key)?;
-        let path = record::path_of(&desk.config.recordings.dir, row.id);
-        let (whole, found) = match record::verify(&path, row.id, &key) {
-            Ok(summary) if row.head.is_none_or(|head| head == summary.head) => {
-                (true, format!("{} chunks, {} bytes", summary.chunks, summary.bytes))
-            }
-            Ok(_) => (false, "it is not the recording that the store knows: its last chunk differs".to_owned()),
-            Err(error) => (false, error.to_string()),
-        };
-        rows.push(Verdict { id, whole, found });
+    for row in all.iter().filter(|r| ids.is_empty() || ids.contains(&r.id)) {
+        let (whole, found) = judge(&desk, row, running);
+        rows.push(Verdict { id: row.id.to_string(), whole, found });
     }
-    let missing = ids.iter().filter(|id| !rows.iter().any(|r| r.id == id.to_string()));
-    rows.extend(
-        missing
-            .map(|id| Verdict { id: id.to_string(), whole: false, found: "there is no such recording".into() })
-            .collect::<Vec<_>>(),
-    );
+    let missing = ids.iter().filter(|id| !all.iter().any(|r| r.id == **id));
+    rows.extend(missing.map(|id| Verdict {
+        id: id.to_string(),
+        whole: Some(false),
+        found: "there is no such recording".into(),
+    }));
     at.print(&rows, &["id", "whole", "found"])?;
-    Ok(if rows.iter().all(|r| r.whole) { Answer::Yes } else { Answer::No })
+    // One that is named must be whole; among all of them, one that is being written is no finding.
+    let yes = rows.iter().all(|r| r.whole.unwrap_or(ids.is_empty()));
+    Ok(if yes { Answer::Yes } else { Answer::No })
+}
+
+fn judge(desk: &Desk, row: &portcullis_store::Recording, running: Running) -> (Option<bool>, String) {
+    if row.ended_at.is_none() && running == Running::Yes {
+        return (None, "it has no end yet: it is being written, or the gateway is about to end it".to_owned());
+    }
+    let found = recordings::examine(&desk.config.recordings.dir, &desk.keys, row);
+    let proved = found.proved.map(|p| format!("{} chunks, {} bytes", p.chunks, p.bytes)).unwrap_or_default();
+    if let Some(wrong) = found.wrong {
+        let left = if found.closed == Closed::No { format!("; as they were sealed: {proved}") } else { String::new() };
+        return (Some(false), format!("{wrong}{left}"));
+    }
+    match (row.ended_at, row.head) {
+        (None, _) => (Some(false), format!("the store knows no end of it, the file has one: {proved}")),
+        (Some(_), None) => {
+            let why = row.ending.as_deref().unwrap_or("no reason was stored");
+            (Some(false), format!("the store does not know its last chunk ({why}); the file: {proved}"))
+        }
+        (Some(_), Some(head)) if found.proved.is_some_and(|p| p.head == head) => (Some(true), proved),
+        (Some(_), Some(_)) => {
+            (Some(false), "it is not the recording that the store knows: its last chunk differs".to_owned())
+        }
+    }
+}
+
+/// Whether a gateway writes recordings here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Running {
+    Yes,
+    No,
+}
+
+/// A gateway that runs holds the lock of its log; asking holds it for a moment, which a start waits for.
+fn is_running(config: &Config) -> Running {
+    let lock = std::fs::File::open(LogOf::Server.dir(config).join("lock"));
+    match lock.map(|file| file.try_lock_shared()) {
+        Ok(Err(std::fs::TryLockError::WouldBlock)) => Running::Yes,
+        Ok(_) | Err(_) => Running::No,
+    }
 }

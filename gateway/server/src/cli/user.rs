@@ -10,6 +10,7 @@ use portcullis_identity::Identity;
 use portcullis_policy::Engine;
 use portcullis_store::User as Row;
 use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
 
@@ -89,11 +90,7 @@ impl User {
                     let invite = async { Ok(identity.invite_first().await?) };
                     set_up_link(&desk.config, &desk.act("user", "", words, invite).await?)
                 };
-                if at.json {
-                    println!("{}", serde_json::json!({ "link": link }));
-                } else {
-                    println!("{link}");
-                }
+                at.out.tell(&json!({ "link": link }), &link);
             }
             Self::Reset { name, at } => {
                 let desk = at.open().await?;
@@ -103,7 +100,8 @@ impl User {
                 // Even the last administrator's: this is the way back in for whoever lost their phone.
                 let reset = async { Ok(identity.reset(user.id).await?) };
                 let token = desk.act("user", &user.name, words, reset).await?;
-                println!("{}", invitation_link(&desk.config, &token));
+                let link = invitation_link(&desk.config, &token);
+                at.out.tell(&json!({ "user": user.name, "link": link }), &link);
             }
             Self::Disable { name, at } => {
                 let desk = at.open().await?;
@@ -113,7 +111,8 @@ impl User {
                 let deed = identity.disable_user(user.id);
                 let disable = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
                 Box::pin(desk.act("user", &user.name, "is disabled", disable)).await?;
-                println!("{} can no longer sign in.", user.name);
+                let words = format!("{} can no longer sign in.", user.name);
+                at.out.tell(&json!({ "user": user.name, "state": "disabled" }), &words);
             }
             Self::Enable { name, at } => {
                 let desk = at.open().await?;
@@ -121,7 +120,8 @@ impl User {
                 let identity = desk.identity()?;
                 let enable = async { Ok(identity.enable_user(user.id).await?) };
                 desk.act("user", &user.name, "is enabled", enable).await?;
-                println!("{} can sign in again.", user.name);
+                let words = format!("{} can sign in again.", user.name);
+                at.out.tell(&json!({ "user": user.name, "state": "enabled" }), &words);
             }
         }
         Ok(Answer::Yes)

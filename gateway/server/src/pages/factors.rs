@@ -53,6 +53,7 @@ async fn enrolling(house: &House, guest: &Guest, problems: Problems) -> Answer {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CodeForm {
     code: String,
 }
@@ -114,6 +115,7 @@ fn intent(next: &str) -> String {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct StepUpForm {
     code: String,
     next: Option<String>,
@@ -224,6 +226,7 @@ fn until_words(until: Option<time::OffsetDateTime>) -> String {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ById {
     id: String,
 }
@@ -276,7 +279,11 @@ pub(super) fn fresh(house: &House, guest: &Guest) -> Result<(), Refusal> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct NewPassword {
+    /// For the browser's password manager; who it is says the session.
+    #[serde(default, rename = "username")]
+    _username: String,
     old: String,
     password: String,
 }

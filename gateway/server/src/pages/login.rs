@@ -44,6 +44,7 @@ pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Credentials {
     name: String,
     password: String,
@@ -62,12 +63,15 @@ pub(crate) async fn password(
     match house.identity.sign_in(&guest.session, &form.name, password, guest.peer.ip).await {
         Ok(_) => {
             let stage = house.stage(&guest).await?;
-            guest.say(&Step { user: known(&stage), ..Step::done(&form.name, "password accepted") })?;
+            // As the account has it, not as it was typed.
+            let name = house.name_of(&stage).await?;
+            guest.say(&Step { user: known(&stage), ..Step::done(&name, "password accepted") })?;
             house.describe(&guest, &headers).await;
             go(&next_step(Some(&stage), Some(&next)))
         }
         Err(error) => {
-            guest.say(&Step::denied(&form.name, &noted(&error)))?;
+            let name = house.identity.name_for_trail(&form.name).await.map_err(|e| house.unavailable(&e))?;
+            guest.say(&Step::denied(&name, &noted(&error)))?;
             let shown = house.shown(&error)?;
             again(&SignIn {
                 shell: Shell::stranger(guest.csrf),
@@ -91,6 +95,7 @@ pub(crate) async fn code_form(State(house): State<Arc<House>>, guest: Guest, Que
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CodeForm {
     code: String,
     next: Option<String>,
@@ -176,6 +181,7 @@ fn link_form(guest: &Guest, kind: SetUpKind) -> Answer {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Redeem {
     token: String,
     password: String,
@@ -210,7 +216,14 @@ async fn redeem(house: &Arc<House>, guest: &Guest, form: Redeem, kind: SetUpKind
             go(&next_step(Some(&stage), None))
         }
         Err(error) => {
-            guest.say(&Step::denied(&form.name, &noted(&error)))?;
+            let name = match kind {
+                SetUpKind::FirstAdministrator => {
+                    house.identity.name_for_trail(&form.name).await.map_err(|e| house.unavailable(&e))?
+                }
+                // Whose link it is, the form does not say.
+                SetUpKind::Invited => String::new(),
+            };
+            guest.say(&Step::denied(&name, &noted(&error)))?;
             let field = match &error {
                 Error::Weak(_) => "password",
                 Error::Conflict(_) | Error::Invalid(_) => "name",

@@ -123,6 +123,7 @@ async fn favourites(house: &House, actor: &Actor) -> Result<BTreeSet<MachineRef>
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Favourite {
     machine: String,
     set: String,
@@ -147,6 +148,7 @@ pub(crate) async fn favourite(State(house): State<Arc<House>>, guest: Guest, For
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PowerForm {
     verb: String,
     next: Option<String>,

@@ -3,7 +3,6 @@
 //!
 //! A handler is reached through the passage only; it reads what it may show, fills a struct of `view`, and answers.
 
-#[expect(clippy::disallowed_methods, reason = "a recording's key is 256 bits of a generator that the system reseeds")]
 pub(crate) mod console;
 pub(crate) mod factors;
 pub(crate) mod login;
@@ -18,7 +17,7 @@ use crate::{
 };
 use askama::Template;
 use axum::{
-    extract::{FromRequest, Request},
+    extract::{FromRequest, RawForm, Request},
     response::{IntoResponse as _, Redirect, Response},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -29,18 +28,26 @@ use serde::de::DeserializeOwned;
 /// The key under which messages wait in a session for the next page.
 const FLASHES: &str = "flashes";
 
-/// A form of ours. One that lacks a field, or holds something else in it, is refused in words.
+/// A form of ours. One that lacks a field, has one too many, or holds something else in it, is refused in words.
 pub(crate) struct Form<T>(pub(crate) T);
+
+/// What travels with every form and is read on the way in.
+const TRAVELLING: [&str; 2] = ["csrf", "step_up_code"];
+
+/// The fields of a form itself: each handler names all that it takes, so that none can be smuggled in.
+fn own_fields<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(body).ok()?;
+    let own = fields.into_iter().filter(|(name, _)| !TRAVELLING.contains(&name.as_str()));
+    serde_urlencoded::from_str(&serde_urlencoded::to_string(own.collect::<Vec<_>>()).ok()?).ok()
+}
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        match axum::Form::<T>::from_request(request, state).await {
-            Ok(axum::Form(form)) => Ok(Self(form)),
-            Err(_) => {
-                Err(Refusal::Bad("A field of the form is missing or cannot be read. Open the page again.".into()))
-            }
-        }
+        let body = RawForm::from_request(request, state).await.ok();
+        body.and_then(|RawForm(body)| own_fields(&body)).map(Self).ok_or_else(|| {
+            Refusal::Bad("A field of the form is missing, unknown or cannot be read. Open the page again.".into())
+        })
     }
 }
 
@@ -190,6 +197,23 @@ mod tests {
         }
         assert_eq!(safe_next(Some("/c/lab/web-1?x=1"), "/"), "/c/lab/web-1?x=1");
         assert_eq!(safe_next(None, "/me"), "/me");
+    }
+
+    // SEC-014
+    #[test]
+    fn a_form_with_a_field_too_many_is_refused() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Small {
+            name: String,
+            next: Option<String>,
+        }
+        let small = |name: &str| Some(Small { name: name.to_owned(), next: None });
+        assert_eq!(own_fields(b"name=a+%26%3Db&csrf=x&step_up_code=123456"), small("a &=b"));
+        assert_eq!(own_fields(b"csrf=x&name=%C3%A4"), small("\u{e4}"));
+        for bad in ["name=a&role=admin", "name=a&name=b", "next=%2F", "name=a&csrf.=x", "name=a&Name=b", ""] {
+            assert_eq!(own_fields::<Small>(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

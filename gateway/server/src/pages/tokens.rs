@@ -22,6 +22,7 @@ use time::Duration;
 const LONGEST: i64 = 365;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Mint {
     name: String,
     #[serde(default)]
@@ -55,6 +56,7 @@ pub(crate) async fn mint(State(house): State<Arc<House>>, guest: Guest, Form(for
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ById {
     id: String,
 }

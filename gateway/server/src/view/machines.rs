@@ -161,13 +161,13 @@ pub(crate) struct Machines {
     pub(crate) notices: Vec<Notice>,
 }
 
-/// What is written down while somebody is at a screen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Whether a screen is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// What is recorded, in words.
-    Yes(String),
-    /// Why it is not, in words.
-    No(String),
+    /// It is, or it does not open.
+    Yes,
+    /// The person's access does not ask for it.
+    No,
 }
 
 /// One machine's screen, at `/c/{hypervisor}/{machine}`; `?mode=view` to watch only. The script asks for a ticket and
@@ -189,7 +189,7 @@ pub(crate) struct ConsolePage {
     pub(crate) mode: ConsoleMode,
     /// Whether the person may also take keyboard and mouse.
     pub(crate) may_control: bool,
-    /// What is recorded.
+    /// Whether it will be recorded, as far as is known before there is a ticket.
     pub(crate) recorded: Recorded,
     /// What the person may do with its power now.
     pub(crate) power: Vec<Power>,

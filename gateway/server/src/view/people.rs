@@ -273,7 +273,7 @@ impl GrantForm {
     ];
     /// What `step_up_seconds` can be.
     pub(crate) const WINDOWS: [(&'static str, &'static str); 5] = [
-        ("0", "each time"),
+        ("0", "of the last 15 seconds"),
         ("300", "every 5 minutes"),
         ("900", "every 15 minutes"),
         ("1800", "every 30 minutes"),

@@ -89,6 +89,8 @@ pub(crate) enum RecordingState {
     Live,
     /// Whole; how the session ended, in words.
     Whole(String),
+    /// Not all of it is there; why, in words.
+    Broken(String),
 }
 
 /// One recording.

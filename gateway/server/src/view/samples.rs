@@ -361,7 +361,11 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         state,
     };
     let rows = if full {
-        vec![recording(RecordingState::Live), recording(RecordingState::Whole(w.text("closed")))]
+        vec![
+            recording(RecordingState::Live),
+            recording(RecordingState::Whole(w.text("closed"))),
+            recording(RecordingState::Broken(w.text("the recording could not be written"))),
+        ]
     } else {
         vec![]
     };

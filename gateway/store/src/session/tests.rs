@@ -160,3 +160,22 @@ async fn nodes_that_limit_one_person_at_once_wait_for_each_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn many_sessions_are_asked_for_at_once_and_only_those_that_count_are_given() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        let (one, two) = (session(&store, ada, 1).await, session(&store, ada, 2).await);
+        let gone = session(&store, ada, 3).await;
+        store.end_session(gone, NOON, "signed out").await.unwrap();
+        let mut ids: Vec<SessionId> = (0..1200).map(|_| SessionId::new(Uuid::now_v7())).collect();
+        ids.extend([one, gone, two]);
+        let mut live: Vec<_> = store.live_sessions(&ids, NOON).await.unwrap().into_iter().map(|l| l.session).collect();
+        live.sort();
+        assert_eq!(live, [one, two]);
+        assert_eq!(store.live_sessions(&[], NOON).await.unwrap(), []);
+        assert_eq!(store.live_sessions(&ids, NOON + Duration::HOUR).await.unwrap(), []);
+    })
+    .await;
+}

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
-use crate::testing::{NOON, digest, on_both, person, session};
-use portcullis_domain::{Conditions, GrantId, GrantSource, Selector};
+use crate::{
+    NewToken,
+    testing::{NOON, digest, on_both, person, session},
+};
+use portcullis_domain::{Conditions, GrantId, GrantSource, Selector, TokenId};
 use time::Duration;
 use uuid::Uuid;
 
@@ -96,6 +99,42 @@ async fn disabling_and_resetting_end_every_session_and_move_the_epoch() {
         let nobody = UserId::new(Uuid::now_v7());
         assert!(matches!(store.set_disabled(nobody, None).await, Err(Error::NotFound(_))));
         assert!(matches!(store.reset_user(nobody, NOON).await, Err(Error::NotFound(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_outlives_neither_a_reset_nor_a_new_password_nor_a_disabled_account() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        let bob = person(&store, "bob").await;
+        let end = NOON + Duration::DAY;
+        let add = async |n: u8, user| {
+            let id = TokenId::new(Uuid::from_u128(n.into()));
+            let new = NewToken { id, hash: digest(n), user, name: "tool".into(), hypervisor: None, expires_at: end };
+            store.add_token(&new, NOON).await.unwrap();
+        };
+        let live =
+            async || -> Vec<_> { store.live_tokens(NOON).await.unwrap().into_iter().map(|t| t.token.user).collect() };
+        add(1, bob).await;
+        add(2, ada).await;
+        store.set_disabled(ada, Some(NOON)).await.unwrap();
+        store.set_disabled(ada, None).await.unwrap();
+        assert_eq!(live().await, [bob], "enabling revives nothing");
+        add(3, ada).await;
+        store.reset_user(ada, NOON).await.unwrap();
+        assert_eq!(live().await, [bob], "a reset");
+        add(4, ada).await;
+        store.set_password_hash(ada, &hash(1), NOON).await.unwrap();
+        assert_eq!(live().await, [bob], "a changed password");
+        add(5, ada).await;
+        store.create_invitation(&digest(1), Some(ada), NOON, end).await.unwrap();
+        store.redeem_invitation(&digest(1), NOON, &hash(2), None).await.unwrap();
+        assert_eq!(live().await, [bob], "a new password by invitation");
+        // they stay in the list, with the time, so that their owner sees what happened
+        let tokens = store.tokens_of(ada).await.unwrap();
+        assert!(tokens.len() == 4 && tokens.iter().all(|t| t.revoked_at == Some(NOON)), "{tokens:?}");
     })
     .await;
 }

@@ -96,9 +96,7 @@ pub(super) fn console(w: &Words, mode: ConsoleMode, closed: Option<&str>) -> Con
         state,
         mode,
         may_control: true,
-        recorded: Recorded::Yes(w.text(
-            "The screen and every mouse movement, with times. Keys are recorded as key presses without their letters.",
-        )),
+        recorded: if mode == ConsoleMode::Control { Recorded::Yes } else { Recorded::No },
         power: Power::for_state(state),
         closed: closed.map(|c| w.text(c)),
         problems: w.problems(&[""]),
