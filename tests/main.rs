@@ -4,16 +4,21 @@
 
 mod architecture;
 mod doors {
+    mod apis;
     mod coverage;
+    mod table;
 }
 mod journeys {
+    mod api_door;
     mod canaries;
     mod console;
     mod console_time;
     mod first_day;
     mod hostile_screen;
+    mod killed;
     mod leash;
     mod libvirt;
+    mod limits;
     mod lost_trail;
     mod lxd_api;
     mod people;

@@ -1,163 +1,226 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every route × {nobody, wrong role, stale factor, right role}. The list is the live one: a route that is added is
-//! tried without anybody thinking of it.
+//! Every route × {nobody, wrong role, stale factor, right role}, held against the table beside this file, with what each
+//! visit leaves in the trail. The list is the live one: a route that has no row, or a row that has no route, is red.
 
-use crate::support::{Person, TestGateway, page, person::location};
-use portcullis_domain::Action;
+use super::table::{Row, TABLE};
+use crate::support::{
+    Person, TestGateway, page,
+    person::{PASSWORD, location},
+    trail::{Left, Log},
+};
 use portcullis_policy::classify::own::{Door, OwnRoute, ROUTES};
 use reqwest::{Method, Response, StatusCode, header};
-use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials.
 const LAB: &str = "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\n\
                    vnc = \"127.0.0.1:9\"\n";
 
-fn path(route: &OwnRoute) -> String {
-    route
-        .pattern
-        .replace("{hypervisor}/{machine}", "lab/web-1")
-        .replace("{mode}", "control")
-        .replace("{id}", "00000000000000000000000000000007")
-        .replace("{node}/{number}", "00000000000000000000000000000007/1")
-        .replace("{*path}", "x/y.js")
+fn route(row: &Row) -> &'static OwnRoute {
+    let is = |r: &&OwnRoute| row.route == format!("{} {}", r.method, r.pattern);
+    ROUTES.iter().find(is).unwrap_or_else(|| panic!("there is no {}", row.route))
 }
 
-async fn knock(person: &Person<'_>, route: &OwnRoute, csrf: &str) -> Response {
-    let url = format!("{}{}", person.gateway.url(), path(route));
-    let method: Method = route.method.parse().expect("a method");
-    let mut request = person.browser.request(method, url).header("sec-fetch-site", "same-origin");
-    if route.method == "POST" {
-        request =
-            request.header(header::ORIGIN, person.gateway.url()).form(&[("csrf", csrf), ("id", "x"), ("grant", "x")]);
-    }
-    request.send().await.expect("an answer")
-}
-
-/// What a route asks of a person, as the passage should see it.
-#[derive(PartialEq)]
-enum Needs {
-    Nothing,
-    Presence,
-    Right { fresh: bool },
-}
-
-fn needs(route: &OwnRoute) -> Needs {
-    match route.door {
-        Door::Public | Door::Stranger => Needs::Nothing,
-        Door::Enrolling | Door::SignedIn => Needs::Presence,
-        Door::Own(action, _) => Needs::Right { fresh: action != Action::Read },
-        Door::Machine(action) => Needs::Right { fresh: action.is_console() },
+#[test]
+fn every_route_has_its_row() {
+    let rows: BTreeSet<String> = TABLE.iter().map(|r| r.route.to_owned()).collect();
+    assert_eq!(rows.len(), TABLE.len(), "a row stands twice");
+    assert_eq!(rows, ROUTES.iter().map(|r| format!("{} {}", r.method, r.pattern)).collect());
+    for row in TABLE {
+        let asks_for_a_role = matches!(route(row).door, Door::Own(..) | Door::Machine(_));
+        assert_eq!(row.wrong != "-", asks_for_a_role, "{}", row.route);
     }
 }
 
-fn is_let_in(answer: &Response) -> bool {
-    let turned_away = matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    let to = location(answer);
-    !turned_away && !to.starts_with("/sign-in") && !to.starts_with("/step-up") && !to.starts_with("/enrol")
+/// A gateway with somebody in it, and what its things are called.
+struct Place<'a> {
+    gateway: &'a TestGateway,
+    log: Log,
+    /// Somebody to do things to.
+    mia: String,
+    asset: String,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_passes_a_door_that_asks_for_somebody() {
-    let gateway = TestGateway::start(LAB).await;
-    Person::first_administrator(&gateway, "ada").await;
-    for route in ROUTES.iter().filter(|r| needs(r) != Needs::Nothing) {
-        // A fresh stranger each time, so that the limit on strangers is not what turns them away.
-        gateway.clock.advance(time::Duration::seconds(1));
-        let nobody = Person::stranger(&gateway, "nobody");
-        let answer = knock(&nobody, route, "").await;
-        let is_tool = route.pattern.starts_with("/api/");
-        if is_tool {
-            assert!(!is_let_in(&answer), "{} {} -> {}", route.method, route.pattern, answer.status());
-        } else {
-            assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{} {}", route.method, route.pattern);
-            assert!(location(&answer).starts_with("/sign-in"), "{} {}", route.method, route.pattern);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-    }
-    gateway.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_wrong_role_passes_no_door_and_each_try_is_an_event() {
-    let gateway = TestGateway::start(LAB).await;
-    let ada = Person::first_administrator(&gateway, "ada").await;
-    let bob = ada.invite("bob").await;
-    let mut tried = 0;
-    for route in ROUTES.iter().filter(|r| matches!(needs(r), Needs::Right { .. })) {
-        let csrf = page::csrf(&bob.page("/me").await).expect("a token");
-        let answer = knock(&bob, route, &csrf).await;
-        let expected = match route.door {
-            // What somebody may not see does not exist for them.
-            Door::Machine(_) if route.pattern.ends_with("stream/{mode}") => StatusCode::NOT_FOUND,
-            Door::Machine(_) => StatusCode::NOT_FOUND,
-            _ => StatusCode::FORBIDDEN,
+impl Place<'_> {
+    /// What a `$name` of the table stands for, as this person sees it now.
+    async fn means(&self, person: &Person<'_>, word: &str) -> String {
+        let beside = |html: &str, action: &str| {
+            // The last of its kind: the first authenticator app is the one in the person's hand.
+            let at = html.rfind(&format!("action=\"{action}\"")).unwrap_or_else(|| panic!("no {action}: {html}"));
+            page::field(&html[at..], "id").expect("an id")
         };
-        assert_eq!(answer.status(), expected, "{} {}", route.method, route.pattern);
-        tried += usize::from(route.trailed);
-    }
-    assert!(tried > 20, "{tried}");
-    let all = ["--user", "bob", "--outcome", "denied", "--limit", "1000"];
-    gateway.find_event(&all, |_| true).await;
-    for _ in 0..50 {
-        if gateway.search(&all).len() >= tried {
-            break;
+        match word {
+            "$password" => PASSWORD.to_owned(),
+            "$user" => self.mia.clone(),
+            "$grant" => self.gateway.grants_of("mia").await.pop().expect("a grant"),
+            "$session" => beside(&person.page("/me").await, "/me/sessions/end"),
+            "$factor" => beside(&person.page("/me").await, "/me/factors/remove"),
+            "$token" => beside(&person.page("/me").await, "/me/tokens/revoke"),
+            "$code" => person.next_code(),
+            "$new-code" => person.code_of_new_key().await,
+            plain => plain.to_owned(),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let events: Vec<Value> = gateway.search(&all);
-    assert_eq!(events.len(), tried, "one event a denial");
+
+    fn path(&self, route: &OwnRoute) -> String {
+        route
+            .pattern
+            .replace("{hypervisor}/{machine}", "lab/web-1")
+            .replace("{mode}", "control")
+            .replace("{id}", &self.mia)
+            .replace("{node}/{number}", &self.log.place())
+            .replace("/assets/{*path}", &self.asset)
+    }
+
+    /// Tries one door; gives what it answers, and what that leaves in the trail.
+    async fn knock(&mut self, person: &Person<'_>, row: &Row, csrf: &str, expected: &Left) -> (String, Left) {
+        let route = route(row);
+        let mut fields = vec![("csrf", csrf.to_owned())];
+        for (name, word) in row.form {
+            // Who is nobody sees nothing of what the words stand for.
+            let value = if csrf.is_empty() && *word != "$password" {
+                (*word).to_owned()
+            } else {
+                self.means(person, word).await
+            };
+            fields.push((name, value));
+        }
+        let method: Method = route.method.parse().expect("a method");
+        let url = format!("{}{}", self.gateway.url(), self.path(route));
+        let mut request = person.browser.request(method, url).header("sec-fetch-site", "same-origin");
+        if route.method == "POST" {
+            request = request.header(header::ORIGIN, self.gateway.url()).form(&fields);
+        }
+        self.log.settle().await;
+        let answer = read(request.send().await.expect("an answer")).await;
+        (answer, self.log.left(expected).await)
+    }
+}
+
+/// An answer as the table says it.
+async fn read(answer: Response) -> String {
+    let (status, to) = (answer.status(), location(&answer));
+    let fresh = answer.headers().contains_key("x-step-up");
+    let text = answer.text().await.unwrap_or_default();
+    match status {
+        StatusCode::SEE_OTHER => format!("303 {to}"),
+        StatusCode::FORBIDDEN if fresh || text.contains("Confirm that it is you") => "403 fresh".to_owned(),
+        other => other.as_u16().to_string(),
+    }
+}
+
+/// The answer begins as it should: what follows in an address is the business of journeys.
+fn check(row: &Row, who: &str, answer: &str, expected: &str) {
+    let same = if expected.starts_with("303 ") { answer.starts_with(expected) } else { answer == expected };
+    assert!(same, "{} to {who}: {answer}, not {expected}", row.route);
+}
+
+/// What a visit should leave: a door that was opened has both ends in the trail, a denial is one event.
+fn should_leave(row: &Row, turned_away: bool) -> Left {
+    let route = route(row);
+    match (route.trailed, turned_away) {
+        (false, _) => Left::Nothing,
+        (true, true) => Left::Denial { kind: route.kind.to_owned() },
+        (true, false) => Left::Bracket { kind: route.kind.to_owned() },
+    }
+}
+
+/// The first administrator with everything that the rows need, and mia.
+async fn furnish(gateway: &TestGateway) -> (Place<'_>, Person<'_>) {
+    let ada = Person::first_administrator(gateway, "ada").await;
+    ada.invite("mia").await;
+    ada.grant("mia", "viewer", "everything", "").await;
+    let code = ada.code_of_new_key().await;
+    assert_eq!(ada.submit("/enrol", &[("code", &code)]).await.status(), StatusCode::OK);
+    ada.token("").await;
+    ada.another_browser().await;
+    ada.another_browser().await;
+    let html = ada.page("/me").await;
+    let at = html.find("/assets/").expect("an asset");
+    let asset = html[at..].chars().take_while(|c| !matches!(c, '"' | '?')).collect();
+    let place = Place { gateway, log: Log::of(gateway), mia: gateway.user_id("mia").await, asset };
+    ada.step_up().await;
+    (place, ada)
+}
+
+/// The token that forms carry, wherever this browser stands.
+async fn csrf(person: &Person<'_>) -> String {
+    for path in ["/me", "/sign-in", "/sign-in/code"] {
+        let answer = person.get(path).await;
+        if answer.status() == StatusCode::OK {
+            return page::csrf(&answer.text().await.expect("a page")).unwrap_or_default();
+        }
+    }
+    String::new()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody() {
+    let gateway = TestGateway::start(LAB).await;
+    let (mut place, _) = furnish(&gateway).await;
+    for row in TABLE {
+        let stranger = Person::stranger(&gateway, "nobody");
+        let turned_away = !matches!(route(row).door, Door::Public | Door::Stranger);
+        let expected = should_leave(row, turned_away);
+        let (answer, left) = place.knock(&stranger, row, "", &expected).await;
+        check(row, "nobody", &answer, row.nobody);
+        assert_eq!(left, expected, "{}", row.route);
+    }
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stale_factor_is_asked_for_where_policy_says_so_and_nowhere_else() {
+async fn the_wrong_role() {
     let gateway = TestGateway::start(LAB).await;
-    let ada = Person::first_administrator(&gateway, "ada").await;
+    let (mut place, ada) = furnish(&gateway).await;
+    let bob = ada.invite("bob").await;
+    for row in TABLE.iter().filter(|r| r.wrong != "-") {
+        let expected = should_leave(row, true);
+        let (answer, left) = place.knock(&bob, row, &csrf(&bob).await, &expected).await;
+        check(row, "the wrong role", &answer, row.wrong);
+        assert_eq!(left, expected, "{}", row.route);
+    }
+    // Who may see a machine is told that they may not open it.
+    ada.step_up().await;
+    ada.grant("bob", "viewer", "machine", "lab/web-1").await;
+    for row in TABLE.iter().filter(|r| matches!(route(r).door, Door::Machine(_))) {
+        let expected = should_leave(row, true);
+        let (answer, left) = place.knock(&bob, row, &csrf(&bob).await, &expected).await;
+        check(row, "a viewer", &answer, "403");
+        assert_eq!(left, expected, "{}", row.route);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_factor() {
+    let gateway = TestGateway::start(LAB).await;
+    let (mut place, ada) = furnish(&gateway).await;
     gateway.clock.advance(time::Duration::seconds(301));
-    for route in ROUTES.iter().filter(|r| matches!(needs(r), Needs::Right { .. })) {
-        let csrf = page::csrf(&ada.page("/me").await).expect("a token");
-        let answer = knock(&ada, route, &csrf).await;
-        let (status, to) = (answer.status(), location(&answer));
-        let html = answer.text().await.unwrap_or_default();
-        let asked = to.starts_with("/step-up") || status == StatusCode::FORBIDDEN && html.contains("fresh code");
-        let Needs::Right { fresh } = needs(route) else { continue };
-        assert_eq!(asked, fresh, "{} {} -> {status} {to} {html}", route.method, route.pattern);
+    for row in TABLE {
+        // Whether it is asked for by policy, before the door opens, or by what is behind it.
+        let asked = row.stale == "403 fresh" || row.stale.starts_with("303 /step-up");
+        let expected = should_leave(row, asked && matches!(route(row).door, Door::Own(..) | Door::Machine(_)));
+        let (answer, left) = place.knock(&ada, row, &csrf(&ada).await, &expected).await;
+        check(row, "a stale factor", &answer, row.stale);
+        assert_eq!(left, expected, "{}", row.route);
+        // A code was given: it is old again.
+        if row.form.iter().any(|(_, word)| *word == "$code") {
+            gateway.clock.advance(time::Duration::seconds(301));
+        }
     }
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_right_role_passes_every_door() {
+async fn the_right_person() {
     let gateway = TestGateway::start(LAB).await;
-    let mut ada = Person::first_administrator(&gateway, "ada").await;
-    for route in ROUTES {
-        let ended = matches!(route.pattern, "/sign-out" | "/sign-in");
-        let csrf = page::csrf(&ada.page("/me").await).expect("a token");
-        let answer = knock(&ada, route, &csrf).await;
-        let status = answer.status();
-        if route.pattern.ends_with("stream/{mode}") {
-            assert_eq!(status, StatusCode::BAD_REQUEST, "no WebSocket: {}", route.pattern);
-        } else if !ended {
-            assert!(
-                is_let_in(&answer) || route.pattern.starts_with("/sign-in"),
-                "{} {} -> {status} {}",
-                route.method,
-                route.pattern,
-                location(&answer)
-            );
-        }
-        assert!(
-            !status.is_server_error() || status == StatusCode::BAD_GATEWAY,
-            "{} {} -> {status}",
-            route.method,
-            route.pattern
-        );
-        if route.pattern == "/sign-out" {
-            ada.sign_in().await;
-        }
-        if route.pattern == "/step-up" {
-            ada.step_up().await;
-        }
+    let (mut place, ada) = furnish(&gateway).await;
+    for row in TABLE {
+        let expected = should_leave(row, false);
+        let (answer, left) = place.knock(&ada, row, &csrf(&ada).await, &expected).await;
+        check(row, "the right person", &answer, row.right);
+        assert_eq!(left, expected, "{}", row.route);
     }
     gateway.stop().await;
 }

@@ -50,8 +50,8 @@ async fn the_end_that_is_shown_is_the_earliest_and_is_kept() {
     let told_ada = told(&ada).await;
     assert!((until(&told_ada) - signed_in - time::Duration::hours(12)).abs() < time::Duration::SECOND, "{told_ada}");
     // bob's grant ends first. Near its end he opens a console.
-    for _ in 0..2 {
-        gateway.clock.advance(time::Duration::minutes(20));
+    for _ in 0..5 {
+        gateway.clock.advance(time::Duration::minutes(10));
         tokio::join!(ada.get("/me"), bob.get("/me"));
     }
     gateway.clock.advance(ends - gateway.clock.now() - time::Duration::seconds(39));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A real LXD's API through the gateway: with a token of ours, an unchanged API, and no secret of LXD's on this side.
 
-use crate::support::{Person, TestGateway, gateway::free_port, page, peers::Peer};
+use crate::support::{Person, TestGateway, gateway::free_port, peers::Peer};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -32,16 +32,6 @@ async fn lab() -> Lab {
     );
     let gateway = TestGateway::start(&hypervisors).await;
     Lab { lxd, port, gateway }
-}
-
-/// A token of somebody's, by the page.
-async fn token(person: &Person<'_>) -> String {
-    let answer = person.submit("/me/tokens", &[("name", "tool"), ("hypervisor", "lxd"), ("days", "1")]).await;
-    let html = answer.text().await.expect("a page");
-    let at = html.find("pct_").expect("the token is shown once");
-    page::unescape(
-        &html[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect::<String>(),
-    )
 }
 
 struct Tool<'a> {
@@ -130,7 +120,7 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     let lab = lab().await;
     let ada = Person::first_administrator(&lab.gateway, "ada").await;
     inventory_has(&lab, &ada, "running").await;
-    let tool = Tool::new(&lab, token(&ada).await);
+    let tool = Tool::new(&lab, ada.token("lxd").await);
 
     // Inventory, over HTTP/2 in front.
     let (status, list) = tool.call(Method::GET, "/1.0/instances", None).await;
@@ -165,7 +155,7 @@ async fn a_real_lxd_is_driven_through_the_gateway() {
     assert!(answer["error"].as_str().is_some_and(|e| e.contains("recording")), "{answer}");
     let bob = ada.invite("bob").await;
     ada.grant_unrecorded("bob", "console-user", "machine", "lxd/default:c1").await;
-    let bobs = Tool::new(&lab, token(&bob).await);
+    let bobs = Tool::new(&lab, bob.token("lxd").await);
 
     // Its text console: the client's secrets are the gateway's, the shell is the container's.
     let (status, answer) = bobs.call(Method::POST, "/1.0/instances/c1/console", Some(wish)).await;
@@ -228,7 +218,7 @@ async fn a_snapshot_leaves_only_by_migrate_and_no_channel_secret_comes_back() {
     let lab = lab().await;
     let ada = Person::first_administrator(&lab.gateway, "ada").await;
     inventory_has(&lab, &ada, "running").await;
-    let tool = Tool::new(&lab, token(&ada).await);
+    let tool = Tool::new(&lab, ada.token("lxd").await);
     let (status, answer) =
         tool.call(Method::POST, "/1.0/instances/c1/snapshots", Some(json!({"name": "s0", "stateful": false}))).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
@@ -236,7 +226,7 @@ async fn a_snapshot_leaves_only_by_migrate_and_no_channel_secret_comes_back() {
 
     let bob = ada.invite("bob").await;
     ada.grant("bob", "operator", "machine", "lxd/default:c1").await;
-    let operator = Tool::new(&lab, token(&bob).await);
+    let operator = Tool::new(&lab, bob.token("lxd").await);
     let pull = json!({"name": "s0", "migration": true});
     let push = json!({"name": "s0", "migration": true, "target": {
         "operation": "https://127.0.0.1:1/1.0/operations/x", "websockets": {"control": "a", "fs": "b"}}});
@@ -268,7 +258,7 @@ async fn what_is_not_granted_known_or_ours_is_refused() {
     inventory_has(&lab, &ada, "running").await;
     let bob = ada.invite("bob").await;
     ada.grant("bob", "viewer", "machine", "lxd/default:c1").await;
-    let tool = Tool::new(&lab, token(&bob).await);
+    let tool = Tool::new(&lab, bob.token("lxd").await);
     assert_eq!(tool.call(Method::GET, "/1.0/instances/c1", None).await.0, StatusCode::OK);
     for (method, path, status) in [
         // Known to bob, and not allowed.
@@ -353,7 +343,7 @@ async fn every_call_has_exactly_one_bracket_or_one_refusal_whatever_its_body_is(
     let lab = lab().await;
     let ada = Person::first_administrator(&lab.gateway, "ada").await;
     inventory_has(&lab, &ada, "running").await;
-    let tool = Tool::new(&lab, token(&ada).await);
+    let tool = Tool::new(&lab, ada.token("lxd").await);
     let utf16: Vec<u8> = "{\"description\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let (mut passed, mut refused) = (0, 0);
     for round in 0..4 {

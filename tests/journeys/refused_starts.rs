@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A wrong configuration is one clear line that names the key and the file, exit code 2, and nothing half-started.
 
-use crate::support::{TestGateway, gateway::free_port, peers::program_path};
-use portcullis_domain::SystemClock;
+use crate::support::{
+    TestGateway,
+    gateway::free_port,
+    peers::{program_path, try_program},
+};
+use portcullis_domain::{Clock as _, ManualClock, SystemClock};
 use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -18,12 +22,16 @@ fn installation() -> TempDir {
     dir
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests run the program")]
 fn serve(dir: &Path) -> Output {
-    let config = dir.join("portcullis.toml");
     // A start that should be refused and is not would run for ever.
+    serve_for(dir, "20")
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run the program")]
+fn serve_for(dir: &Path, seconds: &str) -> Output {
+    let config = dir.join("portcullis.toml");
     Command::new("timeout")
-        .arg("20")
+        .arg(seconds)
         .arg(program_path())
         .args(["serve", "--config"])
         .arg(config)
@@ -103,24 +111,178 @@ fn a_key_that_does_not_fit_its_certificate_is_refused() {
 }
 
 #[test]
-fn a_port_in_use_is_named_even_by_another_gateway() {
+fn a_port_in_use_is_named() {
     let dir = installation();
-    let text = std::fs::read_to_string(dir.path().join("portcullis.toml")).expect("read");
-    let listen =
-        text.lines().find_map(|l| l.strip_prefix("listen = [\"")).and_then(|l| l.strip_suffix("\"]")).expect("listen");
-    // With SO_REUSEPORT, as a gateway listens: a second one must not share the port silently.
-    let socket = std::net::TcpListener::bind(listen).expect("bound");
-    refused(&dir, &["portal.listen", listen]);
+    let listen = listen(&dir);
+    let socket = std::net::TcpListener::bind(&listen).expect("bound");
+    refused(&dir, &["portal.listen", &listen]);
+    drop(socket);
+}
+
+#[test]
+fn a_health_address_that_is_taken_is_named() {
+    let dir = installation();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let at = socket.local_addr().expect("an address").to_string();
+    edit(&dir, "[trail]\n", &format!("[health]\nlisten = \"{at}\"\n\n[trail]\n"));
+    refused(&dir, &["portcullis.toml", "health.listen", &at]);
+    assert!(!dir.path().join("trail/server").exists(), "nothing was begun");
     drop(socket);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_gateway_on_the_same_folder_or_port_is_refused() {
     let gateway = TestGateway::start("").await;
-    let out = serve(gateway.dir.path());
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert_eq!(out.status.code(), Some(2), "{text}");
+    let at = gateway.portal.to_string();
+    refused(&gateway.dir, &["portal.listen", &at, "in use"]);
+    edit(&gateway.dir, &at, &format!("127.0.0.1:{}", free_port()));
+    refused(&gateway.dir, &["trail.dir", "trail/server", "another process"]);
     gateway.stop().await;
+}
+
+fn listen(dir: &TempDir) -> String {
+    let text = std::fs::read_to_string(dir.path().join("portcullis.toml")).expect("read");
+    text.lines()
+        .find_map(|l| l.strip_prefix("listen = [\""))
+        .and_then(|l| l.strip_suffix("\"]"))
+        .expect("listen")
+        .into()
+}
+
+fn add(dir: &TempDir, more: &str) {
+    let file = dir.path().join("portcullis.toml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, format!("{text}\n{more}\n")).expect("written");
+}
+
+fn lxd(name: &str, api_port: u16) -> String {
+    format!(
+        "[[hypervisors]]\nname = \"{name}\"\nkind = \"lxd\"\nsocket = \"/nowhere/lxd.socket\"\n\
+         [hypervisors.api]\nport = {api_port}\n"
+    )
+}
+
+#[test]
+fn two_doors_on_one_port_are_named_both() {
+    let dir = installation();
+    let port = free_port();
+    add(&dir, &[lxd("a", port), lxd("b", port)].concat());
+    refused(&dir, &["portcullis.toml", "hypervisors.a.api.port", "hypervisors.b.api.port", &port.to_string()]);
+
+    let dir = installation();
+    let portal = listen(&dir);
+    let port: u16 = portal.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
+    add(&dir, &lxd("a", port));
+    refused(&dir, &["portal.listen", "hypervisors.a.api.port", &portal]);
+
+    let dir = installation();
+    let portal = listen(&dir);
+    edit(&dir, "[trail]\n", &format!("[health]\nlisten = \"0.0.0.0:{port}\"\n\n[trail]\n", port = &portal[10..]));
+    refused(&dir, &["portal.listen", "health.listen"]);
+
+    let (dir, port) = (installation(), free_port());
+    edit(&dir, "[trail]\n", &format!("[health]\nlisten = \"127.0.0.1:{port}\"\n\n[trail]\n"));
+    add(&dir, &lxd("a", port));
+    refused(&dir, &["hypervisors.a.api.port", "health.listen"]);
+
+    let dir = installation();
+    let portal = listen(&dir);
+    edit(&dir, &format!("[\"{portal}\"]"), &format!("[\"{portal}\", \"{portal}\"]"));
+    refused(&dir, &["portal.listen", "twice"]);
+}
+
+#[tokio::test]
+async fn an_api_port_that_a_stranger_holds_is_named() {
+    for shared in [false, true] {
+        let (dir, port) = (installation(), free_port());
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        // One that would share its port, too: a program of the same user could take connections away.
+        socket.set_reuseport(shared).expect("set");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], port))).expect("bound");
+        let held = socket.listen(1).expect("listening");
+        add(&dir, &lxd("a", port));
+        refused(&dir, &["portcullis.toml", "hypervisors.a.api.port", &format!("127.0.0.1:{port}"), "in use"]);
+        drop(held);
+    }
+}
+
+#[test]
+fn a_tls_key_that_others_can_read_is_refused() {
+    let dir = installation();
+    let key = dir.path().join("tls/key.pem");
+    for bad in [0o644, 0o640, 0o604] {
+        mode(&key, bad);
+        refused(&dir, &["tls.key_file", "key.pem", "chmod 0400", &format!("{bad:04o}")]);
+    }
+    mode(&dir.path().join("tls"), 0o755);
+    mode(&key, 0o600);
+    edit(&dir, "[recordings]\ndir = \"recordings\"", "[recordings]\ndir = \"portcullis.toml\"");
+    refused(&dir, &["recordings.dir"]);
+}
+
+#[test]
+fn folders_that_cannot_be_written_are_refused() {
+    for (key, line) in [("recordings.dir", "dir = \"recordings\""), ("trail.dir", "dir = \"trail\"")] {
+        // A file in the way, a place that cannot be made, and one where nobody can write, root included.
+        for place in ["portcullis.toml", "portcullis.toml/below", "/proc/nothing", "/proc/self"] {
+            let dir = installation();
+            edit(&dir, line, &format!("dir = \"{place}\""));
+            refused(&dir, &["portcullis.toml", key, place]);
+        }
+    }
+}
+
+/// What a start warns of, when it goes well.
+fn warnings(dir: &TempDir) -> Vec<String> {
+    let out = serve_for(dir.path(), "3");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(String::from_utf8_lossy(&out.stdout).contains("Portcullis answers"), "{text}");
+    text.lines().filter(|l| l.contains(" WARN ")).map(str::to_owned).collect()
+}
+
+fn certificate(dir: &TempDir, clock: &ManualClock, name: &str) {
+    let made = tempfile::tempdir().expect("a folder");
+    let at = SocketAddr::from(([127, 0, 0, 1], 1));
+    portcullis_server::init(made.path(), name, at, clock).expect("init");
+    for file in ["cert.pem", "key.pem"] {
+        let to = dir.path().join("tls").join(file);
+        std::fs::remove_file(&to).expect("removed");
+        std::fs::copy(made.path().join("tls").join(file), &to).expect("copied");
+    }
+}
+
+#[test]
+fn a_certificate_that_browsers_refuse_is_one_warning() {
+    let dir = installation();
+    assert_eq!(warnings(&dir), Vec::<String>::new());
+    let now = SystemClock.now();
+    for (made, name, words) in [
+        (now - time::Duration::days(900), "localhost", "it has expired"),
+        (now - time::Duration::days(820), "localhost", "it ends within 14 days"),
+        (now + time::Duration::days(9), "localhost", "it is not valid yet"),
+        (now, "elsewhere.example", "it is not for localhost"),
+    ] {
+        certificate(&dir, &ManualClock::new(made), name);
+        let found = warnings(&dir);
+        assert_eq!(found.len(), 1, "{words}: {found:?}");
+        assert!(found[0].contains("tls.cert_file") && found[0].contains(words), "{found:?}");
+    }
+}
+
+#[test]
+fn a_verb_of_the_command_line_names_the_key_file_and_the_configuration() {
+    let dir = installation();
+    mode(&dir.path().join("portcullis.key"), 0o444);
+    let config = dir.path().join("portcullis.toml").display().to_string();
+    for verb in [["user", "list"], ["audit", "verify"], ["recording", "list"]] {
+        let out = try_program(&[verb[0], verb[1], "--config", &config]);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{verb:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for word in ["portcullis: ", &config, "keys.file", "portcullis.key", "chmod"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

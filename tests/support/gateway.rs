@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A whole gateway in this process: its own folder, key file, CA, SQLite, trail and ports.
+//! A whole gateway in this process: its own folder, key file, CA, SQLite, trail and ports. It can move out into the real
+//! program, for what only a process of its own can show.
 
 use portcullis_domain::{Clock, ManualClock, SystemClock};
 use portcullis_server::{Config, Running, Transport};
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    sync::Mutex,
+};
 
 /// A gateway that is stopped by [`TestGateway::stop`] (or left to the end of the process).
 pub(crate) struct TestGateway {
@@ -12,7 +24,14 @@ pub(crate) struct TestGateway {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) portal: SocketAddr,
     pub(crate) set_up: Option<String>,
-    running: Running,
+    engine: Mutex<Engine>,
+}
+
+/// What answers at the gateway's address.
+enum Engine {
+    Inside(Box<Running>),
+    Program(Child),
+    Nothing,
 }
 
 impl TestGateway {
@@ -44,7 +63,62 @@ impl TestGateway {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let config = config(&file, port, hypervisors);
         let running = Running::start(config, clock.clone(), Transport::Tls).await.expect("the gateway starts");
-        Self { clock, portal: running.listening[0], set_up: running.set_up.clone(), running, dir }
+        let (portal, set_up) = (running.listening[0], running.set_up.clone());
+        let engine = Mutex::new(Engine::Inside(Box::new(running)));
+        Self { dir, clock, portal, set_up, engine }
+    }
+
+    /// Stops it here and starts the program on the same folder and ports: sessions, tokens and addresses stay. Time is
+    /// then the machine's own.
+    pub(crate) async fn move_out(&self) {
+        let mut engine = self.engine.lock().await;
+        if let Engine::Inside(running) = std::mem::replace(&mut *engine, Engine::Nothing) {
+            running.stop().await;
+        }
+        self.clock.advance(SystemClock.now() - self.clock.now());
+        drop(engine);
+        self.start_program(Duration::from_secs(20)).await.expect("the program starts");
+    }
+
+    /// Starts the program. Gives how long that took; none when it was killed because it took longer than it may.
+    #[expect(clippy::disallowed_methods, reason = "tests run the program")]
+    pub(crate) async fn start_program(&self, may_take: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("serve.log"));
+        let mut child = Command::new(super::peers::program_path())
+            .args(["serve", "--config"])
+            .arg(self.dir.path().join("portcullis.toml"))
+            .stdout(Stdio::piped())
+            .stderr(log.expect("a log"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let Ok(line) = tokio::time::timeout(may_take, lines.next_line()).await else {
+            child.kill().await.expect("killed");
+            return None;
+        };
+        let log = || std::fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default();
+        let line = line.expect("readable").unwrap_or_else(|| panic!("the program does not start:\n{}", log()));
+        assert!(line.starts_with("Portcullis answers"), "{line}");
+        *self.engine.lock().await = Engine::Program(child);
+        Some(began.elapsed())
+    }
+
+    /// Kills the program: SIGKILL, and it is gone when this returns.
+    pub(crate) async fn kill(&self) {
+        let mut engine = self.engine.lock().await;
+        if let Engine::Program(mut child) = std::mem::replace(&mut *engine, Engine::Nothing) {
+            child.kill().await.expect("killed");
+        }
+    }
+
+    /// The process of the program.
+    pub(crate) async fn process(&self) -> u32 {
+        match &*self.engine.lock().await {
+            Engine::Program(child) => child.id().expect("it runs"),
+            Engine::Inside(_) | Engine::Nothing => panic!("there is no program"),
+        }
     }
 
     /// `https://localhost:PORT`
@@ -157,7 +231,11 @@ impl TestGateway {
 
     /// Stops it and gives its folder back.
     pub(crate) async fn stop(self) -> TempDir {
-        self.running.stop().await;
+        match self.engine.into_inner() {
+            Engine::Inside(running) => running.stop().await,
+            Engine::Program(mut child) => child.kill().await.expect("killed"),
+            Engine::Nothing => {}
+        }
         self.dir
     }
 }
@@ -173,7 +251,9 @@ fn config(file: &Path, port: u16, hypervisors: &str) -> Config {
         };
         kept = kept.replace(line, &new);
     }
-    std::fs::write(file, format!("{kept}# hypervisors\n{hypervisors}")).expect("written");
+    // Everybody in a test comes from one network, and tries more passwords than people do.
+    let limits = if hypervisors.contains("[limits]") { "" } else { "[limits]\nsign_in_per_minute = 600\n" };
+    std::fs::write(file, format!("{kept}# hypervisors\n{limits}\n{hypervisors}")).expect("written");
     Config::read(file, std::iter::empty()).expect("a good configuration")
 }
 

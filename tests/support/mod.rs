@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the journeys stand on: a whole gateway on loopback, people with browsers, and real peers.
 
+pub(crate) mod fake_lxd;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod person;
 pub(crate) mod screen;
+pub(crate) mod trail;
 
+pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;
+
+/// Whether the long experiments are wanted in full length (`tests/run --full`).
+pub(crate) fn full_length() -> bool {
+    std::env::var("PORTCULLIS_TEST_FULL").is_ok_and(|v| v == "1")
+}

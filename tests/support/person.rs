@@ -49,6 +49,22 @@ impl<'a> Person<'a> {
         Self { key: Some(key), ..Self::stranger(gateway, name) }
     }
 
+    /// The same person at another browser, signed in there too.
+    pub(crate) async fn another_browser(&self) -> Person<'a> {
+        let key = self.key.clone().expect("an authenticator app");
+        let mut other = Self::with_key(self.gateway, &self.name, key);
+        other.sign_in().await;
+        other
+    }
+
+    /// A token for tools, limited to one hypervisor, by the page.
+    pub(crate) async fn token(&self, hypervisor: &str) -> String {
+        let answer = self.submit("/me/tokens", &[("name", "tool"), ("hypervisor", hypervisor), ("days", "1")]).await;
+        let html = answer.text().await.expect("a page");
+        let at = html.find("pct_").expect("the token is shown once");
+        html[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect()
+    }
+
     /// The authenticator app alone: what outlives a gateway that is stopped.
     pub(crate) fn into_key(self) -> totp_rs::Totp {
         self.key.expect("an authenticator app")
@@ -147,6 +163,17 @@ impl<'a> Person<'a> {
         assert_eq!(self.recovery.len(), 10);
     }
 
+    /// The first code of an authenticator app that is being added, and that is not kept.
+    pub(crate) async fn code_of_new_key(&self) -> String {
+        let answer = self.get("/enrol").await;
+        let form = answer.text().await.expect("a page");
+        let Some(key) = page::text_of(&form, "key") else { return "000000".to_owned() };
+        let bytes = totp_rs::Secret::try_from_base32(key.replace(' ', "")).expect("base32");
+        let key = totp_rs::Builder::new().with_secret(bytes).build().expect("a key");
+        let now = u64::try_from(self.gateway.clock.now().unix_timestamp()).expect("after 1970");
+        key.generate(now).to_string()
+    }
+
     /// Signs in with password and code.
     pub(crate) async fn sign_in(&mut self) {
         let form = self.page("/sign-in").await;
@@ -202,6 +229,13 @@ impl<'a> Person<'a> {
     /// A form sent from our own page.
     pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response {
         self.send_from_our_page(path).form(fields).send().await.expect("an answer")
+    }
+
+    /// A form sent from our own page to a gateway that may be gone: the status of its whole answer, if there was one.
+    pub(crate) async fn try_post(&self, path: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
+        let answer = self.send_from_our_page(path).form(fields).send().await.ok()?;
+        let status = answer.status();
+        answer.bytes().await.ok().map(|_| status)
     }
 
     /// A form sent with this session's CSRF token.

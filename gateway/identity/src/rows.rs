@@ -5,11 +5,12 @@ use crate::{
     Settings, chance,
     stage::{STAGE, Stage},
 };
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use portcullis_domain::{Clock, SessionId, UserId};
 use portcullis_store::{Digest, NewSession, Rotation, Store};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::IpAddr,
     sync::{
@@ -73,7 +74,10 @@ pub struct SessionRows {
     store: Store,
     clock: Arc<dyn Clock>,
     idle: Duration,
+    strict_idle: Duration,
     absolute: Duration,
+    /// Whose sessions end sooner. Read again when somebody's rights change; a use of the session then takes effect.
+    strict: Arc<ArcSwap<HashSet<UserId>>>,
 }
 
 impl fmt::Debug for SessionRows {
@@ -105,12 +109,25 @@ pub(crate) fn stage_of(data: &str) -> Option<Stage> {
 
 impl SessionRows {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, settings: &Settings) -> Self {
-        Self { store, clock, idle: settings.idle(), absolute: settings.absolute() }
+        let (idle, strict_idle, absolute) = (settings.idle(), settings.strict_idle(), settings.absolute());
+        Self { store, clock, idle, strict_idle, absolute, strict: Arc::default() }
+    }
+
+    /// Whose sessions end sooner from now on.
+    pub(crate) fn be_strict_with(&self, people: HashSet<UserId>) {
+        self.strict.store(Arc::new(people));
     }
 
     /// Until when a session counts that began at one instant and was heard of at another.
-    pub(crate) fn expiry(&self, created_at: OffsetDateTime, seen_at: OffsetDateTime) -> OffsetDateTime {
-        (seen_at + self.idle).min(self.last_instant(created_at))
+    pub(crate) fn expiry(
+        &self,
+        user: Option<UserId>,
+        created_at: OffsetDateTime,
+        seen_at: OffsetDateTime,
+    ) -> OffsetDateTime {
+        let strict = user.is_some_and(|user| self.strict.load().contains(&user));
+        let idle = if strict { self.strict_idle } else { self.idle };
+        (seen_at + idle).min(self.last_instant(created_at))
     }
 
     /// When a session ends that began at an instant, whatever happens.
@@ -125,7 +142,7 @@ impl SessionRows {
         now: OffsetDateTime,
     ) -> std::result::Result<(), portcullis_store::Error> {
         if now - live.seen_at >= TOUCH {
-            self.store.touch_session(live.session, now, self.expiry(live.created_at, now)).await?;
+            self.store.touch_session(live.session, now, self.expiry(live.user, live.created_at, now)).await?;
         }
         Ok(())
     }
@@ -142,7 +159,7 @@ impl SessionRows {
                 data: encode(record)?,
                 created_at: step.created_at,
                 now,
-                expires_at: self.expiry(step.created_at, now),
+                expires_at: self.expiry(step.user, step.created_at, now),
                 peer: step.peer,
                 signed_in_at: step.signed_in.then_some(step.created_at),
             };
@@ -184,7 +201,7 @@ impl SessionStore for SessionRows {
                 session: SessionId::new(session),
                 data: encode(record)?,
                 created_at: now,
-                expires_at: self.expiry(now, now),
+                expires_at: self.expiry(None, now, now),
             };
             match self.store.insert_session(&new).await {
                 Ok(()) => return Ok(()),

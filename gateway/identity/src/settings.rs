@@ -13,6 +13,8 @@ pub struct Settings {
     pub hash_threads: usize,
     /// A session ends after so many seconds without a request. 60 to 86,400; 1,800 by default.
     pub idle_seconds: u32,
+    /// The same for people who hold administrator or security-lead, where it is shorter. 60 to 86,400; 900 by default.
+    pub strict_idle_seconds: u32,
     /// A session ends so many seconds after sign-in, whatever happens. 300 to 604,800; 43,200 by default.
     pub absolute_seconds: u32,
     /// How many time steps of 30 s an authenticator's clock may be off. 0 or 1; 1 by default.
@@ -28,6 +30,7 @@ impl Default for Settings {
         Self {
             hash_threads: std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)).min(64),
             idle_seconds: 30 * 60,
+            strict_idle_seconds: 15 * 60,
             absolute_seconds: 12 * 60 * 60,
             totp_skew: 1,
             issuer: "Portcullis".to_owned(),
@@ -43,6 +46,7 @@ impl Settings {
         let rules = [
             ((1..=64).contains(&self.hash_threads), "hash_threads must be 1 to 64"),
             ((60..=86_400).contains(&self.idle_seconds), "idle_seconds must be 60 to 86400"),
+            ((60..=86_400).contains(&self.strict_idle_seconds), "strict_idle_seconds must be 60 to 86400"),
             ((300..=604_800).contains(&self.absolute_seconds), "absolute_seconds must be 300 to 604800"),
             (self.totp_skew <= 1, "totp_skew must be 0 or 1"),
             (
@@ -61,6 +65,10 @@ impl Settings {
         Duration::seconds(i64::from(self.idle_seconds))
     }
 
+    pub(crate) fn strict_idle(&self) -> Duration {
+        Duration::seconds(i64::from(self.strict_idle_seconds)).min(self.idle())
+    }
+
     pub(crate) fn absolute(&self) -> Duration {
         Duration::seconds(i64::from(self.absolute_seconds))
     }
@@ -77,6 +85,7 @@ mod tests {
         for (bad, key) in [
             (Settings { hash_threads: 0, ..d() }, "hash_threads"),
             (Settings { idle_seconds: 59, ..d() }, "idle_seconds"),
+            (Settings { strict_idle_seconds: 59, ..d() }, "strict_idle_seconds"),
             (Settings { absolute_seconds: 604_801, ..d() }, "absolute_seconds"),
             (Settings { totp_skew: 2, ..d() }, "totp_skew"),
             (Settings { issuer: "a:b".into(), ..d() }, "issuer"),

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use portcullis_domain::{Actor, Assurance, Factor, Grant, HypervisorName, Secret, TokenId, UserId, Via};
 use portcullis_store::{Digest, LiveToken, NewToken, TokenRow};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,6 +24,9 @@ const TOUCH: Duration = Duration::MINUTE;
 const SWEEP: Duration = Duration::HOUR;
 /// The longest life of a token.
 const LONGEST: Duration = Duration::days(366);
+
+/// Roles whose holders' browsers are signed out sooner (security defaults: 15 minutes): left alone, they can do most.
+const STRICT: [&str; 2] = ["administrator", "security-lead"];
 
 type Table = HashMap<Digest, (OffsetDateTime, TokenId, Arc<Actor>)>;
 
@@ -144,10 +147,16 @@ impl Identity {
         if inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch {
             let live = inner.store.live_tokens(now).await.map_err(Error::store)?;
             let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
+            let mut strict = HashSet::new();
             for holding in inner.store.grants().await.map_err(Error::store)? {
+                if STRICT.contains(&holding.grant.role.as_str()) && holding.grant.until.is_none_or(|until| now < until)
+                {
+                    strict.insert(holding.user);
+                }
                 grants.entry(holding.user).or_default().push(holding.grant);
             }
             let grants = grants.into_iter().map(|(user, g)| (user, Arc::from(g))).collect();
+            inner.rows.be_strict_with(strict);
             inner.tokens.table.store(Some(Arc::new(table(live, &grants))));
             inner.actors.clear();
             inner.epoch.send_replace(epoch);

@@ -58,7 +58,11 @@ async fn through(
         Verdict::Denied(reason) => (Asked::Denied(reason.into_owned()), Answer::Pass),
     };
     // Before the bracket: whoever knocks too often may not fill the trail either.
-    let caller = std::future::ready(Ok(caller(house, name, peer, request.headers())?));
+    let caller = caller(house, name, peer, request.headers())?;
+    if let Caller::Known(actor) = &caller {
+        house.pace_call(actor, name, peer)?;
+    }
+    let caller = std::future::ready(Ok(caller));
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes };
     // Boxed: what is handed through the passage is moved in each of its rooms.
     let call = Box::new(Call { house, shard, peer, path, answer, upgrade, request });

@@ -144,6 +144,14 @@ pub struct Limits {
     pub stranger_per_second: u32,
     /// The burst on top of it.
     pub stranger_burst: u32,
+    /// Requests a second that one token may make.
+    pub token_per_second: u32,
+    /// How many of them may come at once.
+    pub token_burst: u32,
+    /// Passwords that may be tried in a minute from one address prefix, right ones too.
+    pub sign_in_per_minute: u32,
+    /// People whom one administrator may reset in an hour.
+    pub reset_per_hour: u32,
 }
 
 impl Config {
@@ -180,6 +188,10 @@ impl Default for Limits {
             connections_per_network: 2_000,
             stranger_per_second: 20,
             stranger_burst: 60,
+            token_per_second: 50,
+            token_burst: 100,
+            sign_in_per_minute: 10,
+            reset_per_hour: 5,
         }
     }
 }
@@ -270,11 +282,20 @@ impl Config {
         if !self.store.url.starts_with("sqlite://") && !self.store.url.starts_with("postgres://") {
             return wrong("store.url: use sqlite://FILE or postgres://…".into());
         }
-        if self.limits.connections == 0 {
-            return wrong("limits.connections: 0 would let nobody in".into());
-        }
-        if self.limits.connections_per_network == 0 {
-            return wrong("limits.connections_per_network: 0 would let nobody in".into());
+        let limits = &self.limits;
+        for (key, n) in [
+            ("connections", limits.connections),
+            ("connections_per_network", limits.connections_per_network),
+            ("stranger_per_second", limits.stranger_per_second as usize),
+            ("stranger_burst", limits.stranger_burst as usize),
+            ("token_per_second", limits.token_per_second as usize),
+            ("token_burst", limits.token_burst as usize),
+            ("sign_in_per_minute", limits.sign_in_per_minute as usize),
+            ("reset_per_hour", limits.reset_per_hour as usize),
+        ] {
+            if n == 0 {
+                return wrong(format!("limits.{key}: 0 would let nobody in"));
+            }
         }
         Ok(())
     }

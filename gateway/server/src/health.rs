@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `/healthz`, `/readyz` and `/metrics`, on a listener of their own that no person needs to reach.
 
-use crate::state::House;
+use crate::{
+    config::{Config, ConfigError},
+    listener,
+    state::House,
+};
 use axum::{Router, extract::State, routing::get};
 use http::{StatusCode, header};
 use portcullis_upstream::HealthState;
 use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
 use std::sync::Arc;
 
-/// Serves health until the house closes; does nothing when no address is configured.
-pub(crate) async fn serve(house: Arc<House>) {
-    let Some(at) = house.config.health.listen else { return };
-    let listener = match tokio::net::TcpListener::bind(at).await {
+/// Binds health's address, when there is one: while the house starts, so that one that is taken is a refused start and
+/// not a gateway that nothing can watch.
+pub(crate) fn bind(config: &Config) -> Result<Option<std::net::TcpListener>, ConfigError> {
+    let Some(at) = config.health.listen else { return Ok(None) };
+    let wrong = |e| ConfigError::new(&config.file, format!("health.listen: {at} cannot be listened on: {e}"));
+    listener::bind_alone(at).map(Some).map_err(wrong)
+}
+
+/// Serves health until the house closes.
+pub(crate) async fn serve(house: Arc<House>, listener: std::net::TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, %at, "health.listen cannot be listened on; the gateway closes");
-            return house.closing.cancel();
-        }
+        Err(error) => return house.fail(&format!("health.listen cannot be served: {error}")),
     };
     let closing = house.closing.clone();
     let router = Router::new()

@@ -58,12 +58,15 @@ pub(crate) struct Door {
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
-/// Checks that a port is free. `SO_REUSEPORT` would let a second gateway share it silently.
-pub(crate) fn probe(at: SocketAddr) -> io::Result<()> {
+/// Binds a port for one listener alone: fails where anybody listens already. `SO_REUSEPORT` would let a second gateway
+/// share it silently.
+pub(crate) fn bind_alone(at: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
     socket.bind(&at.into())?;
-    socket.listen(1)
+    socket.listen(128)?;
+    Ok(socket.into())
 }
 
 /// One shard's listener on a door.
@@ -235,34 +238,6 @@ impl Drop for Asking {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The server's TLS: 1.3 preferred, 1.2 with AEAD suites only (rustls has no others), no early data.
-pub(crate) fn tls(config: &crate::config::Config) -> Result<Arc<ServerConfig>, crate::config::ConfigError> {
-    use crate::config::ConfigError;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let wrong = |key: &str, path: &std::path::Path, why: String| {
-        ConfigError::new(&config.file, format!("tls.{key}: {}: {why}", path.display()))
-    };
-    let (cert, key) = (&config.tls.cert_file, &config.tls.key_file);
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| wrong("cert_file", cert, format!("is no readable PEM certificate: {e}")))?;
-    if chain.is_empty() {
-        return Err(wrong("cert_file", cert, "holds no certificate".into()));
-    }
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|e| wrong("key_file", key, format!("is no readable PEM key: {e}")))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong("cert_file", cert, e.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(|e| wrong("key_file", key, format!("does not fit the certificate: {e}")))?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.max_early_data_size = 0;
-    Ok(Arc::new(tls))
 }
 
 /// Runs hyper's HTTP/2 tasks under the house's tracker.

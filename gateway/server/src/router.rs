@@ -2,7 +2,7 @@
 //! Our own doors: which handler answers which route, and how a request to one enters the passage.
 //!
 //! What each route needs stands in `policy`'s table of own routes, not here: a route that is missing there is answered
-//! with 404 before any handler is asked (`tests/doors` compares the two lists).
+//! with 404 before any handler is asked. The test below compares the two lists; `tests/doors` tries every row of them.
 
 use crate::{
     admin,
@@ -17,9 +17,10 @@ use axum::{
     Extension, Router,
     body::{Body, Bytes},
     extract::{Request, State},
+    handler::Handler,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Redirect, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use http::{HeaderMap, Method, header};
 use portcullis_identity::Stage;
@@ -32,53 +33,96 @@ const MAX_FORM: usize = 64 * 1024;
 
 /// The portal's router, one a shard.
 pub(crate) fn portal(house: &Arc<House>) -> Router {
-    Router::new()
-        .route("/", get(pages::machines::home))
-        .route("/machines", get(pages::machines::list))
-        .route("/favourites", post(pages::machines::favourite))
-        .route("/machines/{hypervisor}/{machine}/power", post(pages::machines::power))
-        .route("/sign-in", get(pages::login::form).post(pages::login::password))
-        .route("/sign-in/code", get(pages::login::code_form).post(pages::login::code))
-        .route("/sign-in/recovery", get(pages::login::recovery_form).post(pages::login::recovery))
-        .route("/sign-out", post(pages::login::sign_out))
-        .route("/set-up", get(pages::login::set_up_form).post(pages::login::set_up))
-        .route("/invitation", get(pages::login::invitation_form).post(pages::login::invitation))
-        .route("/enrol", get(pages::factors::enrol_form).post(pages::factors::enrol))
-        .route("/step-up", get(pages::factors::step_up_form).post(pages::factors::step_up))
-        .route("/me", get(pages::factors::me))
-        .route("/me/sessions/end", post(pages::factors::end_session))
-        .route("/me/sessions/end-others", post(pages::factors::end_others))
-        .route("/me/factors/remove", post(pages::factors::remove))
-        .route("/me/recovery-codes", post(pages::factors::recovery_codes))
-        .route("/me/password", post(pages::factors::change_password))
-        .route("/me/tokens", post(pages::tokens::mint))
-        .route("/me/tokens/revoke", post(pages::tokens::revoke))
-        .route("/c/{hypervisor}/{machine}", get(pages::console::show))
-        .route("/api/v1/machines", get(pages::machines::json))
-        .route("/api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", post(pages::console::ticket))
-        .route("/api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", get(pages::console::stream))
-        .route("/users", get(admin::users::list).post(admin::users::create))
-        .route("/users/{id}", get(admin::users::show))
-        .route("/users/{id}/disable", post(admin::users::disable))
-        .route("/users/{id}/enable", post(admin::users::enable))
-        .route("/users/{id}/reset", post(admin::users::reset))
-        .route("/users/{id}/sign-out", post(admin::users::sign_out))
-        .route("/grants", get(admin::grants::list).post(admin::grants::add))
-        .route("/grants/revoke", post(admin::grants::revoke))
-        .route("/roles", get(admin::grants::roles))
-        .route("/sessions", get(admin::sessions::list))
-        .route("/sessions/end", post(admin::sessions::end))
-        .route("/hypervisors", get(admin::hypervisors::list))
-        .route("/recordings", get(admin::sessions::list_recordings))
-        .route("/trail", get(admin::trail::search))
-        .route("/trail/{node}/{number}", get(admin::trail::show))
-        .route("/assets/{*path}", get(crate::assets::serve))
-        .route("/favicon.ico", get(crate::assets::favicon))
+    let served = served().into_iter();
+    served
+        .fold(Router::new(), |router, Served { pattern, handler, .. }| router.route(pattern, handler))
         .fallback(|| async { Refusal::NotFound })
         .method_not_allowed_fallback(|| async { Refusal::Method })
         .layer(from_fn_with_state(Arc::clone(house), enter))
         .layer(house.identity.session_layer())
         .with_state(Arc::clone(house))
+}
+
+/// A route and what answers it. The method is the one that the handler is mounted under: only the two below make it.
+struct Served {
+    #[cfg(test)]
+    method: &'static str,
+    pattern: &'static str,
+    handler: MethodRouter<Arc<House>>,
+}
+
+fn on_get<T: 'static>(pattern: &'static str, handler: impl Handler<T, Arc<House>>) -> Served {
+    Served {
+        #[cfg(test)]
+        method: "GET",
+        pattern,
+        handler: get(handler),
+    }
+}
+
+fn on_post<T: 'static>(pattern: &'static str, handler: impl Handler<T, Arc<House>>) -> Served {
+    Served {
+        #[cfg(test)]
+        method: "POST",
+        pattern,
+        handler: post(handler),
+    }
+}
+
+/// Everything that is served.
+fn served() -> Vec<Served> {
+    vec![
+        on_get("/", pages::machines::home),
+        on_get("/machines", pages::machines::list),
+        on_post("/favourites", pages::machines::favourite),
+        on_post("/machines/{hypervisor}/{machine}/power", pages::machines::power),
+        on_get("/sign-in", pages::login::form),
+        on_post("/sign-in", pages::login::password),
+        on_get("/sign-in/code", pages::login::code_form),
+        on_post("/sign-in/code", pages::login::code),
+        on_get("/sign-in/recovery", pages::login::recovery_form),
+        on_post("/sign-in/recovery", pages::login::recovery),
+        on_post("/sign-out", pages::login::sign_out),
+        on_get("/set-up", pages::login::set_up_form),
+        on_post("/set-up", pages::login::set_up),
+        on_get("/invitation", pages::login::invitation_form),
+        on_post("/invitation", pages::login::invitation),
+        on_get("/enrol", pages::factors::enrol_form),
+        on_post("/enrol", pages::factors::enrol),
+        on_get("/step-up", pages::factors::step_up_form),
+        on_post("/step-up", pages::factors::step_up),
+        on_get("/me", pages::factors::me),
+        on_post("/me/sessions/end", pages::factors::end_session),
+        on_post("/me/sessions/end-others", pages::factors::end_others),
+        on_post("/me/factors/remove", pages::factors::remove),
+        on_post("/me/recovery-codes", pages::factors::recovery_codes),
+        on_post("/me/password", pages::factors::change_password),
+        on_post("/me/tokens", pages::tokens::mint),
+        on_post("/me/tokens/revoke", pages::tokens::revoke),
+        on_get("/c/{hypervisor}/{machine}", pages::console::show),
+        on_get("/api/v1/machines", pages::machines::json),
+        on_post("/api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", pages::console::ticket),
+        on_get("/api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", pages::console::stream),
+        on_get("/users", admin::users::list),
+        on_post("/users", admin::users::create),
+        on_get("/users/{id}", admin::users::show),
+        on_post("/users/{id}/disable", admin::users::disable),
+        on_post("/users/{id}/enable", admin::users::enable),
+        on_post("/users/{id}/reset", admin::users::reset),
+        on_post("/users/{id}/sign-out", admin::users::sign_out),
+        on_get("/grants", admin::grants::list),
+        on_post("/grants", admin::grants::add),
+        on_post("/grants/revoke", admin::grants::revoke),
+        on_get("/roles", admin::grants::roles),
+        on_get("/sessions", admin::sessions::list),
+        on_post("/sessions/end", admin::sessions::end),
+        on_get("/hypervisors", admin::hypervisors::list),
+        on_get("/recordings", admin::sessions::list_recordings),
+        on_get("/trail", admin::trail::search),
+        on_get("/trail/{node}/{number}", admin::trail::show),
+        on_get("/assets/{*path}", crate::assets::serve),
+        on_get("/favicon.ico", crate::assets::favicon),
+    ]
 }
 
 /// Leads a request to one of our own doors through the passage.
@@ -137,18 +181,22 @@ async fn approach(
     }
     let (parts, body) = request.into_parts();
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
-    let upgrade = parts.headers.contains_key(header::UPGRADE);
-    if changes || upgrade {
-        ours(house, &parts.headers, upgrade).map_err(plain)?;
+    let asks = match (parts.headers.contains_key(header::UPGRADE), changes) {
+        (true, _) => Some(Asks::Stream),
+        (false, true) => Some(Asks::Change),
+        (false, false) => None,
+    };
+    if let Some(asks) = asks {
+        ours(house, &parts.headers, asks).map_err(plain)?;
     }
     let stage = house.identity.stage(session).await.map_err(|e| plain(house.unavailable(&e)))?;
     let known = matches!(stage, Stage::SignedIn { .. });
-    if matches!((found.route.door, &stage), (Door::Enrolling, Stage::Stranger | Stage::NeedsSecond { .. })) {
-        return Err((Refusal::Unknown, Some(stage)));
-    }
     if !known && !house.strangers.check(peer.ip) {
         house.strangers.refused(peer.ip);
         return Err(plain(Refusal::TooMany(5)));
+    }
+    if changes && found.route.pattern == "/sign-in" {
+        house.pace_sign_in(peer).map_err(plain)?;
     }
     // Somebody who is not known gets no row in the store for looking at a form.
     let csrf = match stage {
@@ -161,7 +209,7 @@ async fn approach(
         house.identity.check_csrf(session, &token).await.map_err(|_| plain(Refusal::Foreign))?;
     }
     let fresh = sent(&parts.headers, &body, "step_up_code");
-    let asked = ask(&found).map_err(plain)?;
+    let asked = ask(&found, &stage).map_err(plain)?;
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
     let visit = Visit { kind: found.route.kind, peer, asked, trailed };
     let request = Request::from_parts(parts, Body::from(body));
@@ -209,18 +257,27 @@ async fn serve(house: &Arc<House>, guest: Guest, mut request: Request, next: Nex
 }
 
 /// What an own route asks, with its parameters read.
-fn ask(found: &Found<'_>) -> Result<Asked, Refusal> {
+fn ask(found: &Found<'_>, stage: &Stage) -> Result<Asked, Refusal> {
     Ok(match found.route.door {
+        // Nobody who could enrol: refused in the passage like everybody unknown, with an event.
+        Door::Enrolling if matches!(stage, Stage::Stranger | Stage::NeedsSecond { .. }) => Asked::Presence,
         Door::Public | Door::Stranger | Door::Enrolling => Asked::Nothing,
         Door::SignedIn => Asked::Presence,
         Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?),
     })
 }
 
+/// What only a page of ours may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Change,
+    Stream,
+}
+
 /// Whether a request that changes something, or opens a stream, comes from our own page. The allowed origin is the
 /// configured one, never what `Host` says. Browsers send `Origin: null` on forms of pages with `no-referrer`: then
 /// Fetch Metadata must vouch.
-fn ours(house: &House, headers: &HeaderMap, upgrade: bool) -> Result<(), Refusal> {
+fn ours(house: &House, headers: &HeaderMap, asks: Asks) -> Result<(), Refusal> {
     let one = |name: header::HeaderName| {
         let mut all = headers.get_all(name).iter();
         match (all.next(), all.next()) {
@@ -236,7 +293,7 @@ fn ours(house: &House, headers: &HeaderMap, upgrade: bool) -> Result<(), Refusal
     }
     match origin {
         Some(o) if o == house.origin => Ok(()),
-        None | Some("null") if !upgrade && site == Some("same-origin") => Ok(()),
+        None | Some("null") if asks == Asks::Change && site == Some("same-origin") => Ok(()),
         _ => Err(Refusal::Foreign),
     }
 }
@@ -270,4 +327,18 @@ fn sent(headers: &HeaderMap, body: &[u8], field: &str) -> Option<String> {
     }
     let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(body).ok()?;
     fields.into_iter().find(|(k, _)| k == field).map(|(_, v)| v).filter(|v| !v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn what_is_served_is_what_policy_lists() {
+        let served: Vec<_> = served().iter().map(|s| (s.method, s.pattern)).collect();
+        let once: BTreeSet<_> = served.iter().copied().collect();
+        assert_eq!(once.len(), served.len(), "a route is served twice");
+        assert_eq!(once, own::ROUTES.iter().map(|r| (r.method, r.pattern)).collect());
+    }
 }

@@ -24,9 +24,10 @@ use portcullis_console::{
 };
 use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, Outcome, RecordingId, Secret, SessionId};
 use portcullis_policy::Permit;
-use portcullis_store::{NewRecording, Place, RecordingEnd};
-use rand::RngExt as _;
+use portcullis_store::{Keys, NewRecording, Place, RecordingEnd};
 use std::{future::Future, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Longest time from a connection to the first picture.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -56,10 +57,13 @@ impl Sitting {
         let Ok(Ok(upgraded)) = tokio::time::timeout(TAKE_OVER, upgraded).await else {
             return end(open, Outcome::Failed, "the browser did not take the stream", &[]);
         };
-        let mut viewer = Viewer::new(TokioIo::new(upgraded));
+        let Some(wire) = bare(upgraded) else {
+            return end(open, Outcome::Failed, "the browser spoke before the stream was open", &[]);
+        };
+        let mut viewer = Viewer::new(wire);
         let mut registered = match place {
             Ok(registered) => registered,
-            Err(full) => return refuse(viewer, open, Ending::Crowded(full.words().to_owned())).await,
+            Err(full) => return Box::pin(refuse(viewer, open, Ending::Crowded(full.words().to_owned()))).await,
         };
         let left = Duration::try_from(ends_at - house.clock.now()).unwrap_or(Duration::ZERO);
         let until = tokio::time::Instant::now() + left;
@@ -73,9 +77,10 @@ impl Sitting {
             };
             Ok((upstream, recorder))
         };
-        let (upstream, recorder) = match opened.await {
+        // Boxed, like all that comes before and after: an idle console holds no room for it.
+        let (upstream, recorder) = match Box::pin(opened).await {
             Ok(both) => both,
-            Err(ending) => return refuse(viewer, open, ending).await,
+            Err(ending) => return Box::pin(refuse(viewer, open, ending)).await,
         };
         let options = relay::Options {
             mode,
@@ -89,8 +94,23 @@ impl Sitting {
         tracing::info!(request = %peer.request, recorded = recording.is_some(), "console opened");
         let now = house.clock.now();
         let report = relay::run(viewer, upstream, options).await;
-        close(&house, open, recording, &report, now).await;
+        Box::pin(close(&house, open, recording, &report, now)).await;
         drop(registered);
+    }
+}
+
+/// The connection itself, without the buffer that its requests were read into. None where something was sent before the
+/// stream was open, which no browser does (RFC 6455 section 4.1).
+fn bare(upgraded: hyper::upgrade::Upgraded) -> Option<rfb::BoxWire> {
+    fn unpacked<W: rfb::Wire + 'static>(parts: hyper::upgrade::Parts<TokioIo<W>>) -> Option<rfb::BoxWire> {
+        parts.read_buf.is_empty().then(|| Box::new(parts.io.into_inner()) as rfb::BoxWire)
+    }
+    match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(parts) => unpacked(parts),
+        Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => unpacked(parts),
+            Err(upgraded) => Some(Box::new(TokioIo::new(upgraded))),
+        },
     }
 }
 
@@ -148,8 +168,8 @@ struct NewScreen<'a> {
 impl NewScreen<'_> {
     /// Its row, then its file. Where it does not come to a recording, the row says so.
     async fn begin<V: rfb::Wire>(&self, held: &mut Held<'_, V>) -> Result<Recorder, Ending> {
-        // 256 bits from the process's generator, reseeded by the system: one key a recording, never used twice.
-        let key = Secret::new(rand::rng().random::<[u8; 32]>().to_vec());
+        // One key a recording, never used twice.
+        let key = Keys::fresh().map_err(|e| unrecorded(&chain(&e)))?;
         let begun = async {
             // Not in the select: a row whose insert was given up may still arrive after its end was written.
             self.add_row(&key).await?;

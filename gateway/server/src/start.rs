@@ -4,10 +4,13 @@
 
 use crate::{
     config::{Config, ConfigError},
+    doors::{self, key_of},
     health,
-    listener::{self, Door, Purpose},
+    listener::{self, Door},
     lives::{self, Lives},
-    logs, router,
+    logs,
+    pace::Paces,
+    router,
     state::{House, Shard, Strangers, chain},
 };
 use portcullis_console::record::{self, RecorderPool};
@@ -54,7 +57,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Running {
     /// Opens the house. Nothing listens until everything else is known to work.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, transport: Transport) -> Result<Self, ConfigError> {
-        let doors = doors(&config, transport)?;
+        let doors = doors::doors(&config, transport, &*clock)?;
         let wrong = |key: &str, why: String| ConfigError::new(&config.file, format!("{key}: {why}"));
         let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
@@ -67,21 +70,25 @@ impl Running {
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
         let recorders =
             RecorderPool::start(&config.recordings.dir, settings).map_err(|e| wrong("recordings.dir", chain(&e)))?;
+        let health = health::bind(&config)?;
         for door in &doors {
-            listener::probe(door.at)
-                .map_err(|e| wrong(&key_of(door), format!("{} cannot be listened on: {e}", door.at)))?;
+            listener::bind_alone(door.at)
+                .map(drop)
+                .map_err(|e| wrong(&key_of(&door.purpose), format!("{} cannot be listened on: {e}", door.at)))?;
         }
         let (trail, recovered) = logs::open(&config, &keys, &store, Arc::clone(&clock)).await?;
         let house = Arc::new(House {
             authority: config.portal.authority().unwrap_or_default(),
             origin: config.portal.origin(),
             strangers: Strangers::new(config.limits.stranger_per_second, config.limits.stranger_burst),
+            paces: Paces::new(&config.limits),
             tables: tables(&config),
             grants: Grants::new(store.clone(), Arc::clone(&clock)),
             lives: Arc::new(Lives::default()),
             connections: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            failure: std::sync::OnceLock::new(),
             verified: std::sync::Mutex::new(None),
             config,
             clock,
@@ -95,9 +102,18 @@ impl Running {
         });
         house.note("system", "the gateway started", &words(&recovered));
         let set_up = first_link(&house).await?;
+        // What is running already ends when the rest cannot be started.
+        let unless = house.closing.clone().drop_guard();
         let (shards, listening) = open_doors(&house, doors)?;
-        let keeper = Some(keep(&house)?);
+        let keeper = Some(keep(&house, health)?);
+        unless.disarm();
         Ok(Self { house, shards, keeper, listening, set_up })
+    }
+
+    /// Waits until the house closes by itself because a part of it failed; says which. Stop it then.
+    pub async fn failed(&self) -> String {
+        self.house.closing.cancelled().await;
+        self.house.failure.get().cloned().unwrap_or_else(|| "the gateway closed by itself".into())
     }
 
     /// Closes the house: no new connections, live consoles end with a reason, everything open is waited for (10 s).
@@ -111,7 +127,8 @@ impl Running {
         let threads: Vec<_> = self.shards.drain(..).chain(self.keeper.take()).collect();
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
         joined.await.ok();
-        self.house.note("system", "the gateway stopped", "");
+        let why = self.house.failure.get().map_or("", String::as_str);
+        self.house.note("system", "the gateway stopped", why);
         if let Err(error) = self.house.trail.close() {
             tracing::error!(%error, "the trail did not close well");
         }
@@ -120,6 +137,14 @@ impl Running {
 }
 
 impl House {
+    /// A part without which the gateway must not go on has failed: everything closes, and the first reason is kept.
+    pub(crate) fn fail(&self, why: &str) {
+        if self.failure.set(why.to_owned()).is_ok() {
+            tracing::error!("{why}; the gateway closes");
+        }
+        self.closing.cancel();
+    }
+
     /// One event of the program itself.
     pub(crate) fn note(&self, kind: &str, reason: &str, more: &str) {
         let reason = if more.is_empty() { reason.to_owned() } else { format!("{reason}; {more}") };
@@ -140,35 +165,6 @@ impl House {
             tracing::error!(%error, "an event of the program itself could not be written");
         }
     }
-}
-
-fn key_of(door: &Door) -> String {
-    match &door.purpose {
-        Purpose::Portal => "portal.listen".into(),
-        Purpose::Api(name) => format!("hypervisors.{name}.api.port"),
-    }
-}
-
-fn doors(config: &Config, transport: Transport) -> Result<Vec<Door>, ConfigError> {
-    let tls = match transport {
-        Transport::Tls => Some(listener::tls(config)?),
-        Transport::PlainLoopback => None,
-    };
-    let portal = config.portal.listen.iter().map(|at| Door { purpose: Purpose::Portal, at: *at, tls: tls.clone() });
-    let apis = config.hypervisors.iter().filter_map(|h| {
-        let at = config.api_listen(h)?;
-        Some(Door { purpose: Purpose::Api(h.name().clone()), at, tls: tls.clone() })
-    });
-    let doors: Vec<_> = portal.chain(apis).collect();
-    if transport == Transport::PlainLoopback
-        && let Some(door) = doors.iter().find(|d| !d.at.ip().is_loopback())
-    {
-        return Err(ConfigError::new(
-            &config.file,
-            format!("{}: --dev listens on loopback only, not on {}", key_of(door), door.at),
-        ));
-    }
-    Ok(doors)
 }
 
 fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Table> {
@@ -225,26 +221,42 @@ fn open_doors(house: &Arc<House>, doors: Vec<Door>) -> Result<(Vec<JoinHandle<()
         for (i, door) in doors.iter().enumerate() {
             // A port of 0 (tests) is chosen once, by the first shard.
             let at = listening.get(i).copied().unwrap_or(door.at);
-            let listener = listener::bind(at).map_err(|e| wrong(key_of(door), e))?;
+            let listener = listener::bind(at).map_err(|e| wrong(key_of(&door.purpose), e))?;
             if number == 0 {
-                listening.push(listener.local_addr().map_err(|e| wrong(key_of(door), e))?);
+                listening.push(listener.local_addr().map_err(|e| wrong(key_of(&door.purpose), e))?);
             }
             bound.push((Arc::clone(door), listener));
         }
         let house = Arc::clone(house);
-        let body = move || run_shard(&house, bound);
+        let body = move || {
+            let _ends = Ends { house: Arc::clone(&house), name: "a shard" };
+            run_shard(&house, bound);
+        };
         let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(body);
         threads.push(thread.map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))?);
     }
     Ok((threads, listening))
 }
 
+/// Closes the house when a thread of it ends that should not, by a panic too: what is left would be half a gateway.
+struct Ends {
+    house: Arc<House>,
+    name: &'static str,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if !self.house.closing.is_cancelled() {
+            self.house.fail(&format!("{} ended by itself", self.name));
+        }
+    }
+}
+
 fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "a shard cannot start; the gateway closes");
-            return house.closing.cancel();
+            return house.fail(&format!("a shard cannot start: {error}"));
         }
     };
     runtime.block_on(async {
@@ -267,8 +279,7 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
                     house.tasks.spawn(listener::accept(Arc::clone(house), Arc::clone(&shard), door, listener));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a listener cannot start; the gateway closes");
-                    house.closing.cancel();
+                    house.fail(&format!("{}: the listener cannot start: {error}", key_of(&door.purpose)));
                 }
             }
         }
@@ -278,7 +289,7 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
 }
 
 /// The housekeeping thread: inventories, sessions, the trail's index, health.
-fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
+fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<JoinHandle<()>, ConfigError> {
     let house = Arc::clone(house);
     let (stopping, stop) = tokio::sync::watch::channel(false);
     let work: Vec<Task> = {
@@ -304,20 +315,25 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;
+                    h4.paces.tidy(h4.clock.now());
                     for (prefix, times) in h4.strangers.tidy() {
                         let whose = if prefix.is_unspecified() { "other networks".into() } else { prefix.to_string() };
                         h4.note("flood", "turned away for knocking too often", &format!("{times} times from {whose}"));
                     }
                 }
             }),
-            Box::pin(health::serve(h5)),
         ];
+        if let Some(listener) = health {
+            work.push(Box::pin(health::serve(h5, listener)));
+        }
         work.extend(house.fleet.run(&stop));
         work
     };
     let body = move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-            return house.closing.cancel();
+        let _ends = Ends { house: Arc::clone(&house), name: "housekeeping" };
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return house.fail(&format!("housekeeping cannot start: {error}")),
         };
         runtime.block_on(async {
             let all = TaskTracker::new();
@@ -335,4 +351,25 @@ fn keep(house: &Arc<House>) -> Result<JoinHandle<()>, ConfigError> {
         .name("keeper".into())
         .spawn(body)
         .map_err(|e| ConfigError::new(Path::new("threads"), e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::SystemClock;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_part_that_fails_closes_the_house_with_the_first_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        crate::init(dir.path(), "localhost", at, &SystemClock).unwrap();
+        let config = Config::read(&dir.path().join("portcullis.toml"), std::iter::empty()).unwrap();
+        let running = Running::start(config, Arc::new(SystemClock), Transport::Tls).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), running.failed()).await.is_err(), "it runs");
+        drop(Ends { house: Arc::clone(&running.house), name: "a shard" });
+        running.house.fail("something later");
+        assert_eq!(running.failed().await, "a shard ended by itself");
+        running.stop().await;
+        assert!(std::net::TcpStream::connect(at).is_err(), "nothing listens any more");
+    }
 }

@@ -5,6 +5,7 @@ use crate::{
     config::{Config, ConfigError, Limits},
     listener::Tracked,
     lives::Lives,
+    pace::Paces,
     reply::Refusal,
 };
 use axum::Router;
@@ -26,7 +27,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,9 +52,12 @@ pub(crate) struct House {
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
     pub(crate) strangers: Strangers,
+    pub(crate) paces: Paces,
     pub(crate) connections: Arc<Connections>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
+    /// Why the house closes by itself, if it does.
+    pub(crate) failure: OnceLock<String>,
     /// When the whole trail was last looked at, and what was found.
     pub(crate) verified: Mutex<Option<(OffsetDateTime, Report)>>,
 }
@@ -66,6 +70,7 @@ pub(crate) struct Shard {
 
 impl House {
     /// A new request's id: version 7, from the house's clock and the thread's own generator.
+    #[expect(clippy::disallowed_methods, reason = "an id is no secret")]
     pub(crate) fn request_id(&self) -> RequestId {
         let millis = u64::try_from(self.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
         let random: [u8; 10] = rand::rng().random();
@@ -232,7 +237,8 @@ impl Strangers {
     }
 }
 
-fn prefix(ip: IpAddr) -> IpAddr {
+/// The network that an address counts for.
+pub(crate) fn prefix(ip: IpAddr) -> IpAddr {
     let net = match ip.to_canonical() {
         IpAddr::V4(a) => ipnet::IpNet::new(IpAddr::V4(a), 24),
         IpAddr::V6(a) => ipnet::IpNet::new(IpAddr::V6(a), 64),
@@ -283,12 +289,22 @@ pub(crate) fn open_trail(
         Ok(text) => text.trim().parse::<NodeId>().map_err(|e| wrong(format!("node: {e}")))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let node = NodeId::new(Uuid::new_v4());
-            std::fs::write(&file, format!("{node}\n")).map_err(|e| wrong(format!("node: {e}")))?;
+            name_log(&dir, node).map_err(|e| wrong(format!("node: {e}")))?;
             node
         }
         Err(error) => return Err(wrong(format!("node: {error}"))),
     };
     Trail::open(&dir, &trail_keys(keys), node, clock).map_err(|e| wrong(chain(&e)))
+}
+
+/// Gives a log's folder its node id. Whole or not at all: a process that is killed half-way must not leave a file that
+/// no later start can read.
+fn name_log(dir: &Path, node: NodeId) -> std::io::Result<()> {
+    let new = dir.join("node.new");
+    std::fs::write(&new, format!("{node}\n"))?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, dir.join("node"))?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

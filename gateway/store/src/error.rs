@@ -56,6 +56,9 @@ pub enum Error {
     /// A sealed value that does not open: another key, another row, or changed bytes.
     #[error("a sealed value cannot be opened: it was sealed under another key, for another row, or it was changed")]
     Sealed,
+    /// The system gives no random bytes: nothing that needs a key can be made.
+    #[error("the system gives no random bytes")]
+    Randomness,
 }
 
 impl Error {

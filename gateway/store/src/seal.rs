@@ -136,10 +136,15 @@ impl Keys {
         Self::random().expect("random bytes")
     }
 
-    fn random() -> Option<Self> {
+    /// A new key of 256 bits for one thing only, such as a recording; keep it sealed.
+    pub fn fresh() -> Result<Secret, Error> {
         let mut key = Zeroizing::new(vec![0; KEY_LEN]);
-        SystemRandom::new().fill(&mut key).ok()?;
-        let first = Secret::new(key.to_vec());
+        SystemRandom::new().fill(&mut key).map_err(|_| Error::Randomness)?;
+        Ok(Secret::new(key.to_vec()))
+    }
+
+    fn random() -> Option<Self> {
+        let first = Self::fresh().ok()?;
         Some(Self { keys: BTreeMap::from([(1, first.clone())]), first })
     }
 

@@ -140,6 +140,7 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// Begins HTTP/1.1 on a connection.
+    #[expect(clippy::disallowed_methods, reason = "the one client: whoever gets here has shown a permit")]
     pub(crate) async fn open(wire: Wire) -> Result<Box<Self>, hyper::Error> {
         let (send, connection) =
             Builder::new().max_buf_size(READ_BUFFER).max_headers(MAX_HEADERS).handshake(TokioIo::new(wire)).await?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waiting: nobody is forgotten, however futures are polled, moved or dropped.
+#![expect(clippy::disallowed_methods, reason = "these tests wait for what they spawn")]
 
 use super::{event, open};
 use crate::{

@@ -59,7 +59,11 @@ pub(super) fn floor(min_free: u64, size: u64) -> u64 {
 
 /// Makes the folder if it is missing.
 pub(super) fn prepare(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A folder that takes no file is found out now, and not by the first console that must be recorded.
+    let probe = folder.join(".probe");
+    drop(File::create(&probe)?);
+    std::fs::remove_file(&probe)
 }
 
 /// The side of a recording that only its thread touches.

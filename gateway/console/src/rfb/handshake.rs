@@ -141,7 +141,7 @@ impl Dial {
         let version = self.agree_version().await?;
         self.step = Step::Security;
         let offered = self.read_offer(version).await?;
-        let security = match choose(&offered, login, tls.is_some())? {
+        let security = match choose(&offered, login, if tls.is_some() { Wish::Tls } else { Wish::Plain })? {
             SecurityType::Vencrypt => {
                 self.send(&[SecurityType::Vencrypt.number()]).await?;
                 self.open_vencrypt(login, tls).await?
@@ -321,18 +321,25 @@ impl Dial {
     }
 }
 
+/// What the configuration asks of a screen's connection.
+#[derive(Clone, Copy)]
+enum Wish {
+    Plain,
+    Tls,
+}
+
 /// The strongest type that was offered and fits what is configured.
-fn choose(offered: &[u8], login: &Login, tls: bool) -> Result<SecurityType, Error> {
+fn choose(offered: &[u8], login: &Login, wish: Wish) -> Result<SecurityType, Error> {
     let has = |one: SecurityType| offered.contains(&one.number());
-    match (tls, &login.password) {
-        (true, _) if has(SecurityType::Vencrypt) => Ok(SecurityType::Vencrypt),
-        (true, _) => Err(Error::Downgrade("TLS is configured, the screen offers none")),
-        (false, Some(_)) if has(SecurityType::VncAuth) => Ok(SecurityType::VncAuth),
-        (false, Some(_)) if has(SecurityType::None) => {
+    match (wish, &login.password) {
+        (Wish::Tls, _) if has(SecurityType::Vencrypt) => Ok(SecurityType::Vencrypt),
+        (Wish::Tls, _) => Err(Error::Downgrade("TLS is configured, the screen offers none")),
+        (Wish::Plain, Some(_)) if has(SecurityType::VncAuth) => Ok(SecurityType::VncAuth),
+        (Wish::Plain, Some(_)) if has(SecurityType::None) => {
             Err(Error::Downgrade("a password is configured, the screen asks for none"))
         }
-        (false, None) if has(SecurityType::None) => Ok(SecurityType::None),
-        (false, None) if has(SecurityType::VncAuth) => Err(Error::NeedsPassword),
+        (Wish::Plain, None) if has(SecurityType::None) => Ok(SecurityType::None),
+        (Wish::Plain, None) if has(SecurityType::VncAuth) => Err(Error::NeedsPassword),
         _ => Err(Error::Unsupported(offered.iter().map(|one| u32::from(*one)).collect())),
     }
 }

@@ -3,7 +3,8 @@ use crate::{
     Settings, Stage,
     testing::{Bench, is_in, peer, secret},
 };
-use time::Duration;
+use portcullis_domain::{Clock, Conditions, Grant, GrantId, GrantSource, Selector};
+use time::{Duration, OffsetDateTime};
 
 #[tokio::test]
 async fn a_saved_session_never_revives_an_ended_one() {
@@ -37,6 +38,42 @@ async fn a_step_that_comes_after_the_end_fails_and_leaves_a_stranger() {
     assert_eq!(b.id.stage(&flight).await.unwrap(), Stage::Stranger);
     assert!(flight.is_empty().await, "the layer takes the cookie back");
     assert!(b.id.sessions_of(ada.user).await.unwrap().is_empty());
+}
+
+fn grant_of(role: &str) -> Grant {
+    Grant {
+        id: GrantId::new(uuid::Uuid::new_v4()),
+        role: role.parse().unwrap(),
+        selector: Selector::Everything,
+        from: OffsetDateTime::UNIX_EPOCH,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+    }
+}
+
+#[tokio::test]
+async fn who_can_do_most_is_signed_out_sooner() {
+    let b = Bench::new().await;
+    for (name, role, minutes) in
+        [("ada", "administrator", 15), ("sam", "security-lead", 15), ("ona", "operator", 30), ("tom", "auditor", 30)]
+    {
+        let (person, _) = b.person(name).await;
+        let grant = grant_of(role);
+        b.store.add_grant(person.user, &grant, None, b.clock.now()).await.unwrap();
+        b.id.refresh().await.unwrap();
+        let session = b.signed_in(&person).await;
+        b.clock.advance(Duration::minutes(minutes) - Duration::seconds(1));
+        assert!(b.is_signed_in(&b.again(&session)).await, "{role}: use moves the limit");
+        b.clock.advance(Duration::minutes(minutes));
+        assert!(!b.is_signed_in(&b.again(&session)).await, "{role}");
+        // Taken back: like everybody else again.
+        b.store.revoke_grant(grant.id, None, b.clock.now()).await.unwrap();
+        b.id.refresh().await.unwrap();
+        let session = b.signed_in(&person).await;
+        b.clock.advance(Duration::minutes(29));
+        assert!(b.is_signed_in(&b.again(&session)).await, "{role}");
+    }
 }
 
 #[tokio::test]

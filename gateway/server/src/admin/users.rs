@@ -181,6 +181,7 @@ pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(i
 
 /// Takes password and factors away and gives a new one-time link.
 pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
+    house.pace_reset(guest.actor()?)?;
     let user = find(&house, &id).await?;
     guest.intend(&house, &user.name, "password and factors are to be reset").await?;
     guest.say(&Step::done(&user.name, "password and factors reset; a one-time link was given"))?;

@@ -130,7 +130,7 @@ fn chain(error: &anyhow::Error) -> String {
 fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
     let verb = match verb {
         Verb::Init(init) => return init.run(&SystemClock).map(|()| Answer::Yes),
-        Verb::Serve(serve) => return serve.run().map(|()| Answer::Yes),
+        Verb::Serve(serve) => return serve.run(),
         verb => verb,
     };
     alone(async move {
@@ -166,7 +166,9 @@ impl At {
 
     async fn open(&self) -> anyhow::Result<Desk> {
         let config = self.read()?;
-        let keys = Arc::new(Keys::load(&config.keys.file)?);
+        let keys = Arc::new(
+            Keys::load(&config.keys.file).map_err(|e| ConfigError::new(&config.file, format!("keys.file: {e}")))?,
+        );
         let store = Store::open(&config.store.url)
             .await
             .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;

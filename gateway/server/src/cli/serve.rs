@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis serve`: runs the gateway until it is told to stop.
 
+use super::Answer;
 use crate::{
     config::Config,
     start::{Running, Transport},
 };
 use clap::Args;
 use portcullis_domain::SystemClock;
-use std::{path::PathBuf, sync::Arc};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the gateway
@@ -25,12 +26,15 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<Answer> {
         // tower-sessions warns of every browser that comes back with the cookie of a session that has ended, as each
         // does in the morning.
         let quiet = "info,tower_sessions_core=error";
         let filter = tracing_subscriber::EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| quiet.into());
+        // Colours are for eyes: in a journal they are noise that no search finds a word through.
+        let colours = std::io::stderr().is_terminal();
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        let log = log.with_ansi(colours);
         if self.log_json {
             log.json().try_init().ok();
         } else {
@@ -48,13 +52,21 @@ impl Serve {
                 println!("Nobody has an account yet. Open this link within 30 minutes to become the first administrator; it works once:");
                 println!("  {link}");
             }
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let failure = tokio::select! {
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                why = running.failed() => Some(why),
+            };
             tracing::info!("stopping");
             running.stop().await;
-            Ok(())
+            Ok(match failure {
+                None => Answer::Yes,
+                // Not 2, which says that nothing was done and that a start again does not help.
+                Some(why) => {
+                    eprintln!("portcullis: {why}");
+                    Answer::No
+                }
+            })
         })
     }
 }

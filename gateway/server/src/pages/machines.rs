@@ -50,10 +50,10 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest, Query(se
 fn rows(house: &House, actor: &Actor, favourites: &BTreeSet<MachineRef>) -> Vec<MachineRow> {
     let inventory = house.fleet.inventory();
     let seen = inventory.iter().filter(|m| house.may(actor, Action::View, Resource::Machine(m.at.clone())));
-    seen.map(|machine| row(house, actor, machine, favourites.contains(&machine.at))).collect()
+    seen.map(|machine| row(house, actor, machine, favourites)).collect()
 }
 
-fn row(house: &House, actor: &Actor, machine: &Machine, favourite: bool) -> MachineRow {
+fn row(house: &House, actor: &Actor, machine: &Machine, favourites: &BTreeSet<MachineRef>) -> MachineRow {
     MachineRow {
         hypervisor: machine.at.hypervisor.to_string(),
         id: machine.at.machine.to_string(),
@@ -63,7 +63,7 @@ fn row(house: &House, actor: &Actor, machine: &Machine, favourite: bool) -> Mach
         pool: machine.pool.clone(),
         tags: machine.tags.clone(),
         node: machine.node.clone(),
-        favourite,
+        favourite: favourites.contains(&machine.at),
         console: console_door(house, actor, machine),
         power: power_verbs(house, actor, machine),
     }

@@ -222,6 +222,6 @@ fn the_strongest_offer_is_chosen() {
     assert!(matches!(choose_vencrypt(&[256, 257, 258, 259], &both), Err(Error::Downgrade(_))));
     assert!(matches!(choose_vencrypt(&[262], &login(Some("b"))), Err(Error::NeedsUsername)));
     assert!(matches!(choose_vencrypt(&[263, 264], &both), Err(Error::Unsupported(_))));
-    assert_eq!(choose(&[1, 2, 19], &both, true).ok(), Some(SecurityType::Vencrypt));
-    assert_eq!(choose(&[1, 2, 19], &login(Some("b")), false).ok(), Some(SecurityType::VncAuth));
+    assert_eq!(choose(&[1, 2, 19], &both, Wish::Tls).ok(), Some(SecurityType::Vencrypt));
+    assert_eq!(choose(&[1, 2, 19], &login(Some("b")), Wish::Plain).ok(), Some(SecurityType::VncAuth));
 }

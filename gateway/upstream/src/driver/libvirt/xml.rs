@@ -59,11 +59,14 @@ impl Description {
         let mut pool = String::new();
         loop {
             let (resolved, event) = reader.read_resolved_event().map_err(|e| format!("its XML is broken: {e}"))?;
-            let is_ours = matches!(resolved, ResolveResult::Bound(Namespace(n)) if n == namespace);
+            let whose = match resolved {
+                ResolveResult::Bound(Namespace(n)) if n == namespace => Whose::Ours,
+                _ => Whose::Libvirts,
+            };
             match event {
                 Event::Start(element) => {
                     found.begin(&path, &element)?;
-                    path.push(step(&element, is_ours));
+                    path.push(step(&element, whose));
                     if path.len() > MAX_DEPTH {
                         return Err("its XML nests too deep".to_owned());
                     }
@@ -136,9 +139,19 @@ impl Description {
     }
 }
 
-fn step(element: &BytesStart<'_>, is_ours: bool) -> String {
+/// Whose namespace an element stands in.
+#[derive(Clone, Copy)]
+enum Whose {
+    Ours,
+    Libvirts,
+}
+
+fn step(element: &BytesStart<'_>, whose: Whose) -> String {
     let name = element.local_name();
-    if is_ours { format!("={}", name.as_ref()) } else { name.as_ref().to_owned() }
+    match whose {
+        Whose::Ours => format!("={}", name.as_ref()),
+        Whose::Libvirts => name.as_ref().to_owned(),
+    }
 }
 
 fn is_at(path: &[String], wanted: &[&str]) -> bool {

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What each of our own doors answers to nobody, to the wrong role, to a stale factor and to the right person.
+//!
+//! An answer is its status, and where it leads or what it asks for: `303 /me`, `403 fresh`. In paths and forms `$name`
+//! stands for something of the gateway that is tried. The order is the one in which the right person tries them.
+
+/// One door.
+pub(super) struct Row {
+    /// `METHOD /pattern`, as policy lists it.
+    pub(super) route: &'static str,
+    /// The form that is sent.
+    pub(super) form: &'static [(&'static str, &'static str)],
+    /// To somebody who is not signed in.
+    pub(super) nobody: &'static str,
+    /// To somebody signed in without a grant. `-`: the door asks for no role.
+    pub(super) wrong: &'static str,
+    /// To the right person, whose last code is more than five minutes old.
+    pub(super) stale: &'static str,
+    /// To the right person.
+    pub(super) right: &'static str,
+}
+
+type Form = &'static [(&'static str, &'static str)];
+
+const fn row(route: &'static str, form: Form, answers: [&'static str; 4]) -> Row {
+    let [nobody, wrong, stale, right] = answers;
+    Row { route, form, nobody, wrong, stale, right }
+}
+
+const IN: &str = "303 /sign-in";
+const UP: &str = "303 /step-up";
+const FRESH: &str = "403 fresh";
+
+/// Every door.
+#[rustfmt::skip]
+pub(super) const TABLE: &[Row] = &[
+    // route, form                                                          nobody, wrong, stale, right
+    row("GET /", &[],                                                       [IN, "-", "200", "200"]),
+    row("GET /assets/{*path}", &[],                                         ["200", "-", "200", "200"]),
+    row("GET /favicon.ico", &[],                                            ["200", "-", "200", "200"]),
+    row("GET /set-up", &[],                                                 ["200", "-", "200", "200"]),
+    row("POST /set-up", &[("token", "x"), ("name", "eve"), ("password", "$password")],
+                                                                            ["422", "-", "422", "422"]),
+    row("GET /invitation", &[],                                             ["200", "-", "200", "200"]),
+    row("POST /invitation", &[("token", "x"), ("password", "$password")],   ["422", "-", "422", "422"]),
+    row("GET /step-up", &[],                                                [IN, "-", "200", "200"]),
+    row("GET /me", &[],                                                     [IN, "-", "200", "200"]),
+    row("POST /me/sessions/end", &[("id", "$session")],                     [IN, "-", "303 /me", "303 /me"]),
+    row("POST /me/sessions/end-others", &[],                                [IN, "-", "303 /me", "303 /me"]),
+    row("GET /enrol", &[],                                                  [IN, "-", UP, "200"]),
+    row("POST /enrol", &[("code", "$new-code")],                            [IN, "-", FRESH, "200"]),
+    row("POST /me/factors/remove", &[("id", "$factor")],                    [IN, "-", FRESH, "303 /me"]),
+    row("POST /me/recovery-codes", &[],                                     [IN, "-", FRESH, "200"]),
+    row("POST /me/tokens", &[("name", "t"), ("days", "1")],                 [IN, "-", FRESH, "200"]),
+    row("POST /me/tokens/revoke", &[("id", "$token")],                      [IN, "-", "303 /me", "303 /me"]),
+    row("GET /machines", &[],                                               [IN, "-", "200", "200"]),
+    row("GET /api/v1/machines", &[],                                        ["401", "-", "200", "200"]),
+    row("POST /favourites", &[("machine", "lab/web-1"), ("set", "on")],     [IN, "-", "303 /", "303 /"]),
+    // A machine without a control socket: whoever may is told so, by the driver.
+    row("POST /machines/{hypervisor}/{machine}/power", &[("verb", "start")], [IN, "404", "409", "409"]),
+    row("GET /c/{hypervisor}/{machine}", &[],                               [IN, "404", UP, "200"]),
+    row("POST /api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", &[],  ["401", "404", FRESH, "200"]),
+    // It came to the handler, and is no WebSocket.
+    row("GET /api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", &[],   ["401", "404", FRESH, "400"]),
+    row("GET /users", &[],                                                  [IN, "403", "200", "200"]),
+    row("POST /users", &[("name", "noa")],                                  [IN, "403", FRESH, "200"]),
+    row("GET /users/{id}", &[],                                             [IN, "403", "200", "200"]),
+    row("POST /users/{id}/disable", &[],                                    [IN, "403", FRESH, "303 /users/"]),
+    row("POST /users/{id}/enable", &[],                                     [IN, "403", FRESH, "303 /users/"]),
+    row("POST /users/{id}/sign-out", &[],                                   [IN, "403", FRESH, "303 /users/"]),
+    row("POST /users/{id}/reset", &[],                                      [IN, "403", FRESH, "200"]),
+    row("GET /grants", &[],                                                 [IN, "403", "200", "200"]),
+    row("POST /grants", &[("user", "$user"), ("role", "viewer"), ("on_kind", "everything"), ("step_up_seconds", "300")],
+                                                                            [IN, "403", FRESH, "303 /grants"]),
+    row("POST /grants/revoke", &[("grant", "$grant")],                      [IN, "403", FRESH, "303 /grants"]),
+    row("GET /roles", &[],                                                  [IN, "403", "200", "200"]),
+    row("GET /sessions", &[],                                               [IN, "403", "200", "200"]),
+    // No console is open: the handler looked for it.
+    row("POST /sessions/end", &[("id", "00000000-0000-0000-0000-000000000007")],
+                                                                            [IN, "403", FRESH, "404"]),
+    row("GET /hypervisors", &[],                                            [IN, "403", "200", "200"]),
+    row("GET /recordings", &[],                                             [IN, "403", "200", "200"]),
+    row("GET /trail", &[],                                                  [IN, "403", "200", "200"]),
+    row("GET /trail/{node}/{number}", &[],                                  [IN, "403", "200", "200"]),
+    row("POST /step-up", &[("code", "$code"), ("next", "/me")],             [IN, "-", "303 /me", "303 /me"]),
+    // Out, and in again.
+    row("POST /sign-out", &[],                                              [IN, "-", IN, IN]),
+    row("GET /sign-in", &[],                                                ["200", "-", "200", "200"]),
+    row("POST /sign-in", &[("name", "ada"), ("password", "$password")],
+                                                                            ["303 /sign-in/code", "-", "303 /sign-in/code", "303 /sign-in/code"]),
+    row("GET /sign-in/recovery", &[],                                       [IN, "-", "200", "200"]),
+    row("POST /sign-in/recovery", &[("code", "AAAA")],                      [IN, "-", "422", "422"]),
+    row("GET /sign-in/code", &[],                                           [IN, "-", "200", "200"]),
+    row("POST /sign-in/code", &[("code", "$code")],                         [IN, "-", "303 /", "303 /"]),
+    row("POST /me/password", &[("old", "$password"), ("password", "eleven green lanterns sway")],
+                                                                            [IN, "-", FRESH, "303 /me"]),
+];

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An LXD that is none, on a unix socket: it lists containers, says events when told to, and swallows what is sent.
+//! For what a real one cannot tell: how many bytes arrived, and what a person must not have asked for.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, sync::broadcast};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+};
+
+/// It runs until the test ends.
+pub(crate) struct FakeLxd {
+    dir: TempDir,
+    inside: Arc<Inside>,
+}
+
+struct Inside {
+    containers: Vec<String>,
+    swallowed: AtomicU64,
+    asked: Mutex<Vec<String>>,
+    events: broadcast::Sender<String>,
+}
+
+impl FakeLxd {
+    /// Starts one with these containers, all running.
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    pub(crate) fn start(containers: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
+        let listener = UnixListener::bind(dir.path().join("s")).expect("bound");
+        let inside = Arc::new(Inside {
+            containers: containers.iter().map(ToString::to_string).collect(),
+            swallowed: AtomicU64::new(0),
+            asked: Mutex::default(),
+            events: broadcast::channel(64).0,
+        });
+        let shared = Arc::clone(&inside);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let inside = Arc::clone(&shared);
+                let service = service_fn(move |request| {
+                    let inside = Arc::clone(&inside);
+                    async move { Ok::<_, hyper::Error>(inside.answer(request).await) }
+                });
+                tokio::spawn(async move {
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
+                });
+            }
+        });
+        Self { dir, inside }
+    }
+
+    /// What the configuration says about it; more lines go into `[hypervisors.api]`.
+    pub(crate) fn config(&self, name: &str, api: &str) -> String {
+        let socket = self.dir.path().join("s").display().to_string();
+        format!("[[hypervisors]]\nname = {name:?}\nkind = \"lxd\"\nsocket = {socket:?}\n[hypervisors.api]\n{api}\n")
+    }
+
+    /// Bytes of bodies that arrived.
+    pub(crate) fn swallowed(&self) -> u64 {
+        self.inside.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// How often somebody asked for an address that begins like this, as `METHOD /path`.
+    pub(crate) fn asked(&self, beginning: &str) -> usize {
+        self.inside.asked.lock().expect("whole").iter().filter(|a| a.starts_with(beginning)).count()
+    }
+
+    /// Says an event to everybody who listens.
+    pub(crate) fn say(&self, event: &serde_json::Value) {
+        self.inside.events.send(event.to_string()).ok();
+    }
+}
+
+impl Inside {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        let path = request.uri().path().to_owned();
+        self.asked.lock().expect("whole").push(format!("{} {path}", request.method()));
+        if path == "/1.0/events" {
+            return self.listen(&mut request);
+        }
+        let body = request.body_mut();
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Some(data) = frame.data_ref() {
+                self.swallowed.fetch_add(data.len() as u64, Ordering::SeqCst);
+            }
+        }
+        let metadata = if path == "/1.0/instances" && request.method() == Method::GET {
+            let rows = self
+                .containers
+                .iter()
+                .map(|name| json!({ "name": name, "project": "default", "type": "container", "status": "Running" }));
+            rows.collect()
+        } else {
+            json!({})
+        };
+        let answer = json!({ "type": "sync", "status": "Success", "status_code": 200, "metadata": metadata });
+        let mut answer = Response::new(Full::from(answer.to_string()));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    fn listen(&self, request: &mut Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+        let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
+        let accept = key.expect("a WebSocket's key").parse().expect("a value");
+        let (upgrade, mut events) = (hyper::upgrade::on(request), self.events.subscribe());
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Ok(event) if socket.send(Message::text(event.as_str())).await.is_ok() => {}
+                        _ => return,
+                    },
+                    // Pings are answered by reading.
+                    message = socket.next() => if !matches!(message, Some(Ok(_))) { return },
+                }
+            }
+        });
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for (name, value) in [
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+            (header::SEC_WEBSOCKET_ACCEPT, accept),
+        ] {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
