@@ -14,6 +14,8 @@ static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 const BUSY: Duration = Duration::from_secs(5);
+/// How long to wait before SQLite is asked again.
+const BUSY_AGAIN: Duration = Duration::from_millis(20);
 /// Another node may be in the middle of a long migration.
 const BUSY_MIGRATING: Duration = Duration::from_mins(1);
 
@@ -171,8 +173,7 @@ impl Store {
             .busy_timeout(BUSY);
 
         let migrating = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_MIGRATING);
-        let migrating = migrating.connect_with(options.clone().busy_timeout(BUSY_MIGRATING)).await;
-        let migrating = migrating.map_err(Error::sql)?;
+        let migrating = connect(migrating, options.clone().busy_timeout(BUSY_MIGRATING)).await?;
         let migrated = async {
             let mut tx = migrating.begin_with("begin immediate").await.map_err(MigrateError::Execute)?;
             SQLITE.run_direct(None, &mut *tx, false).await?;
@@ -187,8 +188,8 @@ impl Store {
         migrated.map_err(|e| refuse(e, found, &SQLITE))?;
 
         let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY).idle_timeout(None).max_lifetime(None);
-        let write = pool().max_connections(1).connect_with(options.clone()).await.map_err(Error::sql)?;
-        let read = pool().max_connections(4).connect_with(options.read_only(true)).await.map_err(Error::sql)?;
+        let write = connect(pool().max_connections(1), options.clone()).await?;
+        let read = connect(pool().max_connections(4), options.read_only(true)).await?;
         Ok(Self { db: Db::Sqlite { read, write } })
     }
 
@@ -215,6 +216,25 @@ impl Store {
         }
         Ok(Self { db: Db::Postgres(pool) })
     }
+}
+
+/// Opens a pool's first connection. While another process makes the file a WAL one, or takes its WAL away as the last to
+/// leave, SQLite says that it is busy at once, whatever the timeout for locks is: that is waited out here.
+async fn connect(pool: SqlitePoolOptions, options: SqliteConnectOptions) -> Result<SqlitePool, Error> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match pool.clone().connect_with(options.clone()).await {
+            Ok(pool) => return Ok(pool),
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY => tokio::time::sleep(BUSY_AGAIN).await,
+            Err(error) => return Err(Error::sql(error)),
+        }
+    }
+}
+
+/// Whether SQLite says SQLITE_BUSY, 5 in the low byte of its extended codes (its documentation, "Result and Error Codes").
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|c| c.parse::<u32>().ok());
+    code.is_some_and(|c| c & 0xff == 5)
 }
 
 const NEWEST: &str = "select version from _sqlx_migrations order by version desc limit 1";
