@@ -83,7 +83,8 @@ pub enum Brackets {
     /// Twice: the event that opened it and the one that closed it.
     #[default]
     Both,
-    /// Once, by the event that closed it. What is still open appears by the event that opened it.
+    /// Once, by the event that closed it, and without what was noted as intended in between. What is still open appears
+    /// by the event that opened it.
     Once,
 }
 
@@ -245,7 +246,9 @@ macro_rules! push_filter {
         if f.brackets == Brackets::Once {
             $b.push(
                 " and not (phase = 'opened' and exists (select 1 from trail_events as closing \
-                 where closing.node = trail_events.node and closing.closes = trail_events.seq))",
+                 where closing.node = trail_events.node and closing.closes = trail_events.seq)) \
+                 and not (phase = 'noted' and outcome = 'pending' and exists (select 1 from trail_events as closing \
+                 where closing.request = trail_events.request and closing.phase = 'closed'))",
             );
         }
         if let Some(p) = $before {

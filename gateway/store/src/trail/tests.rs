@@ -105,7 +105,16 @@ async fn each_filter_finds_its_events_and_no_other() {
         let once = TrailFilter { brackets: Brackets::Once, ..d() };
         assert_eq!(seqs(once.clone()).await, [1, 2, 4, 4, 5, 7, 8, 10, 11]);
         store.add_trail(&[event(1, 12), event(2, 3), event(3, 3)]).await.unwrap();
-        assert_eq!(seqs(once).await, [1, 2, 3, 4, 4, 5, 7, 8, 10, 11, 12]);
+        assert_eq!(seqs(once.clone()).await, [1, 2, 3, 4, 4, 5, 7, 8, 10, 11, 12]);
+        // what was intended, in a request that has come to its end and in one that has not
+        let intent = |seq: u64, request: u128| TrailRow {
+            request: RequestId::new(Uuid::from_u128(request)),
+            outcome: Outcome::Pending,
+            ..event(5, seq)
+        };
+        store.add_trail(&[intent(2, 7), intent(5, 900)]).await.unwrap();
+        let of_node = TrailFilter { node: Some(node(5)), ..once };
+        assert_eq!(seqs(of_node).await, [5]);
     })
     .await;
 }
