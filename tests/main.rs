@@ -10,6 +10,7 @@ mod doors {
 }
 mod journeys {
     mod api_door;
+    mod api_leash;
     mod canaries;
     mod console;
     mod console_time;

@@ -19,6 +19,22 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
+/// An answer's body.
+type AnyBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>;
+
+fn whole(text: String) -> AnyBody {
+    Full::from(text).boxed_unsync()
+}
+
+/// A body that goes on for a minute, a little at a time.
+fn slow() -> AnyBody {
+    let parts = futures_util::stream::unfold(0, |n| async move {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        (n < 600).then(|| (Ok(hyper::body::Frame::data(bytes::Bytes::from_static(b"line\n"))), n + 1))
+    });
+    http_body_util::StreamBody::new(parts).boxed_unsync()
+}
+
 /// It runs until the test ends.
 pub(crate) struct FakeLxd {
     dir: TempDir,
@@ -84,7 +100,7 @@ impl FakeLxd {
 }
 
 impl Inside {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<AnyBody> {
         let path = request.uri().path().to_owned();
         self.asked.lock().expect("whole").push(format!("{} {path}", request.method()));
         if path == "/1.0/events" {
@@ -106,13 +122,16 @@ impl Inside {
             json!({})
         };
         let answer = json!({ "type": "sync", "status": "Success", "status_code": 200, "metadata": metadata });
-        let mut answer = Response::new(Full::from(answer.to_string()));
+        if path.ends_with("/metadata/templates") {
+            return Response::new(slow());
+        }
+        let mut answer = Response::new(whole(answer.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer
     }
 
     #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-    fn listen(&self, request: &mut Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+    fn listen(&self, request: &mut Request<Incoming>) -> Response<AnyBody> {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
         let accept = key.expect("a WebSocket's key").parse().expect("a value");
         let (upgrade, mut events) = (hyper::upgrade::on(request), self.events.subscribe());
@@ -130,7 +149,7 @@ impl Inside {
                 }
             }
         });
-        let mut answer = Response::new(Full::default());
+        let mut answer = Response::new(whole(String::new()));
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         for (name, value) in [
             (header::UPGRADE, HeaderValue::from_static("websocket")),
