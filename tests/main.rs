@@ -24,6 +24,8 @@ mod journeys {
     mod lxd_api;
     mod people;
     mod postgres;
+    mod provider;
+    mod provider_modules;
     mod recordings;
     mod refused_starts;
     mod sign_in;

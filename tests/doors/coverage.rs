@@ -13,7 +13,8 @@ use reqwest::{Method, Response, StatusCode, header};
 use std::collections::BTreeSet;
 
 /// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials.
-const LAB: &str = "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\n\
+const LAB: &str = "[[identity.providers]]\nname = \"corp\"\ntitle = \"Corp\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"p\"\n\
+                   [[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\n\
                    vnc = \"127.0.0.1:9\"\n";
 
 fn route(row: &Row) -> &'static OwnRoute {
@@ -68,6 +69,7 @@ impl Place<'_> {
             .replace("{hypervisor}/{machine}", "lab/web-1")
             .replace("{mode}", "control")
             .replace("{id}", &self.mia)
+            .replace("{provider}", "corp")
             .replace("{node}/{number}", &self.log.place())
             .replace("/assets/{*path}", &self.asset)
     }
@@ -160,7 +162,8 @@ async fn nobody() {
     let (mut place, _) = furnish(&gateway).await;
     for row in TABLE {
         let stranger = Person::stranger(&gateway, "nobody");
-        let turned_away = !matches!(route(row).door, Door::Public | Door::Stranger);
+        let turned_away =
+            matches!(route(row).door, Door::Enrolling | Door::SignedIn | Door::Own(..) | Door::Machine(_));
         let expected = should_leave(row, turned_away);
         let (answer, left) = place.knock(&stranger, row, "", &expected).await;
         check(row, "nobody", &answer, row.nobody);

@@ -83,6 +83,10 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /trail", &[],                                                  [IN, "403", "200", "200"]),
     row("GET /trail/{node}/{number}", &[],                                  [IN, "403", "200", "200"]),
     row("POST /step-up", &[("code", "$code"), ("next", "/me")],             [IN, "-", "303 /me", "303 /me"]),
+    // At a provider that nobody can reach: what it would say is the business of journeys.
+    row("GET /sign-in/with/{provider}", &[],                                ["422", "-", "400", "400"]),
+    row("GET /sign-in/callback/{provider}", &[],                            ["422", "-", "400", "400"]),
+    row("POST /sign-in/backchannel/{provider}", &[("logout_token", "x")],   ["400", "-", "400", "400"]),
     // Out, and in again.
     row("POST /sign-out", &[],                                              [IN, "-", IN, IN]),
     row("GET /sign-in", &[],                                                ["200", "-", "200", "200"]),

@@ -7,6 +7,8 @@ pub(crate) mod lab;
 pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod person;
+pub(crate) mod played;
+pub(crate) mod provider;
 pub(crate) mod screen;
 pub(crate) mod trail;
 

@@ -38,6 +38,12 @@ impl Peer {
         Self::start("postgres.sh", &[], &[])
     }
 
+    /// A certified OpenID provider for one gateway.
+    pub(crate) fn oidc(port: u16, gateway: &str, trust: &str, more: &[&str]) -> Self {
+        let port = port.to_string();
+        Self::start("oidc.sh", &[], &[&["--port", &port, "--gateway", gateway, "--trust", trust], more].concat())
+    }
+
     fn start(script: &str, name: &[&str], options: &[&str]) -> Self {
         // Sockets have at most 107 bytes of path.
         let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
@@ -78,6 +84,11 @@ impl Peer {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         panic!("{text:?} does not stand on the screen:\n{}", self.text());
+    }
+
+    /// Stops it before its time.
+    pub(crate) fn halt(&self) {
+        run(&self.script, &self.stop);
     }
 
     /// Its folder.

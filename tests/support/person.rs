@@ -70,6 +70,11 @@ impl<'a> Person<'a> {
         self.key.expect("an authenticator app")
     }
 
+    /// The authenticator app's key.
+    pub(crate) fn key(&self) -> totp_rs::Totp {
+        self.key.clone().expect("an authenticator app")
+    }
+
     /// The cookies of this browser, as a header.
     pub(crate) fn cookie(&self) -> String {
         let url = self.gateway.url().parse().expect("an address");

@@ -58,6 +58,12 @@ impl Log {
         panic!("something stays open: {:#?}", self.read(self.seen));
     }
 
+    /// The words of the last event since it was settled that came out like this; empty when there is none.
+    pub(crate) fn last_words(&self, outcome: Outcome) -> String {
+        let events = self.read(self.seen);
+        events.iter().rev().find(|(_, e)| e.outcome == outcome).map(|(_, e)| e.reason.to_string()).unwrap_or_default()
+    }
+
     /// What was left since it was settled, as soon as it is what is expected, or after two seconds.
     pub(crate) async fn left(&mut self, expected: &Left) -> Left {
         let mut left = Left::Nothing;

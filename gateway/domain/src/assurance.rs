@@ -20,6 +20,8 @@ pub enum Factor {
     Provider,
     /// A token that the gateway minted for a tool.
     Token,
+    /// A second factor that an identity provider asked for, where the configuration says that its word counts.
+    ProviderSecond,
 }
 
 impl Factor {
@@ -32,6 +34,7 @@ impl Factor {
             Self::Passkey => "passkey",
             Self::Provider => "company sign-in",
             Self::Token => "token",
+            Self::ProviderSecond => "second factor of the company sign-in",
         }
     }
 }
@@ -73,6 +76,7 @@ impl Assurance {
         if has(Factor::Passkey)
             || has(Factor::Token)
             || (has(Factor::Password) || has(Factor::Provider)) && has(Factor::Totp)
+            || has(Factor::Provider) && has(Factor::ProviderSecond)
         {
             Level::Two
         } else if self.proofs.is_empty() {
@@ -84,7 +88,11 @@ impl Assurance {
 
     /// When a second factor (or a passkey) was last proven.
     pub fn stepped_up_at(&self) -> Option<OffsetDateTime> {
-        self.proofs.iter().filter(|(f, _)| matches!(f, Factor::Totp | Factor::Passkey)).map(|(_, at)| *at).max()
+        self.proofs
+            .iter()
+            .filter(|(f, _)| matches!(f, Factor::Totp | Factor::Passkey | Factor::ProviderSecond))
+            .map(|(_, at)| *at)
+            .max()
     }
 
     /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
@@ -111,6 +119,20 @@ mod tests {
         assert!(a.is_fresh(Duration::minutes(5), t + Duration::minutes(5)));
         assert!(!a.is_fresh(Duration::minutes(5), t + Duration::minutes(5) + Duration::SECOND));
         assert!(!a.is_fresh(Duration::minutes(5), t - Duration::SECOND));
+    }
+
+    #[test]
+    fn a_provider_is_one_factor_unless_its_second_counts_too() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut a = Assurance::default();
+        a.prove(Factor::ProviderSecond, t);
+        assert_eq!(a.level(), Level::One);
+        a.prove(Factor::Provider, t + Duration::HOUR);
+        assert_eq!(a.level(), Level::Two);
+        assert!(a.is_fresh(Duration::minutes(5), t) && !a.is_fresh(Duration::minutes(5), t + Duration::HOUR));
+        let mut b = Assurance::default();
+        b.prove(Factor::Provider, t);
+        assert_eq!((b.level(), b.stepped_up_at()), (Level::One, None));
     }
 
     #[test]

@@ -151,9 +151,9 @@ impl Identity {
                 session.remove_value(PENDING).await.map_err(Error::Session)?;
                 return Ok(Vec::new());
             }
-            From::Nothing { since } => assurance.prove(Factor::Password, since),
+            From::Nothing { since } => assurance.prove(inner.first_factor(session).await?, since),
             From::Recovery { since } => {
-                assurance.prove(Factor::Password, since);
+                assurance.prove(inner.first_factor(session).await?, since);
                 assurance.prove(Factor::RecoveryCode, since);
             }
         }

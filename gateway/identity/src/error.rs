@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong, by what the person can do about it.
 
+use crate::oidc::Flaw;
 use portcullis_domain::UserId;
 use std::fmt;
 use time::OffsetDateTime;
@@ -23,6 +24,32 @@ pub enum Error {
     /// The new password breaks a rule; the text says which and what helps.
     #[error("{0}")]
     Weak(String),
+    /// An identity provider's word does not count; the true reason is for the trail.
+    #[error("signing in with {title} did not work: {}", advice(*flaw))]
+    NotVouched {
+        /// What people call the provider.
+        title: String,
+        /// The true reason.
+        flaw: Flaw,
+        /// Who it was about, as far as that is known.
+        user: Option<UserId>,
+    },
+    /// An identity provider said no, in its own words.
+    #[error("{title} answered: {words}")]
+    ProviderSaid {
+        /// What people call the provider.
+        title: String,
+        /// Its words, short and on one line.
+        words: String,
+    },
+    /// An identity provider cannot be asked at the moment.
+    #[error("{title} cannot be reached at the moment: try again later, or sign in another way")]
+    ProviderDown {
+        /// What people call the provider.
+        title: String,
+        /// Why, for the trail.
+        why: String,
+    },
     /// The step belongs to a sign-in that is over, was ended, or never began: start again.
     #[error("this sign-in is over: begin again")]
     Expired,
@@ -84,6 +111,24 @@ pub enum Why {
     WrongTicket,
     /// The form was not made for this session.
     WrongForm,
+    /// What an identity provider said does not count.
+    Provider(Flaw),
+}
+
+/// What a person can do about a provider's word that does not count. Only those whom the provider vouched for learn
+/// more than that.
+const fn advice(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::State => "it took too long or was begun in another browser; begin again",
+        Flaw::NoRole | Flaw::Disabled => "no access here is given to you; ask an administrator",
+        Flaw::Overage | Flaw::WrongType => {
+            "your groups did not come with it in a form that can be read; tell an administrator"
+        }
+        Flaw::NotSetUp => "this gateway is not set up yet; tell an administrator",
+        Flaw::NotFresh | Flaw::NoSecond => "it did not ask you for what is needed here; sign in there again",
+        Flaw::OtherPerson => "somebody else is signed in there; sign out there first",
+        _ => "try again, and tell an administrator if it happens again",
+    }
 }
 
 impl Why {
@@ -100,6 +145,7 @@ impl Why {
             Self::WrongInvitation => "invitation is unknown, used or over",
             Self::WrongTicket => "console ticket is unknown, used, over or for something else",
             Self::WrongForm => "the form was not made for this session",
+            Self::Provider(flaw) => flaw.words(),
         }
     }
 }
@@ -119,6 +165,7 @@ impl Error {
     pub const fn noted(&self) -> Option<Refusal> {
         match self {
             Self::Refused(refusal) => Some(*refusal),
+            Self::NotVouched { flaw, user, .. } => Some(Refusal { noted: Why::Provider(*flaw), user: *user }),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@
 //!                       │                RecoveryOnly ────────────────┘   │
 //!                       v                       confirm_enrolment         │
 //!                   MustEnrol ────────────────────────────────────────────┘
+//!  finish_at_provider: as sign_in, or straight to SignedIn where the provider's second factor counts
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
 //! ```
 //!
@@ -39,6 +40,7 @@ mod chance;
 mod enrol;
 mod error;
 mod limit;
+mod oidc;
 mod password;
 mod people;
 mod rows;
@@ -55,6 +57,10 @@ mod testing;
 
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
+pub use oidc::{
+    Arrived, Connection, Fetch, FetchError, Fetched, Flaw, LARGEST_ANSWER, LogoutNote, On, ProviderSettings, Renewal,
+    Renewed, Returned, RoleRule, SecondFactor,
+};
 pub use people::{FactorLine, Redeem};
 pub use rows::SessionRows;
 pub use settings::Settings;
@@ -83,6 +89,7 @@ struct Inner {
     tokens: Tokens,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
+    providers: Vec<Arc<oidc::Provider>>,
     /// The key of the digests that stand for names that nobody has.
     unknown_names: Secret,
     /// One refresh at a time.
@@ -98,6 +105,17 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Checks the settings and makes ready; hashes one password to have something to compare unknown names with.
     pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
+        Self::with_providers(store, keys, clock, settings, Vec::new())
+    }
+
+    /// The same with a connection to each identity provider of the settings, in their order.
+    pub fn with_providers(
+        store: Store,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        connections: Vec<Connection>,
+    ) -> Result<Self, Error> {
         settings.check()?;
         let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
@@ -107,6 +125,7 @@ impl Identity {
             actors: Actors::default(),
             tokens: Tokens::default(),
             epoch: watch::Sender::new(0),
+            providers: oidc::providers(&settings.providers, connections),
             unknown_names: keys.derive("names that nobody has"),
             refreshing: tokio::sync::Mutex::new(()),
             store,

@@ -61,8 +61,13 @@ impl Inner {
         peer: IpAddr,
         now: OffsetDateTime,
     ) -> Result<(), Error> {
-        open(self.store.struck_out("prefix", &prefix(peer), &PREFIX, now).await.map_err(Error::store)?)?;
+        self.look_at_network(peer, now).await?;
         open(self.store.locked_until("password", subject, &PASSWORD, now).await.map_err(Error::store)?)
+    }
+
+    /// Whether a network may try to sign in at all.
+    pub(crate) async fn look_at_network(&self, peer: IpAddr, now: OffsetDateTime) -> Result<(), Error> {
+        open(self.store.struck_out("prefix", &prefix(peer), &PREFIX, now).await.map_err(Error::store)?)
     }
 
     /// Counts a password try, before it is hashed.

@@ -288,6 +288,11 @@ impl Identity {
         if ended { Ok(()) } else { Err(Error::NotFound("this session")) }
     }
 
+    /// Why a session ended, where that is known.
+    pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
+        self.0.store.why_ended(session).await.map_err(Error::store)
+    }
+
     /// Ends every other session of who is signed in; gives how many there were.
     pub async fn end_others(&self, session: &Session) -> Result<u64, Error> {
         let (user, id, _) = self.0.signed_in(session).await?;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an operator may choose about signing in.
 
-use crate::Error;
+use crate::{Error, oidc, oidc::ProviderSettings};
 use serde::Deserialize;
+use std::path::Path;
 use time::Duration;
 
 /// Settings of sign-in; the defaults are the secure ones.
@@ -23,6 +24,8 @@ pub struct Settings {
     pub issuer: String,
     /// How many sessions a person may have at once; the oldest ends. 1 to 100; 5 by default.
     pub sessions_per_user: u32,
+    /// Identity providers that people can sign in at.
+    pub providers: Vec<ProviderSettings>,
 }
 
 impl Default for Settings {
@@ -35,6 +38,7 @@ impl Default for Settings {
             totp_skew: 1,
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
+            providers: Vec::new(),
         }
     }
 }
@@ -57,8 +61,13 @@ impl Settings {
         ];
         match rules.iter().find(|(kept, _)| !kept) {
             Some((_, rule)) => Err(Error::Settings((*rule).to_owned())),
-            None => Ok(()),
+            None => oidc::check(&self.providers).map_err(Error::Settings),
         }
+    }
+
+    /// Makes relative paths count from a folder.
+    pub fn rebase(&mut self, base: &Path) {
+        self.providers.iter_mut().for_each(|provider| provider.rebase(base));
     }
 
     pub(crate) fn idle(&self) -> Duration {

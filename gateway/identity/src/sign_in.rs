@@ -68,6 +68,18 @@ impl Inner {
         since: OffsetDateTime,
         peer: IpAddr,
     ) -> Result<Next, Error> {
+        self.forget_provider(session).await?;
+        self.after_first(session, user, since, peer).await
+    }
+
+    /// Where somebody stands whose first factor was proven.
+    pub(crate) async fn after_first(
+        &self,
+        session: &Session,
+        user: UserId,
+        since: OffsetDateTime,
+        peer: IpAddr,
+    ) -> Result<Next, Error> {
         let factors = self.store.totp_factors(user).await.map_err(Error::store)?;
         let (stage, next) = if factors.iter().any(|f| f.confirmed_at.is_some()) {
             (Stage::NeedsSecond { user, since }, Next::SecondFactor)
@@ -111,7 +123,7 @@ impl Identity {
         self.0.allowed(user).await?;
         self.0.accept_code(user, code, now).await?;
         let mut assurance = Assurance::default();
-        assurance.prove(Factor::Password, since);
+        assurance.prove(self.0.first_factor(session).await?, since);
         assurance.prove(Factor::Totp, now);
         self.0.enter(session, user, assurance, Some(peer)).await
     }

@@ -142,7 +142,16 @@ impl Inner {
     ) -> Result<SessionId, Error> {
         let now = self.clock.now();
         let id = SessionId::new(chance::id(now)?);
+        // Before the step, so that the provider can end what comes of it; and again after it, in case it just did.
+        if !self.attach(session, id).await? {
+            return Err(Error::Expired);
+        }
         self.advance(session, Stage::SignedIn { user, session: id, assurance }, Keep::New(id), peer).await?;
+        if !self.attach(session, id).await? {
+            let why = "the identity provider ended it during sign-in";
+            self.store.end_session(id, now, why).await.map_err(Error::store)?;
+            return Err(Error::Expired);
+        }
         let keep = self.settings.sessions_per_user;
         let why = "there were too many sessions of this person";
         self.store.limit_sessions_of(user, keep, now, why).await.map_err(Error::store)?;

@@ -260,6 +260,7 @@ impl Config {
         if let Some(relative) = self.store.url.strip_prefix("sqlite://").filter(|p| !p.starts_with('/')) {
             self.store.url = format!("sqlite://{}", base.join(relative).display());
         }
+        self.identity.rebase(&base);
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
         }

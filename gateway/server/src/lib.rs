@@ -37,6 +37,7 @@ mod logs;
 mod pace;
 mod pages;
 mod passage;
+mod providers;
 mod recordings;
 mod reply;
 mod router;

@@ -26,6 +26,9 @@ use uuid::Uuid;
 /// How long the store may take to say who is still signed in.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What a person reads whose session is gone.
+const SIGNED_OUT: &str = "you were signed out";
+
 /// One person at one screen.
 pub(crate) struct Live {
     pub(crate) id: Uuid,
@@ -192,7 +195,11 @@ pub(crate) async fn keep(house: Arc<House>) {
         let actors =
             tokio::time::timeout(PATIENCE, house.identity.actors_of(&sessions)).await.ok().and_then(Result::ok);
         for live in lives {
-            match lost(&house, &live, actors.as_ref()) {
+            let lost = match lost(&house, &live, actors.as_ref()) {
+                Some(reason) => Some(house.why_signed_out(&live, reason).await),
+                None => None,
+            };
+            match lost {
                 Some(reason) => drop(live.leash.send_replace(Some(Ending::Cut(reason)))),
                 None => live.keep_signed_in(&house),
             }
@@ -203,10 +210,24 @@ pub(crate) async fn keep(house: Arc<House>) {
 /// Why a live session may not go on, if so. Step-up is asked when a console opens, not while it is open.
 fn lost(house: &House, live: &Live, actors: Option<&HashMap<SessionId, Actor>>) -> Option<String> {
     let Some(actors) = actors else { return Some("your sign-in could not be checked".into()) };
-    let Some(actor) = actors.get(&live.session) else { return Some("you were signed out".into()) };
+    let Some(actor) = actors.get(&live.session) else { return Some(SIGNED_OUT.into()) };
     match house.engine.renew(&live.permit, actor, &house.fleet.inventory(), house.clock.now()) {
         Decision::Permit(_) | Decision::StepUp(_) => None,
         Decision::Deny(reason) => Some(reason.to_string()),
+    }
+}
+
+impl House {
+    /// The same reason, with why the session ended where that is known.
+    async fn why_signed_out(&self, live: &Live, reason: String) -> String {
+        if reason != SIGNED_OUT {
+            return reason;
+        }
+        let why = tokio::time::timeout(PATIENCE, self.identity.why_ended(live.session)).await;
+        match why.ok().and_then(Result::ok).flatten() {
+            Some(why) if why != "signed out" => format!("{SIGNED_OUT}: {why}"),
+            _ => reason,
+        }
     }
 }
 

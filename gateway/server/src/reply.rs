@@ -158,7 +158,12 @@ pub(crate) fn upstream(error: &portcullis_upstream::Error) -> Refusal {
 pub(crate) fn identity(error: &portcullis_identity::Error, now: time::OffsetDateTime) -> Refusal {
     use portcullis_identity::Error;
     match error {
-        Error::Refused(_) | Error::Weak(_) | Error::Invalid(_) => Refusal::Bad(sentence(&error.to_string())),
+        Error::Refused(_)
+        | Error::Weak(_)
+        | Error::Invalid(_)
+        | Error::NotVouched { .. }
+        | Error::ProviderSaid { .. }
+        | Error::ProviderDown { .. } => Refusal::Bad(sentence(&error.to_string())),
         Error::Locked { until } => Refusal::TooMany(u32::try_from((*until - now).whole_seconds().max(1)).unwrap_or(60)),
         Error::Busy => Refusal::TooMany(3),
         Error::Expired => Refusal::Unknown,

@@ -82,6 +82,9 @@ fn served() -> Vec<Served> {
         on_post("/sign-in/code", pages::login::code),
         on_get("/sign-in/recovery", pages::login::recovery_form),
         on_post("/sign-in/recovery", pages::login::recovery),
+        on_get("/sign-in/with/{provider}", pages::provider::begin),
+        on_get("/sign-in/callback/{provider}", pages::provider::finish),
+        on_post("/sign-in/backchannel/{provider}", pages::provider::log_out),
         on_post("/sign-out", pages::login::sign_out),
         on_get("/set-up", pages::login::set_up_form),
         on_post("/set-up", pages::login::set_up),
@@ -186,10 +189,15 @@ async fn approach(
         (false, true) => Some(Asks::Change),
         (false, false) => None,
     };
-    if let Some(asks) = asks {
+    // A service is no page of ours: it is known by what it signed, and there is no session that it could ride on.
+    let signed = found.route.door == Door::Signed;
+    if let Some(asks) = asks.filter(|asks| !(signed && *asks == Asks::Change)) {
         ours(house, &parts.headers, asks).map_err(plain)?;
     }
-    let stage = house.identity.stage(session).await.map_err(|e| plain(house.unavailable(&e)))?;
+    let stage = match found.route.door {
+        Door::Signed => Stage::Stranger,
+        _ => house.identity.stage(session).await.map_err(|e| plain(house.unavailable(&e)))?,
+    };
     let known = matches!(stage, Stage::SignedIn { .. });
     if !known && !house.strangers.check(peer.ip) {
         house.strangers.refused(peer.ip);
@@ -210,6 +218,7 @@ async fn approach(
     }
     let fresh = sent(&parts.headers, &body, "step_up_code");
     let asked = ask(&found, &stage).map_err(plain)?;
+    let effect = found.route.changes();
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
     let visit = Visit { kind: found.route.kind, peer, asked, trailed };
     let request = Request::from_parts(parts, Body::from(body));
@@ -227,7 +236,7 @@ async fn approach(
     };
     let stage_of_guest = stage.clone();
     let walked = passage::walk(house, visit, caller, again, |passed| {
-        serve(house, Guest::new(peer, session.clone(), stage_of_guest, csrf, passed), request, next)
+        serve(house, Guest::new(peer, session.clone(), stage_of_guest, csrf, passed), effect, request, next)
     });
     match walked.await {
         Ok(answer) => Ok((answer, Some(stage))),
@@ -237,8 +246,13 @@ async fn approach(
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
 /// over. A change goes on to its end although the browser may hang up, and is answered when its end is durable.
-async fn serve(house: &Arc<House>, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+async fn serve(
+    house: &Arc<House>,
+    guest: Guest,
+    changes: bool,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     request.extensions_mut().insert(guest.clone());
     if !changes {
         let answer = next.run(request).await;
@@ -261,7 +275,7 @@ fn ask(found: &Found<'_>, stage: &Stage) -> Result<Asked, Refusal> {
     Ok(match found.route.door {
         // Nobody who could enrol: refused in the passage like everybody unknown, with an event.
         Door::Enrolling if matches!(stage, Stage::Stranger | Stage::NeedsSecond { .. }) => Asked::Presence,
-        Door::Public | Door::Stranger | Door::Enrolling => Asked::Nothing,
+        Door::Public | Door::Stranger | Door::Provider | Door::Signed | Door::Enrolling => Asked::Nothing,
         Door::SignedIn => Asked::Presence,
         Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?),
     })

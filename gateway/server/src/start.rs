@@ -10,7 +10,7 @@ use crate::{
     lives::{self, Lives},
     logs,
     pace::Paces,
-    router,
+    providers, router,
     state::{House, Shard, Strangers, chain},
 };
 use portcullis_console::record::{self, RecorderPool};
@@ -61,10 +61,13 @@ impl Running {
         let wrong = |key: &str, why: String| ConfigError::new(&config.file, format!("{key}: {why}"));
         let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
-        let identity = Identity::new(store.clone(), Arc::clone(&keys), Arc::clone(&clock), config.identity.clone())
-            .map_err(|e| wrong("identity", chain(&e)))?;
-        identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
+        let connections = providers::connections(&config, &engine)?;
+        let settings = config.identity.clone();
+        let identity =
+            Identity::with_providers(store.clone(), Arc::clone(&keys), Arc::clone(&clock), settings, connections)
+                .map_err(|e| wrong("identity", chain(&e)))?;
+        identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
@@ -312,6 +315,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                 }
             }),
             Box::pin(crate::admin::trail::watch(Arc::clone(&house))),
+            Box::pin(providers::keep(Arc::clone(&house))),
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;

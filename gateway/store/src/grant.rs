@@ -3,9 +3,9 @@
 
 use crate::{
     Error, Store, from_micros,
-    tx::{Tx, execute, from_word, parse, read, word},
+    tx::{Tx, execute, fetch, from_word, parse, read, word},
 };
-use portcullis_domain::{Grant, GrantId, Selector, UserId, micros};
+use portcullis_domain::{Grant, GrantId, GrantSource, Selector, UserId, micros};
 use time::OffsetDateTime;
 
 /// A grant and whose it is.
@@ -95,6 +95,34 @@ pub(crate) async fn insert_grant(
     .map_err(|e| e.or_conflict("this grant").or_missing("this person"))
 }
 
+/// Takes a grant back; false when it was not there or that was done before.
+pub(crate) async fn revoke(tx: &mut Tx, id: GrantId, by: Option<UserId>, now: OffsetDateTime) -> Result<bool, Error> {
+    let changed = execute!(
+        *tx,
+        "update grants set revoked_at = $2, revoked_by = $3 where id = $1 and revoked_at is null",
+        id.to_string(),
+        micros(now),
+        by.map(|u| u.to_string())
+    )?;
+    Ok(changed == 1)
+}
+
+/// What a person holds from one source, as the transaction sees it.
+pub(crate) async fn grants_from(tx: &mut Tx, user: UserId, source: GrantSource) -> Result<Vec<Grant>, Error> {
+    let rows = fetch!(
+        *tx,
+        Row,
+        concat!(
+            "select ",
+            columns!(),
+            " from grants where user_id = $1 and source = $2 and revoked_at is null order by created_at, id"
+        ),
+        user.to_string(),
+        word(&source)
+    )?;
+    rows.into_iter().map(|r| Holding::try_from(r).map(|h| h.grant)).collect()
+}
+
 impl Store {
     /// Gives a person a role. `by` is who did it.
     pub async fn add_grant(
@@ -113,16 +141,8 @@ impl Store {
     /// Takes a grant back; false when that was done before. [`Error::NotFound`] when there never was one.
     pub async fn revoke_grant(&self, id: GrantId, by: Option<UserId>, now: OffsetDateTime) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
-        let id = id.to_string();
-        let changed = execute!(
-            tx,
-            "update grants set revoked_at = $2, revoked_by = $3 where id = $1 and revoked_at is null",
-            &id,
-            micros(now),
-            by.map(|u| u.to_string())
-        )?;
-        if changed == 0 {
-            let known = crate::tx::fetch!(tx, (String,), "select id from grants where id = $1", &id)?;
+        if !revoke(&mut tx, id, by, now).await? {
+            let known = fetch!(tx, (String,), "select id from grants where id = $1", id.to_string())?;
             return if known.is_empty() { Err(Error::NotFound("this grant")) } else { Ok(false) };
         }
         tx.bump().await?;

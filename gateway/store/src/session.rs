@@ -3,7 +3,7 @@
 
 use crate::{
     Digest, Error, Store, from_micros,
-    tx::{Db, execute, fetch, parse, read},
+    tx::{Db, Tx, execute, fetch, parse, read},
 };
 use portcullis_domain::{SessionId, UserId, micros};
 use sqlx::QueryBuilder;
@@ -137,6 +137,18 @@ impl TryFrom<Row> for SessionRow {
             agent: row.agent,
         })
     }
+}
+
+/// Ends a session; false when it had ended before.
+pub(crate) async fn end_one(tx: &mut Tx, session: &str, now: OffsetDateTime, why: &str) -> Result<bool, Error> {
+    let ended = execute!(
+        *tx,
+        "update sessions set ended_at = $2, ended_why = $3 where session_id = $1 and ended_at is null",
+        session,
+        micros(now),
+        why
+    )?;
+    Ok(ended == 1)
 }
 
 impl Store {
@@ -308,18 +320,12 @@ impl Store {
     /// Ends a session; false when it had ended before.
     pub async fn end_session(&self, session: SessionId, now: OffsetDateTime, why: &str) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
-        let ended = execute!(
-            tx,
-            "update sessions set ended_at = $2, ended_why = $3 where session_id = $1 and ended_at is null",
-            session.to_string(),
-            micros(now),
-            why
-        )?;
-        if ended == 1 {
+        let ended = end_one(&mut tx, &session.to_string(), now, why).await?;
+        if ended {
             tx.bump().await?;
         }
         tx.commit().await?;
-        Ok(ended == 1)
+        Ok(ended)
     }
 
     /// Ends every session of a person but one, half-done sign-ins among them; gives how many ended.
@@ -368,13 +374,7 @@ impl Store {
         )?;
         let mut ended = 0;
         for (session,) in live.iter().skip(usize::try_from(keep).unwrap_or(usize::MAX)) {
-            ended += execute!(
-                tx,
-                "update sessions set ended_at = $2, ended_why = $3 where session_id = $1 and ended_at is null",
-                session,
-                micros(now),
-                why
-            )?;
+            ended += u64::from(end_one(&mut tx, session, now, why).await?);
         }
         if ended > 0 {
             tx.bump().await?;
@@ -416,6 +416,17 @@ impl Store {
             micros(now)
         )?;
         rows.into_iter().map(SessionRow::try_from).collect()
+    }
+
+    /// Why a session ended; none when it did not, or nothing is known of it.
+    pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
+        let rows = read!(
+            self,
+            (Option<String>,),
+            "select ended_why from sessions where session_id = $1",
+            session.to_string()
+        )?;
+        Ok(rows.into_iter().next().and_then(|(why,)| why))
     }
 
     /// Forgets the sessions that expired or ended before an instant; gives how many there were.

@@ -95,7 +95,7 @@ impl TryFrom<Row> for User {
     }
 }
 
-async fn insert_user(tx: &mut Tx, user: &NewUser, now: OffsetDateTime) -> Result<(), Error> {
+pub(crate) async fn insert_user(tx: &mut Tx, user: &NewUser, now: OffsetDateTime) -> Result<(), Error> {
     execute!(
         *tx,
         "insert into users (id, name, name_key, display_name, created_at) values ($1, $2, $3, $4, $5)",

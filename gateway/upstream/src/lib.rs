@@ -20,6 +20,8 @@
 //!                            '-closed by peer--'---anything else---> closed
 //! ```
 //!
+//! What is no hypervisor is reached through [`Outbound`]: the same rules, without a permit, since nothing is lent.
+//!
 //! Decisions (2026-11-21): connections are driven by the request that uses them, no task each; HTTP/1.1 upstream
 //! always; answers are never cached; redirects never followed; libvirt and QMP are spoken natively, because a library
 //! or a helper process would be a second place with the credential; an LXD list is read without its live state
@@ -36,6 +38,7 @@ mod exchange;
 mod fleet;
 mod forward;
 mod headers;
+mod outbound;
 mod tls;
 mod wire;
 
@@ -48,5 +51,6 @@ pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Work};
 pub use forward::{Answer, Forwarder, RequestContext};
+pub use outbound::Outbound;
 pub use tls::TlsUpgrade;
 pub use wire::{Stream, Tunnel};

@@ -110,7 +110,7 @@ fn read_certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'stati
     Ok(certificates)
 }
 
-fn client_config(key: &str, trust: &Trust, identity: Option<Identity<'_>>) -> Result<ClientConfig, Error> {
+pub(crate) fn client_config(key: &str, trust: &Trust, identity: Option<Identity<'_>>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(provider::default_provider());
     let verifier = verifier(key, trust, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)

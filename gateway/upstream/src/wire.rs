@@ -97,7 +97,7 @@ impl Address {
         let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(|e| Fault::unreachable(shown(), e))?;
         for address in found {
             if !may_dial(host, &address) {
-                let why = format!("{host} resolves to {}, which no hypervisor has", address.ip());
+                let why = format!("{host} resolves to {}, which nothing outside has", address.ip());
                 last = Some(Fault::hung_up(why));
                 continue;
             }

@@ -14,6 +14,11 @@ pub enum Door {
     Public,
     /// Anybody; there is a session, whatever stage it is in.
     Stranger,
+    /// Anybody, on the way to an identity provider or back from it: a GET that other sites lead to and that takes a step
+    /// of signing in. What comes back proves itself.
+    Provider,
+    /// A service without a session, known by what it signed; other origins may send it.
+    Signed,
     /// Somebody who is enrolling a factor: after a set-up link, an invitation or a recovery code, or signed in.
     Enrolling,
     /// Somebody who is signed in with both factors, for what is their own.
@@ -57,6 +62,11 @@ const fn post(pattern: &'static str, door: Door) -> OwnRoute {
     OwnRoute { method: "POST", pattern, door, trailed: true, kind: kind_of(door) }
 }
 
+/// A step of signing in that is a GET, because another site leads to it.
+const fn way(pattern: &'static str, kind: &'static str) -> OwnRoute {
+    OwnRoute { method: "GET", pattern, door: Door::Provider, trailed: true, kind }
+}
+
 /// A change that no policy decides on: a step of signing in, or one's own account.
 const fn step(pattern: &'static str, door: Door, kind: &'static str) -> OwnRoute {
     OwnRoute { method: "POST", pattern, door, trailed: true, kind }
@@ -66,7 +76,13 @@ const fn kind_of(door: Door) -> &'static str {
     match door {
         Door::Machine(action) if action.is_console() => "console",
         Door::Machine(_) => "machine",
-        Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Own(..) => "page",
+        Door::Public
+        | Door::Stranger
+        | Door::Provider
+        | Door::Signed
+        | Door::Enrolling
+        | Door::SignedIn
+        | Door::Own(..) => "page",
     }
 }
 
@@ -90,6 +106,9 @@ pub const ROUTES: &[OwnRoute] = &[
     step("/sign-in/code", Door::Stranger, "sign-in"),
     get("/sign-in/recovery", Door::Stranger, Trail::No),
     step("/sign-in/recovery", Door::Stranger, "sign-in"),
+    way("/sign-in/with/{provider}", "sign-in"),
+    way("/sign-in/callback/{provider}", "sign-in"),
+    step("/sign-in/backchannel/{provider}", Door::Signed, "sign-out"),
     step("/sign-out", Door::Stranger, "sign-out"),
     get("/set-up", Door::Stranger, Trail::No),
     step("/set-up", Door::Stranger, "user"),
@@ -155,6 +174,13 @@ pub enum Missing {
     Ambiguous,
 }
 
+impl OwnRoute {
+    /// Whether a visit may change something: its event is durable before, and its end before it is answered.
+    pub fn changes(&self) -> bool {
+        self.method != "GET" || self.door == Door::Provider
+    }
+}
+
 impl Found<'_> {
     /// A parameter of the path, decoded.
     pub fn param(&self, name: &str) -> Option<&str> {
@@ -166,7 +192,7 @@ impl Found<'_> {
     pub fn operation(&self) -> Option<Operation> {
         let effect = if self.route.method == "GET" { Effect::Safe } else { Effect::Unsafe };
         match self.route.door {
-            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn => None,
+            Door::Public | Door::Stranger | Door::Provider | Door::Signed | Door::Enrolling | Door::SignedIn => None,
             Door::Own(action, object) => Some(Operation { action, resource: Resource::Own(object), effect }),
             Door::Machine(action) => {
                 let hypervisor = self.param("hypervisor")?.parse().ok()?;
@@ -255,6 +281,8 @@ mod tests {
             // Nothing that changes something, and nothing of the gateway's own, goes unseen.
             let unseen = matches!(route.door, Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn);
             assert!(route.trailed || (unseen && route.method == "GET"), "{route:?}");
+            // A GET that other sites may lead to takes a step of signing in, and nothing else.
+            assert_eq!(route.door == Door::Provider, route.method == "GET" && route.kind == "sign-in", "{route:?}");
         }
     }
 

@@ -56,11 +56,12 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
     let now = house.clock.now();
     let has_factor = house.store.totp_factors(user.id).await.map_err(failed)?.iter().any(|f| f.confirmed_at.is_some());
     let sessions = house.store.sessions_of(user.id, now).await.map_err(failed)?;
-    let state = match (user.disabled_at, &user.password_hash, has_factor) {
+    let known = user.password_hash.is_some() || house.store.provider_of(user.id).await.map_err(failed)?.is_some();
+    let state = match (user.disabled_at, known, has_factor) {
         (Some(_), _, _) => UserState::Disabled,
-        (None, None, _) => UserState::Invited,
-        (None, Some(_), false) => UserState::NoFactor,
-        (None, Some(_), true) => UserState::Active,
+        (None, false, _) => UserState::Invited,
+        (None, true, false) => UserState::NoFactor,
+        (None, true, true) => UserState::Active,
     };
     let mine = holdings.iter().filter(|h| h.user == user.id && h.grant.is_active(now));
     Ok(UserRow {
@@ -126,10 +127,16 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
     let sessions = house.store.sessions_of(user.id, house.clock.now()).await.map_err(failed)?;
     let mine = holdings.iter().filter(|h| h.user == user.id);
     let grants = mine.map(|h| super::grants::row(house, h, &user.name)).collect();
+    let provider = house.store.provider_of(user.id).await.map_err(failed)?.map(|p| {
+        let titles = house.identity.providers();
+        let title = titles.iter().find(|(name, _)| *name == p.provider).map_or(p.provider.as_str(), |(_, title)| title);
+        (title.to_owned(), p.subject.clone(), house.when(p.seen_at))
+    });
     page(&PersonPage {
         shell: house.shell(guest).await,
         user: row(house, user, &holdings).await?,
         created: house.when(user.created_at),
+        provider,
         factors: factors
             .iter()
             .filter(|f| f.confirmed_at.is_some())

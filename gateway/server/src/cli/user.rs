@@ -6,12 +6,15 @@ use crate::start::{invitation_link, set_up_link};
 use clap::Subcommand;
 use portcullis_domain::SystemClock;
 use portcullis_governance::{By, Grants};
-use portcullis_identity::Identity;
+use portcullis_identity::{Flaw, Identity};
 use portcullis_policy::Engine;
 use portcullis_store::User as Row;
 use serde::Serialize;
 use serde_json::json;
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use time::format_description::well_known::Rfc3339;
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +52,17 @@ pub(super) enum User {
         #[command(flatten)]
         at: At,
     },
+    /// Show which roles a set of claims of an identity provider gives
+    Claims {
+        /// The provider, as the configuration names it
+        #[arg(long)]
+        provider: String,
+        /// A file with the claims as JSON, such as the payload of an ID token
+        #[arg(long)]
+        claims: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
     /// Let somebody sign in again
     Enable {
         /// Whom
@@ -56,6 +70,49 @@ pub(super) enum User {
         #[command(flatten)]
         at: At,
     },
+}
+
+/// A role that follows from claims.
+#[derive(Serialize)]
+struct Mapped {
+    role: String,
+    on: String,
+    claim: String,
+    value: String,
+}
+
+/// What the table of roles makes of a file of claims: yes when somebody with them could come in.
+fn preview(at: &At, name: &str, file: &Path) -> anyhow::Result<Answer> {
+    let config = at.read()?;
+    let provider = config.identity.providers.iter().find(|p| p.name == name);
+    let provider = provider.ok_or_else(|| anyhow::anyhow!("{name}: no such provider in the configuration"))?;
+    let text = std::fs::read_to_string(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+    let claims: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|e| anyhow::anyhow!("{}: no JSON object: {e}", file.display()))?;
+    let said = |words: &str| {
+        at.out.tell(&json!({ "refused": words }), &format!("Nobody with these claims comes in: {words}."));
+    };
+    match provider.roles_for(&claims) {
+        Ok(rules) if rules.is_empty() => {
+            said(Flaw::NoRole.words());
+            Ok(Answer::No)
+        }
+        Ok(rules) => {
+            let row = |rule: &&portcullis_identity::RoleRule| Mapped {
+                role: rule.role.to_string(),
+                on: rule.on.0.to_string(),
+                claim: rule.claim.clone().unwrap_or_else(|| provider.groups_claim.clone()),
+                value: rule.value.clone(),
+            };
+            let rows: Vec<Mapped> = rules.iter().map(row).collect();
+            at.print(&rows, &["role", "on", "claim", "value"])?;
+            Ok(Answer::Yes)
+        }
+        Err(flaw) => {
+            said(flaw.words());
+            Ok(Answer::No)
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,7 +129,9 @@ impl User {
         match self {
             Self::List { at } => {
                 let desk = at.open().await?;
-                let rows: Vec<Line> = desk.store.users().await?.into_iter().map(line).collect();
+                let vouched = desk.store.provider_people().await?;
+                let rows = desk.store.users().await?.into_iter();
+                let rows: Vec<Line> = rows.map(|user| line(vouched.contains(&user.id), user)).collect();
                 at.print(&rows, &["name", "display_name", "state", "since", "id"])?;
             }
             Self::Invite { name, display_name, at, .. } => {
@@ -114,6 +173,7 @@ impl User {
                 let words = format!("{} can no longer sign in.", user.name);
                 at.out.tell(&json!({ "user": user.name, "state": "disabled" }), &words);
             }
+            Self::Claims { provider, claims, at } => return preview(&at, &provider, &claims),
             Self::Enable { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
@@ -128,12 +188,12 @@ impl User {
     }
 }
 
-fn line(user: Row) -> Line {
+fn line(vouched: bool, user: Row) -> Line {
     Line {
-        state: match (user.disabled_at, user.password_hash) {
+        state: match (user.disabled_at, vouched || user.password_hash.is_some()) {
             (Some(_), _) => "disabled",
-            (None, None) => "invited",
-            (None, Some(_)) => "active",
+            (None, false) => "invited",
+            (None, true) => "active",
         },
         since: user.created_at.format(&Rfc3339).unwrap_or_default(),
         id: user.id.to_string(),

@@ -94,7 +94,9 @@ async fn step_up_page(house: &House, guest: &Guest, next: Option<&str>, problems
     let intent = intent(&next);
     let minutes = u32::try_from(crate::pages::STEP_UP.whole_minutes()).unwrap_or(5);
     let wrong = !problems.is_empty();
-    let shown = StepUp { shell: house.shell(guest).await, intent, minutes, next, problems };
+    let provider = house.identity.can_confirm(&guest.session).await.map_err(|e| house.unavailable(&e))?;
+    let provider = provider.map(|(name, title)| (format!("/sign-in/with/{name}"), title.to_owned()));
+    let shown = StepUp { shell: house.shell(guest).await, intent, provider, minutes, next, problems };
     if wrong { again(&shown) } else { page(&shown) }
 }
 

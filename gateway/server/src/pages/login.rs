@@ -30,7 +30,7 @@ pub(crate) struct Next {
     next: Option<String>,
 }
 
-pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
+pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(next): Query<Next>) -> Answer {
     match guest.stage {
         Stage::SignedIn { .. } => go(safe_next(next.next.as_deref(), "/")),
         Stage::MustEnrol { .. } | Stage::RecoveryOnly { .. } => go("/enrol"),
@@ -38,6 +38,7 @@ pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
             shell: Shell::stranger(guest.csrf),
             name: String::new(),
             next: safe_next(next.next.as_deref(), "/").to_owned(),
+            providers: house.provider_doors(),
             problems: Problems::none(),
         }),
     }
@@ -77,6 +78,7 @@ pub(crate) async fn password(
                 shell: Shell::stranger(guest.csrf),
                 name: form.name,
                 next,
+                providers: house.provider_doors(),
                 problems: Problems::one("", shown),
             })
         }
@@ -157,8 +159,9 @@ pub(crate) async fn recovery(State(house): State<Arc<House>>, guest: Guest, Form
 pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest) -> Answer {
     let name = house.name_of(&guest.stage).await?;
     guest.say(&Step { user: known(&guest.stage), ..Step::done(&name, "signed out") })?;
+    let there = house.identity.sign_out_address(&guest.session).await.map_err(|e| house.unavailable(&e))?;
     house.identity.sign_out(&guest.session).await.map_err(|e| house.unavailable(&e))?;
-    go("/sign-in")
+    go(there.as_deref().unwrap_or("/sign-in"))
 }
 
 pub(crate) async fn set_up_form(guest: Guest) -> Answer {
@@ -247,7 +250,11 @@ pub(super) fn known(stage: &Stage) -> Option<(UserId, Option<SessionId>)> {
 
 /// The true reason of an error, for the trail.
 pub(crate) fn noted(error: &Error) -> String {
-    error.noted().map_or_else(|| error.to_string(), |r| r.noted.words().to_owned())
+    match (error, error.noted()) {
+        (Error::ProviderDown { why, .. }, _) => format!("the provider cannot be asked: {why}"),
+        (_, Some(refusal)) => refusal.noted.words().to_owned(),
+        (_, None) => error.to_string(),
+    }
 }
 
 impl House {
@@ -273,7 +280,7 @@ impl House {
     }
 
     /// Notes what a browser calls itself, for the list of sessions. Not worth a failed sign-in.
-    async fn describe(&self, guest: &Guest, headers: &HeaderMap) {
+    pub(super) async fn describe(&self, guest: &Guest, headers: &HeaderMap) {
         let Ok(Stage::SignedIn { session, .. }) = self.identity.stage(&guest.session).await else { return };
         let agent: String = headers
             .get(header::USER_AGENT)

@@ -7,6 +7,7 @@ pub(crate) mod console;
 pub(crate) mod factors;
 pub(crate) mod login;
 pub(crate) mod machines;
+pub(crate) mod provider;
 pub(crate) mod tokens;
 
 use crate::{

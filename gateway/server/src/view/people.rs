@@ -114,6 +114,8 @@ pub(crate) struct PersonPage {
     pub(crate) user: UserRow,
     /// Since when.
     pub(crate) created: When,
+    /// The identity provider that they come from: what people call it, its own word for them, when it said so last.
+    pub(crate) provider: Option<(String, String, When)>,
     /// Their second factors in words.
     pub(crate) factors: Vec<String>,
     /// How many browsers of theirs are signed in.

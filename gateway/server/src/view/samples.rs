@@ -88,6 +88,7 @@ impl Words {
 /// Every page, filled in one way.
 pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     let w = Words { fill };
+    let provider = (fill != Fill::Empty).then(|| ("/sign-in/with/corp".to_owned(), w.text("Example Corp")));
     let mut out = Vec::new();
     let mut add = |name: &'static str, page: Result<String, askama::Error>| {
         out.push(Rendered { name, fill, html: page.expect(name) });
@@ -99,6 +100,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
             shell: w.stranger(),
             name: w.name(""),
             next: w.text(&next),
+            providers: provider.clone().into_iter().collect(),
             problems: w.problems(&["", "name", "password"]),
         }
         .render(),
@@ -146,6 +148,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         StepUp {
             shell: w.shell(),
             intent: w.name("open the console of pay-db-01"),
+            provider,
             minutes: 5,
             next,
             problems: w.problems(&["code"]),
@@ -260,6 +263,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         shell: w.shell(),
         user: users(&user).remove(1),
         created: when(-60 * 24 * 200),
+        provider: full.then(|| (w.text("Example Corp"), w.text("00u1x7"), when(-3600))),
         factors: if full { vec!["Authenticator app".to_owned(), w.text("9 recovery codes")] } else { vec![] },
         sessions: usize::from(full) * 2,
         grants: grants(&w),

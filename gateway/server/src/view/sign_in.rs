@@ -15,6 +15,8 @@ pub(crate) struct SignIn {
     pub(crate) name: String,
     /// Where to go afterwards, already checked to be a path of ours.
     pub(crate) next: String,
+    /// Identity providers: the address that leads there, and what people call it.
+    pub(crate) providers: Vec<(String, String)>,
     /// What went wrong; wrong name and wrong password are one problem of the whole form.
     pub(crate) problems: Problems,
 }
@@ -144,6 +146,8 @@ pub(crate) struct StepUp {
     pub(crate) shell: Shell,
     /// What needs it, in words that finish "You are about to": `open the console of web-1`.
     pub(crate) intent: String,
+    /// The address where the person's identity provider confirms it instead, and what people call it.
+    pub(crate) provider: Option<(String, String)>,
     /// For how many minutes it will then not be asked again.
     pub(crate) minutes: u32,
     /// Where to go afterwards.
