@@ -3,14 +3,17 @@
 
 use crate::support::{
     Person,
+    lab::{lab, ready, ticket},
+    peers::Peer,
     person::location,
     provider::{AtProvider, Company},
+    screen::Screen,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn roles(company: &Company, name: &str) -> Vec<String> {
+fn roles(company: &Company, name: &str) -> Vec<String> {
     let (code, out) = company.gateway.shell(&["grant", "list", "--json"]);
     assert_eq!(code, Some(0), "{out}");
     let rows = out.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
@@ -29,7 +32,7 @@ fn says(event: &Value, words: &str) -> bool {
 async fn somebody_of_the_company_signs_in_enrols_and_has_the_roles_of_their_groups() {
     let company = Company::start("", "", &[]).await;
     let gateway = &company.gateway;
-    Person::first_administrator(gateway, "ada").await;
+    let ada = Person::first_administrator(gateway, "ada").await;
     let html = Person::stranger(gateway, "x").page("/sign-in").await;
     assert!(html.contains("/sign-in/with/corp") && html.contains("Sign in with <bdi>Example Corp</bdi>"), "{html}");
 
@@ -42,7 +45,9 @@ async fn somebody_of_the_company_signs_in_enrols_and_has_the_roles_of_their_grou
     alice.enrol().await;
     let me = alice.page("/me").await;
     assert!(me.contains("operator"), "{me}");
-    assert_eq!(roles(&company, "alice").await, ["operator everything"]);
+    assert_eq!(roles(&company, "alice"), ["operator everything"]);
+    let person = ada.page(&format!("/users/{}", gateway.user_id("alice").await)).await;
+    assert!(person.contains("<bdi>Example Corp</bdi>, as <bdi class=\"mono\">alice</bdi>"), "{person}");
     let came =
         gateway.find_event(&[], |e| says(e, "Example Corp vouched for them; given: operator on everything")).await;
     assert!(says(&came, "the account was made"), "{came}");
@@ -53,7 +58,7 @@ async fn somebody_of_the_company_signs_in_enrols_and_has_the_roles_of_their_grou
     // Another group: another role, and the old one is gone.
     company.set_people(&json!({"alice": {"name": "Alice", "preferred_username": "root", "groups": ["vm-users", "x"]}}));
     let moved = alice.another_browser_at(&AtProvider::new(), "alice").await;
-    assert_eq!(roles(&company, "alice").await, ["viewer tag web"]);
+    assert_eq!(roles(&company, "alice"), ["viewer tag web"]);
     drop(moved);
     // No group that the table knows: no way in, and nothing is left.
     company.set_people(&json!({"alice": {"name": "Alice", "groups": ["vm-admin", "VM-ADMINS", "x"]}}));
@@ -61,7 +66,8 @@ async fn somebody_of_the_company_signs_in_enrols_and_has_the_roles_of_their_grou
     let answer = out.come_from(&AtProvider::new(), "alice").await;
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text().await.expect("a page").contains("no access here is given to you"));
-    assert_eq!(roles(&company, "alice").await, [""; 0]);
+    assert_eq!(roles(&company, "alice"), [""; 0]);
+    gateway.find_event(&[], |e| says(e, "gives them a role; taken back: viewer on tag web")).await;
     assert_eq!(location(&out.get("/me").await), "/sign-in?next=%2Fme");
     company.gateway.stop().await;
 }
@@ -82,7 +88,7 @@ async fn who_has_no_group_gets_no_account_and_who_is_disabled_stays_out() {
     let mut bob = Person::stranger(gateway, "ada-2");
     assert_eq!(location(&bob.come_from(&AtProvider::new(), "bob").await), "/enrol");
     bob.enrol().await;
-    assert_eq!(roles(&company, "ada-2").await, ["viewer tag web"]);
+    assert_eq!(roles(&company, "ada-2"), ["viewer tag web"]);
     let (code, out) = gateway.shell(&["user", "disable", "ada-2"]);
     assert_eq!(code, Some(0), "{out}");
     let answer = Person::stranger(gateway, "ada-2").come_from(&AtProvider::new(), "bob").await;
@@ -100,16 +106,16 @@ async fn roles_follow_the_provider_while_somebody_is_signed_in_and_who_is_gone_t
     let mut alice = Person::stranger(gateway, "alice");
     alice.come_from(&AtProvider::new(), "alice").await;
     alice.enrol().await;
-    assert_eq!(roles(&company, "alice").await, ["operator everything"]);
+    assert_eq!(roles(&company, "alice"), ["operator everything"]);
     company.set_people(&json!({"alice": {"name": "Alice", "groups": ["vm-users"]}}));
     gateway.clock.advance(time::Duration::seconds(61));
     let changed = gateway.find_event(&[], |e| says(e, "as Example Corp says now; given: viewer on tag web")).await;
     assert!(says(&changed, "taken back: operator on everything"), "{changed}");
-    assert_eq!(roles(&company, "alice").await, ["viewer tag web"]);
+    assert_eq!(roles(&company, "alice"), ["viewer tag web"]);
     assert_eq!(alice.get("/me").await.status(), StatusCode::OK);
     company.set_people(&json!({}));
     gateway.clock.advance(time::Duration::seconds(61));
-    gateway.find_event(&[], |e| says(e, "they were signed out: the provider no longer renews")).await;
+    gateway.find_event(&[], |e| says(e, "they were signed out: the provider no longer renews it")).await;
     assert_eq!(location(&alice.get("/me").await), "/sign-in?next=%2Fme");
     company.gateway.stop().await;
 }
@@ -135,7 +141,7 @@ async fn signing_out_reaches_the_provider_and_signing_out_there_reaches_us() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(ended, "the back channel ends it within five seconds");
-    gateway.find_event(&[], |e| says(e, "Example Corp signed them out; 1 session ended")).await;
+    gateway.find_event(&[], |e| says(e, "Example Corp ended the sign-in; 1 session ended")).await;
     assert_eq!(other.get("/me").await.status(), StatusCode::OK);
     // Here: the browser is led to the provider's own place for it, with the token as a hint and a state.
     let answer = other.submit("/sign-out", &[]).await;
@@ -172,5 +178,57 @@ async fn a_provider_that_is_down_or_slow_costs_a_local_account_nothing() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     ada.submit("/sign-out", &[]).await;
     ada.sign_in().await;
+    company.gateway.stop().await;
+}
+
+// SEC-025, SEC-140
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_signs_out_at_the_provider_loses_the_console_within_five_seconds_with_the_reason() {
+    let guest = Peer::qemu("web-1", "none");
+    let company = Company::start(&lab(&guest), "", &[]).await;
+    let gateway = &company.gateway;
+    Person::first_administrator(gateway, "ada").await;
+    let mut alice = Person::stranger(gateway, "alice");
+    let at = AtProvider::new();
+    alice.come_from(&at, "alice").await;
+    alice.enrol().await;
+    ready(gateway, &alice).await;
+    let mut screen = Screen::open(&alice, "lab/web-1", "control", &ticket(&alice, "control").await).await;
+    screen.handshake().await;
+    at.sign_out(&company).await;
+    let (code, reason) = screen.ended(Duration::from_secs(5)).await;
+    assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out: Example Corp ended the sign-in"));
+    company.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_shows_what_a_set_of_claims_gives() {
+    let company = Company::start("", "", &[]).await;
+    let file = company.gateway.dir.path().join("claims.json");
+    let preview = |claims: &Value, more: &[&str]| {
+        std::fs::write(&file, claims.to_string()).expect("written");
+        let file = file.display().to_string();
+        let verb = [&["user", "claims", "--provider", "corp", "--claims", &file], more].concat();
+        company.gateway.shell(&verb)
+    };
+    let (code, out) = preview(&json!({"sub": "x", "groups": ["vm-admins", "vm-users", "y"]}), &[]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("operator") && out.contains("tag web") && !out.contains(" y"), "{out}");
+    let (code, out) = preview(&json!({"groups": ["vm-users"]}), &["--json"]);
+    let row: Value = serde_json::from_str(out.trim()).expect("JSON");
+    assert_eq!((code, row["role"].as_str(), row["value"].as_str()), (Some(0), Some("viewer"), Some("vm-users")));
+    for (claims, words) in [
+        (json!({"groups": ["y"]}), "gives them a role"),
+        (json!({"groups": {"vm-admins": 1}}), "neither a text nor a list"),
+        (json!({"_claim_names": {"groups": "a"}}), "left the list of groups out"),
+    ] {
+        let (code, out) = preview(&claims, &[]);
+        assert_eq!(code, Some(1), "{out}");
+        assert!(out.contains("Nobody with these claims comes in") && out.contains(words), "{out}");
+    }
+    assert_eq!(preview(&json!([]), &[]).0, Some(2));
+    let (code, out) = company.gateway.shell(&["user", "claims", "--provider", "x", "--claims", "y"]);
+    assert_eq!(code, Some(2));
+    assert!(out.contains("no such provider"), "{out}");
     company.gateway.stop().await;
 }

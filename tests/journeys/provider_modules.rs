@@ -297,6 +297,22 @@ async fn a_way_back_works_once_in_the_browser_that_went_and_only_for_ten_minutes
     gateway.stop().await;
 }
 
+// SEC-091
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_one_provider_is_not_taken_to_another() {
+    let (gateway, played) = Played::company("").await;
+    Person::first_administrator(&gateway, "ada").await;
+    let alice = Person::stranger(&gateway, "alice");
+    let back = played.visit(&alice.get("/sign-in/with/corp").await);
+    let elsewhere = back.replace("/callback/corp?", "/callback/other?");
+    assert_ne!(elsewhere, back);
+    assert_eq!(alice.get(&elsewhere).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(played.asked("/token"), 0, "no code was sent anywhere");
+    assert_eq!(alice.get(&back).await.status(), StatusCode::UNPROCESSABLE_ENTITY, "that sign-in is over");
+    assert_eq!(alice.get("/sign-in/callback/none?state=x").await.status(), StatusCode::NOT_FOUND);
+    gateway.stop().await;
+}
+
 // SEC-101
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_unknown_keys_is_one_question_a_minute() {
@@ -361,6 +377,8 @@ async fn a_second_factor_of_the_provider_counts_as_configured_and_with_its_time_
             };
         });
         assert_eq!(browser.get(&played.visit(&there)).await.status(), StatusCode::BAD_REQUEST, "somebody else");
+        let (_, people) = gateway.shell(&["user", "list", "--json"]);
+        assert_eq!(people.lines().count(), 2, "and no account is made for them: {people}");
         played.play(claim!("acr" = "silver"));
         let there = browser.get("/sign-in/with/corp?next=%2Fme").await;
         assert_eq!(browser.get(&played.visit(&there)).await.status(), StatusCode::BAD_REQUEST, "weaker than asked");

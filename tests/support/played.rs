@@ -163,7 +163,9 @@ impl Played {
             "[limits]\nsign_in_per_minute = 600\nstranger_per_second = 1000\nstranger_burst = 1000\n\
              [[identity.providers]]\nname = \"corp\"\ntitle = \"Example Corp\"\nissuer = \"http://127.0.0.1:{port}/id\"\n\
              client_id = {CLIENT:?}\nclient_secret_file = {:?}\n{settings}\n[[identity.providers.roles]]\n\
-             value = \"vm-admins\"\nrole = \"operator\"\non = \"everything\"\n",
+             value = \"vm-admins\"\nrole = \"operator\"\non = \"everything\"\n\
+             [[identity.providers]]\nname = \"other\"\ntitle = \"Other\"\n\
+             issuer = \"http://127.0.0.1:{port}/id/other\"\nclient_id = {CLIENT:?}\n",
             secret.path().display().to_string()
         );
         let gateway = TestGateway::start(&table).await;
@@ -413,7 +415,7 @@ fn serde_urlencoded_value(text: &str) -> String {
 
 async fn answer(inside: &Mutex<Inside>, request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let path = head.uri.path().to_owned();
     let told = |name: header::HeaderName| head.headers.get(name).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned);
     let mut inside = inside.lock().expect("whole");

@@ -33,6 +33,8 @@ pub enum Error {
         flaw: Flaw,
         /// Who it was about, as far as that is known.
         user: Option<UserId>,
+        /// What was changed all the same, in words for the trail; mostly nothing.
+        changed: String,
     },
     /// An identity provider said no, in its own words.
     #[error("{title} answered: {words}")]

@@ -6,8 +6,8 @@ use crate::{
     config::{Config, ConfigError},
     state::{House, chain},
 };
-use portcullis_domain::{Event, Outcome, Phase, Seq, Subject, UserId, Via, micros};
-use portcullis_identity::{Connection, Error, Fetch, FetchError, LARGEST_ANSWER, ProviderSettings, Renewal, Renewed};
+use portcullis_domain::{Event, Outcome, Phase, Seq, Subject, Via, micros};
+use portcullis_identity::{Connection, Fetch, FetchError, LARGEST_ANSWER, ProviderSettings, Renewal, Renewed};
 use portcullis_policy::Engine;
 use portcullis_upstream::{Fault, Outbound};
 use std::{sync::Arc, time::Duration};
@@ -84,54 +84,35 @@ impl House {
 
     /// Two events around what follows from a provider's word, the first durable before anything is done.
     async fn settle(&self, renewal: Renewal) -> Result<(), String> {
-        let name = self.store.user(renewal.user).await.map_err(|e| chain(&e))?.map(|u| u.name).unwrap_or_default();
-        let subject = renewal.session.map(|s| subject(renewal.user, &name, Via::Session(s)));
+        let (user, intended) = (renewal.user, renewal.words.clone());
+        let name: Arc<str> =
+            self.store.user(user).await.map_err(|e| chain(&e))?.map(|u| u.name).unwrap_or_default().into();
+        let subject = renewal.session.map(|s| Subject { user, name: Arc::clone(&name), via: Via::Session(s) });
         let request = self.request_id();
-        let event = |phase, outcome, reason: &str| Event {
-            at_us: micros(self.clock.now()),
-            request,
-            phase,
-            kind: "sign-in".into(),
-            subject: subject.clone(),
-            peer: None,
-            action: None,
-            resource: name.as_str().into(),
-            outcome,
-            reason: reason.into(),
-            details: vec![("user".into(), renewal.user.to_string().into())],
-        };
-        let write = async |event: &Event| -> Result<Seq, String> {
-            let seq = self.trail.append(event).map_err(|e| e.to_string())?;
+        let write = async |phase, outcome, reason: &str| -> Result<Seq, String> {
+            let event = Event {
+                at_us: micros(self.clock.now()),
+                request,
+                phase,
+                kind: "sign-in".into(),
+                subject: subject.clone(),
+                peer: None,
+                action: None,
+                resource: Arc::clone(&name),
+                outcome,
+                reason: reason.into(),
+                details: vec![("user".into(), user.to_string().into())],
+            };
+            let seq = self.trail.append(&event).map_err(|e| e.to_string())?;
             self.trail.durable(seq).await.map_err(|e| e.to_string())?;
             Ok(seq)
         };
-        let opened = write(&event(Phase::Opened, Outcome::Pending, &renewal.words)).await?;
-        let words = renewal.words.clone();
-        let closing = |done: Result<Renewed, Error>| match done {
+        let opened = write(Phase::Opened, Outcome::Pending, &intended).await?;
+        let (outcome, reason) = match self.identity.settle(renewal).await {
             Ok(Renewed::Stays(words)) => (Outcome::Done, words),
-            Ok(Renewed::Ended) => (Outcome::Done, words.replace("they are to be", "they were")),
+            Ok(Renewed::Ended) => (Outcome::Done, intended.replace("they are to be", "they were")),
             Err(error) => (Outcome::Failed, chain(&error)),
         };
-        let user = renewal.user;
-        let (outcome, reason) = closing(self.identity.settle(renewal).await);
-        let mut closed = Event {
-            at_us: micros(self.clock.now()),
-            request,
-            phase: Phase::Closed(opened),
-            kind: "sign-in".into(),
-            subject: subject.clone(),
-            peer: None,
-            action: None,
-            resource: name.as_str().into(),
-            outcome,
-            reason: reason.into(),
-            details: vec![],
-        };
-        closed.details.push(("user".into(), user.to_string().into()));
-        write(&closed).await.map(drop)
+        write(Phase::Closed(opened), outcome, &reason).await.map(drop)
     }
-}
-
-fn subject(user: UserId, name: &str, via: Via) -> Subject {
-    Subject { user, name: name.into(), via }
 }

@@ -266,6 +266,16 @@ impl Inner {
         self.after_first(session, user, now, peer).await
     }
 
+    /// Refuses the word about somebody else than who is signed in, before anything follows from it.
+    async fn check_same(&self, provider: &Provider, before: &Stage, subject: &str) -> Result<(), Error> {
+        let known = match before {
+            Stage::SignedIn { user, .. } => self.store.provider_of(*user).await.map_err(Error::store)?,
+            _ => None,
+        };
+        let same = known.is_some_and(|known| known.issuer == provider.settings.issuer && known.subject == subject);
+        if same { Ok(()) } else { Err(provider.flaw(Flaw::OtherPerson, before.user())) }
+    }
+
     /// Somebody who is signed in confirmed at their provider that it is them.
     async fn confirm(
         &self,
@@ -313,7 +323,8 @@ impl Identity {
         let now = inner.clock.now();
         inner.look_at_network(peer, now).await?;
         let name = &provider.settings.name;
-        let confirms = matches!(inner.stage(session).await?, Stage::SignedIn { .. })
+        let confirms = provider.settings.confirms()
+            && matches!(inner.stage(session).await?, Stage::SignedIn { .. })
             && inner.came(session).await?.is_some_and(|came| came.provider == *name);
         let (state, _) = chance::secret_text("")?;
         let state = state.expose_text().unwrap_or_default().to_owned();
@@ -371,8 +382,11 @@ impl Identity {
         let second_at = provider.second_at(&word);
         let rules = provider.settings.roles_for(&word.claims).map_err(|flaw| provider.flaw(flaw, None))?;
         let before = inner.stage(session).await?;
-        if begun.confirms && second_at.is_none() {
-            return Err(provider.flaw(Flaw::NoSecond, before.user()));
+        if begun.confirms {
+            inner.check_same(&provider, &before, &word.subject).await?;
+            if second_at.is_none() {
+                return Err(provider.flaw(Flaw::NoSecond, before.user()));
+            }
         }
         let (user, words) = match inner.vouch(&provider, &word.subject, &word.claims, &rules).await? {
             Vouched::Person { user, made, given, taken } => (user, words(made, &given, &taken)),
@@ -381,15 +395,13 @@ impl Identity {
             Vouched::NotSetUp => return Err(provider.flaw(Flaw::NotSetUp, None)),
         };
         self.refresh().await?;
-        if rules.is_empty() {
-            return Err(provider.flaw(Flaw::NoRole, Some(user)));
-        }
         let title = &provider.settings.title;
+        if rules.is_empty() {
+            let (title, flaw) = (title.clone(), Flaw::NoRole);
+            return Err(Error::NotVouched { title, flaw, user: Some(user), changed: words });
+        }
         if begun.confirms {
             let at = second_at.ok_or_else(|| provider.flaw(Flaw::NoSecond, Some(user)))?;
-            if !matches!(before, Stage::SignedIn { user: is, .. } if is == user) {
-                return Err(provider.flaw(Flaw::OtherPerson, before.user()));
-            }
             inner.confirm(session, user, at, peer).await?;
             let words = format!("{title} confirmed that it is them{words}");
             return Ok(Arrived { next: Next::Done, back: begun.next, words });

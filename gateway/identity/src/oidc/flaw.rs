@@ -110,7 +110,7 @@ impl Flaw {
             Self::OtherPerson => "the provider vouched for somebody else than who is signed in",
             Self::Logout => "the logout message lacks its event or whom it is about, or has a nonce",
             Self::Replay => "the logout message was used before",
-            Self::NotRenewed => "the provider no longer renews the sign-in",
+            Self::NotRenewed => "the provider no longer renews it",
         }
     }
 }

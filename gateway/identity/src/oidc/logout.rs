@@ -86,7 +86,7 @@ impl Identity {
             jti: &message.jti,
             forget_at: now + REMEMBERED,
         };
-        let why = format!("{title} signed them out");
+        let why = format!("{title} ended the sign-in");
         let ended = inner.store.log_out(&out, now, &why).await.map_err(Error::store)?;
         let ended = ended.ok_or_else(|| provider.flaw(Flaw::Replay, None))?;
         self.refresh().await?;

@@ -117,7 +117,7 @@ impl Provider {
         let title = self.settings.title.clone();
         match trouble {
             Trouble::Down(why) => Error::ProviderDown { title, why },
-            Trouble::Flaw(flaw) => Error::NotVouched { title, flaw, user },
+            Trouble::Flaw(flaw) => Error::NotVouched { title, flaw, user, changed: String::new() },
         }
     }
 
@@ -180,11 +180,7 @@ impl Identity {
     /// factor counts.
     pub async fn can_confirm(&self, session: &Session) -> Result<Option<(&str, &str)>, Error> {
         let Some(came) = self.0.came(session).await? else { return Ok(None) };
-        let confirms = |s: &ProviderSettings| !s.second_factor.acr.is_empty() || !s.second_factor.amr.is_empty();
-        let found = self.0.providers.iter().find(|p| p.settings.name == came.provider && confirms(&p.settings));
+        let found = self.0.providers.iter().find(|p| p.settings.name == came.provider && p.settings.confirms());
         Ok(found.map(|p| (p.settings.name.as_str(), p.settings.title.as_str())))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -170,7 +170,7 @@ impl Identity {
             }
         };
         if let Some(flaw) = end {
-            let why = format!("{title} ended it: {flaw}");
+            let why = format!("{title} ended the sign-in: {flaw}");
             inner.store.end_provider_session(sign_in.id, now, &why).await.map_err(Error::store)?;
         }
         self.refresh().await?;

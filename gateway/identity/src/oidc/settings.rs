@@ -133,6 +133,11 @@ impl ProviderSettings {
         rule.claim.as_deref().unwrap_or(&self.groups_claim)
     }
 
+    /// Whether the provider can confirm again who somebody is: its second factor counts here.
+    pub(super) fn confirms(&self) -> bool {
+        !self.second_factor.acr.is_empty() || !self.second_factor.amr.is_empty()
+    }
+
     /// Makes relative paths count from a folder.
     pub(crate) fn rebase(&mut self, base: &Path) {
         for path in [&mut self.client_secret_file, &mut self.ca_file].into_iter().flatten() {

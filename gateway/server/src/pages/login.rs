@@ -252,6 +252,7 @@ pub(super) fn known(stage: &Stage) -> Option<(UserId, Option<SessionId>)> {
 pub(crate) fn noted(error: &Error) -> String {
     match (error, error.noted()) {
         (Error::ProviderDown { why, .. }, _) => format!("the provider cannot be asked: {why}"),
+        (Error::NotVouched { flaw, changed, .. }, _) => format!("{flaw}{changed}"),
         (_, Some(refusal)) => refusal.noted.words().to_owned(),
         (_, None) => error.to_string(),
     }

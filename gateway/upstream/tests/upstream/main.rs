@@ -16,6 +16,8 @@ mod libvirt;
 #[cfg(test)]
 mod lxd;
 #[cfg(test)]
+mod outbound;
+#[cfg(test)]
 mod qemu;
 #[cfg(test)]
 mod tls;
