@@ -34,7 +34,10 @@ async fn somebody_of_the_company_signs_in_enrols_and_has_the_roles_of_their_grou
     let gateway = &company.gateway;
     let ada = Person::first_administrator(gateway, "ada").await;
     let html = Person::stranger(gateway, "x").page("/sign-in").await;
-    assert!(html.contains("/sign-in/with/corp") && html.contains("Sign in with <bdi>Example Corp</bdi>"), "{html}");
+    assert!(
+        html.contains("/sign-in/with/corp") && html.contains("<span>Sign in with <bdi>Example Corp</bdi></span>"),
+        "{html}"
+    );
 
     let mut alice = Person::stranger(gateway, "alice");
     let at = AtProvider::new();
@@ -144,8 +147,7 @@ async fn signing_out_reaches_the_provider_and_signing_out_there_reaches_us() {
     gateway.find_event(&[], |e| says(e, "Example Corp ended the sign-in; 1 session ended")).await;
     assert_eq!(other.get("/me").await.status(), StatusCode::OK);
     // Here: the browser is led to the provider's own place for it, with the token as a hint and a state.
-    let answer = other.submit("/sign-out", &[]).await;
-    let there = location(&answer);
+    let there = other.sign_out_to().await;
     assert!(there.starts_with(&format!("{}/session/end?id_token_hint=", company.provider.get("ISSUER"))), "{there}");
     assert!(there.contains("&state=") && there.contains("post_logout_redirect_uri="), "{there}");
     assert_eq!(location(&other.get("/me").await), "/sign-in?next=%2Fme");

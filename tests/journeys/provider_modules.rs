@@ -501,7 +501,7 @@ async fn signing_out_leads_to_the_provider_and_whatever_comes_back_signs_nobody_
     let (gateway, played) = Played::company("").await;
     Person::first_administrator(&gateway, "ada").await;
     let alice = signed_in(&gateway, &played).await;
-    let there = location(&alice.submit("/sign-out", &[]).await);
+    let there = alice.sign_out_to().await;
     let address = reqwest::Url::parse(&there).expect("an address");
     let asked: std::collections::BTreeMap<_, _> = address.query_pairs().into_owned().collect();
     assert!(there.starts_with(&format!("http://127.0.0.1:{}/id/end?", played.port)), "{there}");

@@ -39,6 +39,7 @@ pub(crate) fn unescape(text: &str) -> String {
         .replace("&gt;", ">")
         .replace("&quot;", "\"")
         .replace("&#34;", "\"")
+        .replace("&#38;", "&")
         .replace("&#39;", "'")
         .replace("&#x27;", "'")
         .replace("&amp;", "&")

@@ -130,6 +130,16 @@ impl Person<'_> {
         other
     }
 
+    /// Signs out, and gives the address that the page leads on to.
+    pub(crate) async fn sign_out_to(&self) -> String {
+        let answer = self.submit("/sign-out", &[]).await;
+        assert_eq!(answer.status(), reqwest::StatusCode::OK);
+        let html = answer.text().await.expect("a page");
+        let tag = html.split('<').find(|tag| tag.contains("http-equiv=\"refresh\"")).expect("it leads on by itself");
+        let content = page::attribute(tag, "content").expect("an address");
+        content.strip_prefix("0; url=").expect("at once").to_owned()
+    }
+
     /// Gives the code that is asked for after the first factor.
     pub(crate) async fn give_code(&self) -> Response {
         let form = self.page("/sign-in/code").await;

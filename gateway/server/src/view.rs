@@ -48,7 +48,9 @@ pub(crate) use reply::ErrorPage;
 pub(crate) use running::{
     HypervisorRow, HypervisorState, Hypervisors, LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings,
 };
-pub(crate) use sign_in::{Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, StepUp};
+pub(crate) use sign_in::{
+    Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, SignedOut, StepUp,
+};
 pub(crate) use trail::{Trail, TrailEvent, TrailFilter, TrailRow, Verified};
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

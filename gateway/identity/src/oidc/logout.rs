@@ -94,9 +94,9 @@ impl Identity {
         Ok(LogoutNote { ended, words })
     }
 
-    /// Where a browser goes to sign out at the provider that it came from too; none when there is no such place. The
-    /// session must still be there, and is signed out by the caller.
-    pub async fn sign_out_address(&self, session: &Session) -> Result<Option<String>, Error> {
+    /// Where a browser goes to sign out at the provider that it came from too, after what people call the provider; none
+    /// when there is no such place. The session must still be there, and is signed out by the caller.
+    pub async fn sign_out_address(&self, session: &Session) -> Result<Option<(String, String)>, Error> {
         let inner = &self.0;
         let Some(came) = inner.came(session).await? else { return Ok(None) };
         let Ok(provider) = inner.provider(&came.provider).map(Arc::clone) else { return Ok(None) };
@@ -118,6 +118,6 @@ impl Identity {
         let mut address =
             openidconnect::url::Url::parse(end_session).map_err(|_| provider.flaw(Flaw::Discovery, None))?;
         address.query_pairs_mut().extend_pairs(fields);
-        Ok(Some(address.to_string()))
+        Ok(Some((provider.settings.title.clone(), address.to_string())))
     }
 }

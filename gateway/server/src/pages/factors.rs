@@ -209,6 +209,7 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
     let grants = actor.grants.iter().filter(|g| g.is_active(now));
     let grants = grants.map(|g| format!("{} on {}{}", g.role, g.selector, until_words(g.until))).collect();
     let wrong = !problems.is_empty();
+    let user = house.store.user(actor.user).await.map_err(|e| house.unavailable(&e))?;
     let shown = Me {
         shell: house.shell(guest).await,
         factors,
@@ -218,6 +219,7 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
         minted,
         hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         grants,
+        has_password: user.is_some_and(|u| u.password_hash.is_some()),
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }

@@ -6,7 +6,7 @@ use crate::{
     guest::{Guest, Step},
     reply::{self, Refusal},
     state::House,
-    view::{Code, Problems, Recovery, SetUp, SetUpKind, Shell, SignIn},
+    view::{Code, Problems, Recovery, SetUp, SetUpKind, Shell, SignIn, SignedOut},
 };
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
@@ -161,7 +161,10 @@ pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest) -> A
     guest.say(&Step { user: known(&guest.stage), ..Step::done(&name, "signed out") })?;
     let there = house.identity.sign_out_address(&guest.session).await.map_err(|e| house.unavailable(&e))?;
     house.identity.sign_out(&guest.session).await.map_err(|e| house.unavailable(&e))?;
-    go(there.as_deref().unwrap_or("/sign-in"))
+    match there {
+        Some((title, address)) => page(&SignedOut { shell: Shell::default(), title, address }),
+        None => go("/sign-in"),
+    }
 }
 
 pub(crate) async fn set_up_form(guest: Guest) -> Answer {

@@ -91,6 +91,8 @@ pub(crate) struct Me {
     pub(crate) hypervisors: Vec<Choice>,
     /// What the person may do, one sentence a grant.
     pub(crate) grants: Vec<String>,
+    /// Whether there is a password to change: who comes from a company's provider has none.
+    pub(crate) has_password: bool,
     /// What went wrong; fields `old`, `password`, `token_name`, `days`.
     pub(crate) problems: Problems,
 }

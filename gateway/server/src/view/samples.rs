@@ -109,6 +109,8 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         "code",
         Code { shell: w.stranger(), name: w.name("ada"), next: next.clone(), problems: w.problems(&["code"]) }.render(),
     );
+    let address = "https://id.example/end?id_token_hint=a.b.c&state=x".to_owned();
+    add("signed-out", SignedOut { shell: w.stranger(), title: w.text("Example Corp"), address }.render());
     add("recovery", Recovery { shell: w.stranger(), problems: w.problems(&["code"]) }.render());
     for (name, kind) in [("set-up", SetUpKind::FirstAdministrator), ("invitation", SetUpKind::Invited)] {
         let problems = w.problems(&["token", "name", "display_name", "password"]);
@@ -240,6 +242,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         } else {
             vec![]
         },
+        has_password: full,
         problems: w.problems(&["old", "password", "token_name", "days"]),
     };
     add("me", me.render());

@@ -156,6 +156,19 @@ pub(crate) struct StepUp {
     pub(crate) problems: Problems,
 }
 
+/// Signed out here, on the way to signing out at the provider.
+#[derive(Template)]
+#[template(path = "pages/signed_out.html")]
+pub(crate) struct SignedOut {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// What people call the provider.
+    pub(crate) title: String,
+    /// Where it signs people out.
+    pub(crate) address: String,
+}
+
 super::places! {
+    SignedOut = "",
     SignIn = "", Code = "", Recovery = "", SetUp = "", Enrol = "", RecoveryCodes = "", StepUp = "",
 }
