@@ -4,7 +4,7 @@
 use crate::support::{
     Person,
     lab::{lab, ready, ticket},
-    peers::Peer,
+    peers::{Peer, browser},
     person::location,
     provider::{AtProvider, Company},
     screen::Screen,
@@ -232,5 +232,20 @@ async fn the_command_line_shows_what_a_set_of_claims_gives() {
     let (code, out) = company.gateway.shell(&["user", "claims", "--provider", "x", "--claims", "y"]);
     assert_eq!(code, Some(2));
     assert!(out.contains("no such provider"), "{out}");
+    company.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_browser_goes_there_and_back_and_out_again() {
+    let company = Company::start("", "", &[]).await;
+    let gateway = &company.gateway;
+    Person::first_administrator(gateway, "ada").await;
+    let (url, certificate) = (gateway.url(), gateway.dir.path().join("tls/cert.pem").display().to_string());
+    let said = tokio::task::spawn_blocking(move || {
+        let about = ["--url", &url, "--certificate", &certificate, "--title", "Example Corp", "--login", "alice"];
+        browser("provider.mjs", &about)
+    });
+    let said = said.await.expect("it ran");
+    assert_eq!(said.lines().filter(|l| l.starts_with('✓')).count(), 8, "{said}");
     company.gateway.stop().await;
 }

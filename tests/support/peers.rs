@@ -135,6 +135,13 @@ pub(crate) fn try_program(arguments: &[&str]) -> Output {
     Command::new(program_path()).args(arguments).output().expect("the program runs")
 }
 
+/// Runs a journey in a browser; it must succeed. Gives what it says.
+pub(crate) fn browser(journey: &str, arguments: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/browser").join(journey).display().to_string();
+    let arguments: Vec<String> = [&[script.as_str()], arguments].concat().iter().map(ToString::to_string).collect();
+    run(Path::new("node"), &arguments)
+}
+
 /// Runs a line of Python.
 pub(crate) fn python(line: &str) -> String {
     run(Path::new("python3"), &["-c".to_owned(), line.to_owned()])
