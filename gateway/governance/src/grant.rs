@@ -148,6 +148,11 @@ impl Grants {
         if held.grant.source == GrantSource::PolicyFile {
             return Err(Error::Kept("This grant comes from a policy file: change the file.".to_owned()));
         }
+        if held.grant.source == GrantSource::IdentityProvider && taker.user().is_some() {
+            let why = "This grant follows from a group at the identity provider and would come back: take the person \
+                       out of the group there, or disable the account.";
+            return Err(Error::Kept(why.to_owned()));
+        }
         if !taker.outranks(engine, std::slice::from_ref(&held.grant), now) {
             return Err(Error::Kept(
                 "That role goes beyond your own rights. Ask a security lead to take it.".to_owned(),

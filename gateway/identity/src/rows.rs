@@ -28,6 +28,9 @@ use tower_sessions::{
 /// How often a session that is in use is written down as such.
 const TOUCH: Duration = Duration::MINUTE;
 
+/// How long a browser counts that nobody signed in with: what it begins anybody can begin, any number of times.
+const STRANGER: Duration = Duration::minutes(10);
+
 tokio::task_local! {
     /// The step that is being taken: tower-sessions gives it no way through its interface.
     static STEP: Step;
@@ -126,7 +129,11 @@ impl SessionRows {
         seen_at: OffsetDateTime,
     ) -> OffsetDateTime {
         let strict = user.is_some_and(|user| self.strict.load().contains(&user));
-        let idle = if strict { self.strict_idle } else { self.idle };
+        let idle = match user {
+            None => STRANGER.min(self.idle),
+            Some(_) if strict => self.strict_idle,
+            Some(_) => self.idle,
+        };
         (seen_at + idle).min(self.last_instant(created_at))
     }
 

@@ -164,6 +164,7 @@ impl Identity {
         inner.tokens.heard_at.store(now.unix_timestamp(), Ordering::Relaxed);
         if due(&inner.tokens.touched_at, TOUCH, now) {
             let used = std::mem::take(&mut *inner.tokens.used.lock().unwrap_or_else(PoisonError::into_inner));
+            inner.store.drop_strangers(now).await.map_err(Error::store)?;
             for (token, at) in used {
                 inner.store.touch_token(token, at).await.map_err(Error::store)?;
             }

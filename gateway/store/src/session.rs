@@ -429,6 +429,14 @@ impl Store {
         Ok(rows.into_iter().next().and_then(|(why,)| why))
     }
 
+    /// Forgets the browsers that nobody signed in with and that expired: there may be many, and nobody asks for them.
+    pub async fn drop_strangers(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        let mut tx = self.begin().await?;
+        let gone = execute!(tx, "delete from sessions where user_id is null and expires_at <= $1", micros(now))?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+
     /// Forgets the sessions that expired or ended before an instant; gives how many there were.
     pub async fn drop_expired(&self, before: OffsetDateTime) -> Result<u64, Error> {
         let mut tx = self.begin().await?;

@@ -201,6 +201,11 @@ async fn a_grant_of_a_disabled_person_can_be_taken_and_one_from_a_file_cannot() 
     let fixed = Grant { source: GrantSource::PolicyFile, ..grant("viewer", Selector::Everything) };
     s.store.add_grant(bob, &fixed, None, NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, fixed.id).await, Err(Error::Kept(why)) if why.contains("file")));
+    // What follows from a group would come back; a shell may still clear up after a provider that is gone.
+    let follows = Grant { source: GrantSource::IdentityProvider, ..grant("viewer", Selector::Everything) };
+    s.store.add_grant(bob, &follows, None, NOW).await.unwrap();
+    assert!(matches!(s.revoke(ada, follows.id).await, Err(Error::Kept(why)) if why.contains("group")));
+    assert!(s.grants.revoke(&s.engine, By::Shell, follows.id).await.is_ok());
 }
 
 // SEC-006: who resets a stronger person's way to sign in becomes them.

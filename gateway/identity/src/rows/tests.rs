@@ -208,3 +208,26 @@ async fn the_cookie_is_host_only_secure_and_out_of_reach_of_scripts() {
     assert!(set.unwrap().contains("Max-Age=0"), "the cookie is taken back");
     assert_eq!(ask("/", &cookies[1]).await.0, "None");
 }
+
+// SEC-199
+#[tokio::test]
+async fn a_browser_that_nobody_signed_in_with_is_forgotten_after_ten_minutes() {
+    let b = Bench::new().await;
+    let (user, signed_in) = b.person("ada").await;
+    for _ in 0..5 {
+        let stranger = b.browser();
+        stranger.insert("begun", "at a provider").await.unwrap();
+        stranger.save().await.unwrap();
+    }
+    let later = b.clock.now() + Duration::DAY;
+    b.clock.advance(Duration::minutes(9));
+    b.id.refresh().await.unwrap();
+    let kept = b.browser();
+    kept.insert("begun", "at a provider").await.unwrap();
+    kept.save().await.unwrap();
+    b.clock.advance(Duration::minutes(2));
+    b.id.refresh().await.unwrap();
+    assert!(b.again(&kept).get::<String>("begun").await.unwrap().is_some(), "this one is young");
+    assert_eq!(b.store.drop_strangers(later).await.unwrap(), 1, "the five are gone, the young one was left");
+    assert!(b.is_signed_in(&b.again(&signed_in)).await, "{}", user.name);
+}

@@ -114,7 +114,11 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
         } else {
             GrantState::Ended
         },
-        kept: (grant.source == GrantSource::PolicyFile).then(|| "It comes from a file: change the file.".to_owned()),
+        kept: match grant.source {
+            GrantSource::PolicyFile => Some("It comes from a file: change the file.".to_owned()),
+            GrantSource::IdentityProvider => Some("It follows from a group there: change the group.".to_owned()),
+            GrantSource::Administrator | GrantSource::Setup | GrantSource::AccessRequest => None,
+        },
     }
 }
 
