@@ -515,3 +515,52 @@ async fn signing_out_leads_to_the_provider_and_whatever_comes_back_signs_nobody_
     }
     gateway.stop().await;
 }
+
+// SEC-147, SEC-177
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_provider_lends_stands_anywhere_in_the_clear() {
+    let (gateway, played) = Played::company("").await;
+    Person::first_administrator(&gateway, "ada").await;
+    let alice = signed_in(&gateway, &played).await;
+    let half = Person::stranger(&gateway, "alice");
+    let there = location(&half.get("/sign-in/with/corp").await);
+    let state = reqwest::Url::parse(&there).expect("an address");
+    let state = state.query_pairs().find(|(name, _)| name == "state").expect("a state").1.into_owned();
+    assert!(!is_out(&alice).await);
+    let id_token = played.last_token();
+    let (signed, _) = id_token.rsplit_once('.').expect("a token");
+    let folder = gateway.stop().await;
+    let mut files = vec![folder.path().to_owned()];
+    let mut bytes = Vec::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).expect("a folder").map(|e| e.expect("an entry").path()));
+        } else {
+            bytes.extend(std::fs::read(path).expect("readable"));
+        }
+    }
+    let found = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(found("u-1"), "what is kept is looked at");
+    for secret in ["refresh-1", "access-1", "code-1", signed, &state, "p@ss word:of-a-test"] {
+        assert!(!found(secret), "{secret}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_there_ends_a_sign_in_that_is_half_done_here() {
+    let (gateway, played) = Played::company("").await;
+    Person::first_administrator(&gateway, "ada").await;
+    let alice = signed_in(&gateway, &played).await;
+    let half = Person::with_key(&gateway, "alice", alice.key());
+    let there = half.get("/sign-in/with/corp").await;
+    assert_eq!(location(&half.get(&played.visit(&there)).await), "/sign-in/code");
+    let service = reqwest::Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    let token = played.logout_token(Sign::Rs256, |_| {});
+    let post = service.post(format!("{}/sign-in/backchannel/corp", gateway.url())).form(&[("logout_token", token)]);
+    assert_eq!(post.send().await.expect("an answer").status(), StatusCode::OK);
+    assert!(is_out(&alice).await);
+    let answer = half.give_code().await;
+    assert_eq!(location(&answer), "/sign-in");
+    assert!(is_out(&half).await);
+    gateway.stop().await;
+}

@@ -70,6 +70,43 @@ fn an_unknown_key_is_named() {
 }
 
 #[test]
+fn an_identity_provider_that_cannot_be_trusted_is_refused_by_its_key() {
+    let dir = installation();
+    let secret = dir.path().join("corp.secret");
+    std::fs::write(&secret, "a secret").expect("written");
+    let table = |more: &str| {
+        format!(
+            "[[identity.providers]]\nname = \"corp\"\ntitle = \"Corp\"\nissuer = \"https://id.example\"\n\
+             client_id = \"p\"\n{more}\n[limits]\n"
+        )
+    };
+    let rule =
+        |role: &str, on: &str| format!("[[identity.providers.roles]]\nvalue = \"v\"\nrole = {role:?}\non = {on:?}\n");
+    let config = dir.path().join("portcullis.toml");
+    let plain = std::fs::read_to_string(&config).expect("read");
+    let base: String = plain.lines().filter(|l| !l.starts_with("[limits]")).flat_map(|l| [l, "\n"]).collect();
+    let refuse = |table: String, words: &[&str]| {
+        std::fs::write(&config, format!("{base}{table}")).expect("written");
+        refused(&dir, words);
+    };
+    mode(&secret, 0o644);
+    let keyed = "client_secret_file = \"corp.secret\"";
+    refuse(table(keyed), &["identity.providers.corp.client_secret_file", "chmod 600"]);
+    mode(&secret, 0o600);
+    std::fs::write(&secret, "").expect("written");
+    refuse(table(keyed), &["identity.providers.corp.client_secret_file", "empty"]);
+    refuse(table("client_secret_file = \"none\""), &["identity.providers.corp.client_secret_file", "none"]);
+    refuse(table("ca_file = \"tls/key.pem\""), &["identity.providers.corp", "ca_file"]);
+    refuse(table(&rule("king", "everything")), &["identity.providers.corp.roles.role", "king"]);
+    refuse(table(&rule("viewer", "everyone")), &["portcullis.toml", "everyone"]);
+    refuse(table("colour = 1"), &["portcullis.toml", "colour"]);
+    refuse(table("").replace("https://id", "http://id"), &["providers.corp", "issuer", "https"]);
+    refuse(table("").replace("\"corp\"", "\"Corp\""), &["providers.name", "a-z"]);
+    let twice = format!("{}{}", table("").replace("[limits]", ""), table(""));
+    refuse(twice, &["providers.name", "twice"]);
+}
+
+#[test]
 fn a_missing_configuration_says_how_to_make_one() {
     let dir = tempfile::tempdir().expect("a folder");
     refused(&dir, &["portcullis.toml", "portcullis init"]);

@@ -144,6 +144,7 @@ struct Inside {
     codes: BTreeMap<String, Begun>,
     count: u64,
     asked: Vec<String>,
+    given: String,
 }
 
 /// It answers until the test ends.
@@ -185,6 +186,7 @@ impl Played {
             codes: BTreeMap::new(),
             count: 0,
             asked: Vec::new(),
+            given: String::new(),
         }));
         let shared = Arc::clone(&inside);
         tokio::spawn(async move {
@@ -227,6 +229,11 @@ impl Played {
         let count = inside.asked.iter().filter(|a| a.ends_with(end)).count();
         inside.asked.clear();
         count
+    }
+
+    /// The ID token that it gave last.
+    pub(crate) fn last_token(&self) -> String {
+        self.lock().given.clone()
     }
 
     /// What its sign-in page would do with a browser that the gateway sent: the path that leads back.
@@ -438,6 +445,7 @@ async fn answer(inside: &Mutex<Inside>, request: Request<Incoming>) -> Response<
             let query = format!("http://x/?{}", String::from_utf8_lossy(&body));
             let form = reqwest::Url::parse(&query).expect("a form").query_pairs().into_owned().collect();
             let (status, answer) = inside.token(&form, told(header::AUTHORIZATION).as_deref());
+            answer["id_token"].as_str().unwrap_or_default().clone_into(&mut inside.given);
             (status, "application/json", answer.to_string())
         }
         "/userinfo" => inside.userinfo(told(header::AUTHORIZATION).as_deref()),
