@@ -564,3 +564,24 @@ async fn a_logout_there_ends_a_sign_in_that_is_half_done_here() {
     assert!(is_out(&half).await);
     gateway.stop().await;
 }
+
+// SEC-132
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_guesses_passwords_does_not_get_in_by_the_provider_either() {
+    let (gateway, played) = Played::company("").await;
+    Person::first_administrator(&gateway, "ada").await;
+    let eve = Person::stranger(&gateway, "eve");
+    let back = played.visit(&eve.get("/sign-in/with/corp").await);
+    for n in 0..50 {
+        let fields = [("name", &*format!("name{n}")), ("password", "wrong wrong wrong"), ("next", "/")];
+        assert!(eve.post("/sign-in", &fields).await.status().is_client_error());
+    }
+    played.asked("/token");
+    for path in ["/sign-in/with/corp", &back] {
+        let answer = eve.get(path).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{path}");
+        assert!(answer.text().await.expect("a page").contains("Wait"), "{path}");
+    }
+    assert_eq!(played.asked("/token"), 0);
+    gateway.stop().await;
+}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who is it, and how sure are we.
 //!
-//! In: what a browser or a tool presents (a session, a password, a code, a token, an invitation) and where it comes
-//! from. Out: a [`Stage`], an [`Actor`](portcullis_domain::Actor) for policy, or an [`Error`] whose text is the same
+//! In: what a browser or a tool presents (a session, a password, a code, a token, an invitation, a provider's answer)
+//! and where it comes from. Out: a [`Stage`], an [`Actor`](portcullis_domain::Actor) for policy, or an [`Error`] whose text is the same
 //! for every reason that a stranger must not learn, with the true reason beside it for the trail ([`Refusal`]).
 //!
 //! ```text
@@ -21,7 +21,8 @@
 //! that a session that was ended meanwhile cannot take the step.
 //!
 //! What must never happen here:
-//! - `SignedIn` without a password and a second factor that were both proven for this session;
+//! - `SignedIn` without a first factor (a password, or the word of a provider) and a second one that were both proven
+//!   for this session;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
 //! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).

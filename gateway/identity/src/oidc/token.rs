@@ -240,3 +240,98 @@ impl How {
         Ok(Self { acr, amr, at, sid })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const ACCEPTED: [CoreJwsSigningAlgorithm; 1] = [CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256];
+
+    fn part(value: &Value) -> String {
+        URL_SAFE_NO_PAD.encode(value.to_string())
+    }
+
+    fn flaw(text: &str, kind: Kind) -> Option<Flaw> {
+        Unproven::read(text, kind, &ACCEPTED).err()
+    }
+
+    // SEC-094
+    #[test]
+    fn only_a_compact_token_with_a_plain_header_is_read_at_all() {
+        let claims = part(&json!({"iss": "x"}));
+        let with = |header: Value| format!("{}.{claims}.c2ln", part(&header));
+        let good = with(json!({"alg": "RS256", "typ": "jwt", "kid": "a", "x5t": "passed over"}));
+        assert_eq!(flaw(&good, Kind::Identity), None);
+        assert_eq!(flaw(&good, Kind::Logout), None);
+        let logout = with(json!({"alg": "RS256", "typ": "logout+jwt"}));
+        assert_eq!((flaw(&logout, Kind::Identity), flaw(&logout, Kind::Logout)), (Some(Flaw::Format), None));
+        for algorithm in ["none", "None", "NONE", "", "HS256", "HS512", "ES256", "rs256", "RS256 ", "Ed25519", "dir"] {
+            let token = with(json!({ "alg": algorithm }));
+            assert_eq!(flaw(&token, Kind::Identity), Some(Flaw::Algorithm), "{algorithm}");
+        }
+        for header in [json!({}), json!({"alg": null}), json!({"alg": ["RS256"]})] {
+            assert_eq!(flaw(&with(header), Kind::Identity), Some(Flaw::Algorithm));
+        }
+        for name in FOREIGN {
+            let token = with(json!({"alg": "RS256", name: null}));
+            assert_eq!(flaw(&token, Kind::Identity), Some(Flaw::Format), "{name}");
+        }
+        for bad in [
+            with(json!({"alg": "RS256", "kid": 1})),
+            with(json!({"alg": "RS256", "typ": "at+jwt"})),
+            with(json!({"alg": "RS256", "typ": 1})),
+            with(json!(["alg", "RS256"])),
+            format!("{good}.{claims}"),
+            format!("{good}="),
+            good.replacen('.', "", 1),
+            good.replace("c2ln", "c2l\u{e9}"),
+            format!("{}.{}.c2ln", part(&json!({"alg": "RS256"})), part(&json!([1]))),
+            format!("{}.{}.c2ln", part(&json!({"alg": "RS256"})), URL_SAFE_NO_PAD.encode("x".repeat(LARGEST))),
+            String::new(),
+            "..".to_owned(),
+        ] {
+            assert_eq!(flaw(&bad, Kind::Identity), Some(Flaw::Format), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_stumble(text in "\\PC{0,200}", a in "[A-Za-z0-9_-]{0,80}", b in "[A-Za-z0-9_-]{0,80}") {
+            let parts = [a.as_str(), b.as_str(), a.as_str()].join(".");
+            prop_assert!(flaw(&text, Kind::Identity).is_some());
+            prop_assert!(flaw(&parts, Kind::Logout).is_some());
+        }
+    }
+
+    // SEC-102
+    #[test]
+    fn how_somebody_signed_in_is_read_or_refused_by_type() {
+        let read = |claims: Value| match claims {
+            Value::Object(map) => How::read(&map),
+            _ => panic!("an object"),
+        };
+        let whole =
+            read(json!({"acr": "gold", "amr": ["pwd", "otp"], "auth_time": 1_700_000_000, "sid": "s"})).unwrap();
+        assert_eq!((whole.acr.as_deref(), whole.amr.len(), whole.sid.as_deref()), (Some("gold"), 2, Some("s")));
+        let at = OffsetDateTime::from_unix_timestamp(1_700_000_000).ok();
+        assert_eq!((whole.at, read(json!({"auth_time": 1_700_000_000.75})).unwrap().at), (at, at));
+        assert_eq!(read(json!({})).unwrap(), How { acr: None, amr: vec![], at: None, sid: None });
+        for wrong in [
+            json!({"acr": 2}),
+            json!({"acr": null}),
+            json!({"amr": "mfa"}),
+            json!({"amr": [1]}),
+            json!({"auth_time": "1700000000"}),
+            json!({"auth_time": null}),
+            json!({"auth_time": -1}),
+            json!({"auth_time": 1e300}),
+            json!({"sid": ""}),
+            json!({"sid": 1}),
+            json!({"sid": "x".repeat(256)}),
+        ] {
+            assert_eq!(read(wrong.clone()), Err(Flaw::ClaimType), "{wrong}");
+        }
+    }
+}
