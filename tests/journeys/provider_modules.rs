@@ -405,14 +405,20 @@ async fn is_out(alice: &Person<'_>) -> bool {
 // oidcc-client-refreshtoken-test-plan
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renewal_is_believed_of_the_same_person_and_issuer_only() {
-    for (name, play, stays) in [
+    // Side by side: most of it is waiting for the next question.
+    let cases = [
         ("oidcc-client-test-refresh-token", (|_| {}) as fn(&mut Play), true),
         ("renewal without an ID token", |play| play.renews_silently = true, true),
         ("oidcc-client-test-refresh-token-invalid-issuer", claim!("iss" = "https://other.example"), false),
         ("oidcc-client-test-refresh-token-invalid-sub", claim!("sub" = "u-2"), false),
         ("renewal that takes the last role", claim!("groups" = ["none"]), false),
-        ("provider that is broken", |play| play.floods = "/token", true),
-    ] {
+        ("renewal that is refused", |play| play.fails = Some((400, r#"{"error":"invalid_grant"}"#)), false),
+        ("answer that is too large", |play| play.floods = "/token", true),
+        ("page of a proxy", |play| play.fails = Some((502, "<html>Bad gateway</html>")), true),
+        ("page of a captive portal", |play| play.fails = Some((200, "<html>Pay here</html>")), true),
+        ("server in trouble", |play| play.fails = Some((503, r#"{"error":"temporarily_unavailable"}"#)), true),
+    ];
+    let tries = cases.map(|(name, play, stays)| async move {
         let (gateway, played) = Played::company("").await;
         Person::first_administrator(&gateway, "ada").await;
         let alice = signed_in(&gateway, &played).await;
@@ -431,7 +437,8 @@ async fn a_renewal_is_believed_of_the_same_person_and_issuer_only() {
         assert!(asked > 0, "{name}: it was not asked");
         assert_eq!(is_out(&alice).await, !stays, "{name}");
         gateway.stop().await;
-    }
+    });
+    futures_util::future::join_all(tries).await;
 }
 
 // oidcc-client-back-channel-logout-rp-basic, SEC-100

@@ -69,6 +69,8 @@ pub(crate) struct Play {
     /// A part of its addresses that answers with a redirect, or with a great many bytes.
     pub(crate) redirects: &'static str,
     pub(crate) floods: &'static str,
+    /// What its token endpoint answers instead of what it should.
+    pub(crate) fails: Option<(u16, &'static str)>,
     /// It changes its keys between the browser's visit and the token.
     pub(crate) rotates: bool,
     /// Somebody took the PKCE challenge out of the address on the way.
@@ -92,6 +94,7 @@ impl Default for Play {
             back: |_| {},
             redirects: "nowhere",
             floods: "nowhere",
+            fails: None,
             rotates: false,
             loses_challenge: false,
             renews_silently: false,
@@ -446,7 +449,12 @@ async fn answer(inside: &Mutex<Inside>, request: Request<Incoming>) -> Response<
             let form = reqwest::Url::parse(&query).expect("a form").query_pairs().into_owned().collect();
             let (status, answer) = inside.token(&form, told(header::AUTHORIZATION).as_deref());
             answer["id_token"].as_str().unwrap_or_default().clone_into(&mut inside.given);
-            (status, "application/json", answer.to_string())
+            match inside.play.fails {
+                Some((status, text)) => {
+                    (StatusCode::from_u16(status).expect("a status"), "text/plain", text.to_owned())
+                }
+                None => (status, "application/json", answer.to_string()),
+            }
         }
         "/userinfo" => inside.userinfo(told(header::AUTHORIZATION).as_deref()),
         _ => (StatusCode::NOT_FOUND, "text/plain", String::new()),

@@ -10,7 +10,7 @@ use http::{Method, Request, header};
 use openidconnect::{
     AsyncHttpClient, AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet,
     IssuerUrl, JsonWebKeySet, OAuth2TokenResponse, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
-    TokenResponse, TokenUrl,
+    StandardErrorResponse, TokenResponse, TokenUrl,
     core::{CoreClient, CoreErrorResponseType, CoreTokenResponse},
 };
 use portcullis_domain::Secret;
@@ -32,10 +32,23 @@ pub(super) struct Word {
     pub(super) refresh_token: Option<Secret>,
 }
 
-fn trouble(
-    error: RequestTokenError<FetchError, openidconnect::StandardErrorResponse<CoreErrorResponseType>>,
-    refused: Flaw,
-) -> Trouble {
+/// What the library says of a token endpoint that gave no tokens.
+type NoTokens = RequestTokenError<FetchError, StandardErrorResponse<CoreErrorResponseType>>;
+
+/// Why a renewal gave nothing. Only a clear no is one: an endpoint that is broken or overloaded (a page of a proxy, an
+/// error of the server's own) must not sign everybody out.
+fn not_renewed(error: NoTokens) -> Trouble {
+    match error {
+        RequestTokenError::ServerResponse(said) if *said.error() == CoreErrorResponseType::InvalidGrant => {
+            Flaw::NotRenewed.into()
+        }
+        RequestTokenError::ServerResponse(said) => Trouble::Down(format!("it answered {}", said.error())),
+        RequestTokenError::Parse(..) => Trouble::Down("its token endpoint gave no usable answer".to_owned()),
+        other => trouble(other, Flaw::NotRenewed),
+    }
+}
+
+fn trouble(error: NoTokens, refused: Flaw) -> Trouble {
     match error {
         RequestTokenError::ServerResponse(_) => refused.into(),
         RequestTokenError::Request(why) => Trouble::Down(why.to_string()),
@@ -88,7 +101,7 @@ impl Provider {
 
     fn refresh<'a>(&'a self, client: &'a Client, token: &'a RefreshToken) -> Asking<'a> {
         let asking = client.exchange_refresh_token(token).request_async(&self.connection);
-        Box::pin(async move { asking.await.map_err(|e| trouble(e, Flaw::NotRenewed)) })
+        Box::pin(async move { asking.await.map_err(not_renewed) })
     }
 
     /// Exchanges a code (with the PKCE verifier, always) and checks everything that comes back.
