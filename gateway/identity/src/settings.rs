@@ -28,7 +28,7 @@ pub struct Settings {
     /// The portal's own origin, `https://host[:port]`, which passkeys are bound to. Set by whoever reads the
     /// configuration; without it there are none.
     #[serde(skip)]
-    pub origin: String,
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -42,7 +42,7 @@ impl Default for Settings {
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
             passkeys: PasskeySettings::default(),
-            origin: String::new(),
+            portal: String::new(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Relying {
 
 impl Passkeys {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
-        let url = Url::parse(&settings.origin).ok();
+        let url = Url::parse(&settings.portal).ok();
         let Some(url) = url.filter(|url| url.scheme() == "https") else { return Ok(Self(Err(NO_NAME))) };
         let Some(name) = url.domain() else { return Ok(Self(Err(IS_ADDRESS))) };
         let built =

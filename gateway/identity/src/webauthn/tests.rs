@@ -21,7 +21,7 @@ use uuid::Uuid;
 const ORIGIN: &str = "https://console.example.org:8443";
 
 fn settings() -> Settings {
-    Settings { origin: ORIGIN.to_owned(), ..Settings::default() }
+    Settings { portal: ORIGIN.to_owned(), ..Settings::default() }
 }
 
 async fn bench() -> Bench {
@@ -626,7 +626,7 @@ async fn without_a_name_passkeys_are_off_and_codes_go_on() {
         ("", "has none"),
         ("http://console.example.org", "has none"),
     ] {
-        let b = Bench::with(Settings { origin: origin.to_owned(), ..Settings::default() }).await;
+        let b = Bench::with(Settings { portal: origin.to_owned(), ..Settings::default() }).await;
         assert!(b.id.passkeys_off().unwrap().contains(says), "{origin}");
         let (ada, _) = b.person("ada").await;
         let session = b.signed_in(&ada).await;
@@ -637,7 +637,7 @@ async fn without_a_name_passkeys_are_off_and_codes_go_on() {
         assert!(!b.id.proofs_of(ada.user).await.unwrap().passkey);
     }
     for origin in ["https://console.example.org", "https://localhost:8443", "https://console"] {
-        let b = Bench::with(Settings { origin: origin.to_owned(), ..Settings::default() }).await;
+        let b = Bench::with(Settings { portal: origin.to_owned(), ..Settings::default() }).await;
         assert_eq!(b.id.passkeys_off(), None, "{origin}");
     }
 }
@@ -713,7 +713,7 @@ fn settings_name_what_is_wrong_in_them() {
         r#"{"passkeys": {"user_verify": "always"}}"#,
         r#"{"passkeys": {"allowed": [{"aaguid": "x", "ca_file": "a.pem"}]}}"#,
         r#"{"passkeys": {"allowed": [{"aaguid": "00000000-0000-0000-0000-000000001234"}]}}"#,
-        r#"{"origin": "https://evil.example"}"#,
+        r#"{"portal": "https://evil.example"}"#,
     ] {
         assert!(read(bad).is_err(), "{bad}");
     }
