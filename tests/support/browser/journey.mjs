@@ -364,12 +364,7 @@ async function withPasskey(app) {
     await page.getByRole('button', { name: 'Close', exact: true }).click();
   });
   await step('it confirms in the dialog that asks before a danger, by keyboard', 15, async () => {
-    // As the page stands when the last confirmation is more than five minutes old.
-    await page.route('**/me', async (route) => {
-      const answer = await route.fetch();
-      await route.fulfill({ response: answer, body: (await answer.text()).replace(/ data-fresh-until="[^"]*"/, '') });
-    }, { times: 1 });
-    await page.goto(me);
+    await key.forgetConfirmation(() => page.goto(me));
     const before = await key.count();
     await row().getByRole('button', { name: 'Remove' }).press('Enter');
     const dialog = page.getByRole('dialog', { name: 'Remove this second factor?' });

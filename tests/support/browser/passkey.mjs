@@ -16,6 +16,14 @@ export async function plugIn(page) {
       return credentials[0]?.signCount ?? 0;
     },
     recognise: (isUserVerified) => devtools.send('WebAuthn.setUserVerified', { authenticatorId, isUserVerified }),
+    /** Opens a page that stands as it does when the last confirmation is more than five minutes old. */
+    async forgetConfirmation(open) {
+      const source = "document.addEventListener('readystatechange', () => document.body?.removeAttribute('data-fresh-until'))";
+      await devtools.send('Page.enable');
+      const { identifier } = await devtools.send('Page.addScriptToEvaluateOnNewDocument', { source });
+      await open();
+      await devtools.send('Page.removeScriptToEvaluateOnNewDocument', { identifier });
+    },
     async unplug() {
       await devtools.send('WebAuthn.removeVirtualAuthenticator', { authenticatorId });
       await devtools.detach();

@@ -47,6 +47,10 @@ impl Identity {
         if relying.allowed.is_none() {
             options.public_key.hints = None;
         }
+        if let Some(extensions) = options.public_key.extensions.as_mut().filter(|_| !relying.always_verify) {
+            // A key that protects itself so would not do for a touch; Chromium refuses to be asked for both.
+            extensions.cred_protect = None;
+        }
         if let Some(selection) = &mut options.public_key.authenticator_selection {
             selection.resident_key = Some(ResidentKeyRequirement::Preferred);
             if relying.always_verify {
