@@ -132,7 +132,7 @@ async fn furnish(gateway: &TestGateway) -> (Place<'_>, Person<'_>) {
     ada.invite("mia").await;
     ada.grant("mia", "viewer", "everything", "").await;
     let code = ada.code_of_new_key().await;
-    assert_eq!(ada.submit("/enrol", &[("code", &code)]).await.status(), StatusCode::OK);
+    assert_eq!(location(&ada.submit("/enrol", &[("code", &code)]).await), "/me");
     ada.add_passkey().await;
     ada.token("").await;
     ada.another_browser().await;

@@ -49,7 +49,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /me/sessions/end", &[("id", "$session")],                     [IN, "-", "303 /me", "303 /me"]),
     row("POST /me/sessions/end-others", &[],                                [IN, "-", "303 /me", "303 /me"]),
     row("GET /enrol", &[],                                                  [IN, "-", UP, "200"]),
-    row("POST /enrol", &[("code", "$new-code")],                            [IN, "-", FRESH, "200"]),
+    row("POST /enrol", &[("code", "$new-code")],                            [IN, "-", FRESH, "303 /me"]),
     row("GET /api/v1/passkeys/new", &[],                                    ["401", "-", FRESH, "200"]),
     row("POST /enrol/passkey", &[("passkey", "$new-passkey"), ("name", "key")],
                                                                             [IN, "-", FRESH, "303 /me"]),

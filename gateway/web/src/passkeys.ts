@@ -24,7 +24,7 @@ interface Options {
   extensions?: AuthenticationExtensionsClientInputs;
 }
 
-export const canUsePasskeys = 'PublicKeyCredential' in window;
+export const canUsePasskeys = 'PublicKeyCredential' in globalThis;
 
 export function decode(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));

@@ -482,12 +482,40 @@ async fn a_stranger_cannot_tell_a_passkey_that_nobody_has() {
     assert_eq!(why(sign_in(&b, &b.browser(), &mut nobodys).await), Why::UnknownPasskey);
 }
 
+// SEC-131
+#[tokio::test]
+async fn a_passkey_that_nobody_has_takes_as_long_to_be_refused() {
+    let b = bench().await;
+    let (_, _, mut key) = with_passkey(&b, "ada").await;
+    let mut nobodys = Authenticator { handle: key.handle.clone(), ..Authenticator::new(ORIGIN) };
+    let mut took = [Vec::new(), Vec::new()];
+    for n in 0..150_u8 {
+        for (key, took) in [&mut key, &mut nobodys].into_iter().zip(&mut took) {
+            let session = b.browser();
+            let options = b.id.begin_passkey_sign_in(&session).await.unwrap();
+            let mut answer = key.get(&options);
+            flip(&mut answer["response"]["authenticatorData"], 36);
+            let (answer, from) = (answer.to_string(), IpAddr::from([10, 0, n, 1]));
+            let begun = std::time::Instant::now();
+            let refused = b.id.sign_in_with_passkey(&session, &answer, from).await;
+            took.push(begun.elapsed());
+            assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        }
+    }
+    let [known, unknown] = took.map(|mut t| {
+        t.sort();
+        t[t.len() / 2]
+    });
+    let apart = known.abs_diff(unknown);
+    assert!(apart < std::time::Duration::from_millis(2), "{known:?} and {unknown:?}");
+}
+
 // SEC-132, SEC-133
 #[tokio::test]
 async fn wrong_passwords_never_close_the_way_of_a_passkey() {
     let b = bench().await;
     let (user, _, mut key) = with_passkey(&b, "ada").await;
-    for n in 0..1_000 {
+    for n in 0..10_000 {
         let from = if n % 2 == 0 { peer() } else { elsewhere() };
         let tried = b.id.sign_in(&b.browser(), "ada", secret("wrong wrong wrong"), from).await;
         assert!(tried.is_err());

@@ -62,7 +62,7 @@ pub(crate) struct CodeForm {
     code: String,
 }
 
-/// The first code of a new authenticator app; answers with the recovery codes, once.
+/// The first code of a new authenticator app; at sign-in it answers with the recovery codes, once.
 pub(crate) async fn enrol(
     State(house): State<Arc<House>>,
     guest: Guest,
@@ -73,6 +73,12 @@ pub(crate) async fn enrol(
         Ok(codes) => {
             let after = house.stage(&guest).await?;
             let name = house.name_of(&after).await?;
+            if codes.is_empty() {
+                let words = "an authenticator app was added; other browsers ended";
+                guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
+                let words = "Your authenticator app is added. Your other browsers are signed out.";
+                return go_with(&guest, "/me", Tone::Good, words).await;
+            }
             let words = "an authenticator app was added; new recovery codes were made";
             guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
             let account = format!("{name} at {}", house.authority);
