@@ -132,8 +132,12 @@ impl Inner {
 
     /// The counter goes up, or the answer does not count.
     async fn use_up(&self, kept: &Passkey, result: &AuthenticationResult, now: OffsetDateTime) -> Result<(), Error> {
-        let used = self.store.use_passkey(kept.id, result.counter(), now).await.map_err(Error::store)?;
-        if used { Ok(()) } else { Err(Error::refused(Why::PasskeyCounter, Some(kept.user))) }
+        if self.store.use_passkey(kept.id, result.counter(), now).await.map_err(Error::store)? {
+            return Ok(());
+        }
+        let there = self.store.passkey_by_credential(&kept.credential_id).await.map_err(Error::store)?;
+        let why = if there.is_some() { Why::PasskeyCounter } else { Why::UnknownPasskey };
+        Err(Error::refused(why, Some(kept.user)))
     }
 }
 
@@ -165,7 +169,8 @@ fn check(
     if !is_plain(&answer.id, &answer.raw_id, &answer.type_, &answer.response.client_data_json) {
         return Err(Why::WrongPasskey);
     }
-    if relying.always_verify && !verified.user_verified() {
+    let alone = matches!(asked, Asked::Alone(_));
+    if (alone || relying.always_verify) && !verified.user_verified() {
         return Err(Why::UnverifiedPasskey);
     }
     Ok(verified)

@@ -65,7 +65,7 @@ impl Words {
     }
 
     fn proofs(&self) -> Proofs {
-        Proofs { code: self.fill != Fill::Empty, passkey: self.fill != Fill::Hostile }
+        Proofs { code: self.fill != Fill::Empty, passkey: self.fill == Fill::Plain }
     }
 
     fn stranger(&self) -> Shell {
