@@ -11,16 +11,18 @@
 //!                       │                     │ recover               ^   ^   <┘ change_password
 //!                       │                     v                       │   │
 //!                       │                RecoveryOnly ────────────────┘   │
-//!                       v                       confirm_enrolment         │
-//!                   MustEnrol ────────────────────────────────────────────┘
+//!                       v                       confirm_enrolment,        │
+//!                   MustEnrol ──────────────────confirm_passkey───────────┘
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
+//!  any stage ── sign_in_with_passkey ──> SignedIn
 //! ```
 //!
 //! Each arrow gives the browser a new session id; the row in the store moves to it in one conditional statement, so
 //! that a session that was ended meanwhile cannot take the step.
 //!
 //! What must never happen here:
-//! - `SignedIn` without a password and a second factor that were both proven for this session;
+//! - `SignedIn` without a password and a second factor that were both proven for this session, or a passkey that
+//!   checked its person;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
 //! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).
@@ -49,16 +51,18 @@ mod stage;
 mod ticket;
 mod token;
 mod totp;
+mod webauthn;
 
 #[cfg(test)]
 mod testing;
 
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
-pub use people::{FactorLine, Redeem};
+pub use people::{FactorKind, FactorLine, Redeem};
 pub use rows::SessionRows;
 pub use settings::Settings;
 pub use stage::{Next, Stage};
+pub use webauthn::{AllowedModel, PasskeySettings, Proofs, UserVerification};
 
 use actor::Actors;
 use password::Passwords;
@@ -68,6 +72,7 @@ use std::{sync::Arc, time::Duration};
 use token::Tokens;
 use tokio::sync::watch;
 use tower_sessions::{Expiry, SessionManagerLayer, cookie::SameSite};
+use webauthn::Passkeys;
 
 /// Everything that knows who somebody is. A cheap handle: clones share one table of tokens and one cache.
 #[derive(Clone)]
@@ -81,6 +86,7 @@ struct Inner {
     passwords: Arc<Passwords>,
     actors: Actors,
     tokens: Tokens,
+    passkeys: Passkeys,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
     /// The key of the digests that stand for names that nobody has.
@@ -101,8 +107,10 @@ impl Identity {
         settings.check()?;
         let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
+        let passkeys = Passkeys::new(&settings)?;
         Ok(Self(Arc::new(Inner {
             passwords,
+            passkeys,
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an operator may choose about signing in.
 
-use crate::Error;
+use crate::{Error, webauthn::PasskeySettings};
 use serde::Deserialize;
 use time::Duration;
 
@@ -23,6 +23,12 @@ pub struct Settings {
     pub issuer: String,
     /// How many sessions a person may have at once; the oldest ends. 1 to 100; 5 by default.
     pub sessions_per_user: u32,
+    /// Passkeys.
+    pub passkeys: PasskeySettings,
+    /// The portal's own origin, `https://host[:port]`, which passkeys are bound to. Set by whoever reads the
+    /// configuration; without it there are none.
+    #[serde(skip)]
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -35,6 +41,8 @@ impl Default for Settings {
             totp_skew: 1,
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
+            passkeys: PasskeySettings::default(),
+            portal: String::new(),
         }
     }
 }

@@ -64,6 +64,9 @@ impl Running {
         let identity = Identity::new(store.clone(), Arc::clone(&keys), Arc::clone(&clock), config.identity.clone())
             .map_err(|e| wrong("identity", chain(&e)))?;
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
+        if let Some(why) = identity.passkeys_off() {
+            tracing::warn!("{why}; authenticator apps go on working");
+        }
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;

@@ -36,7 +36,7 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People: list, invite, reset, disable, enable
+    /// People: list, invite, reset, factors, remove-factor, disable, enable
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke
