@@ -14,8 +14,10 @@ pub enum Factor {
     Totp,
     /// A single-use recovery code: leads to enrolment only.
     RecoveryCode,
-    /// A passkey or security key.
+    /// A passkey that also checked a PIN, a finger or a face: two factors in one.
     Passkey,
+    /// A passkey or security key that was only touched.
+    SecurityKey,
     /// A sign-in at an identity provider.
     Provider,
     /// A token that the gateway minted for a tool.
@@ -32,6 +34,7 @@ impl Factor {
             Self::Totp => "authenticator code",
             Self::RecoveryCode => "recovery code",
             Self::Passkey => "passkey",
+            Self::SecurityKey => "security key",
             Self::Provider => "company sign-in",
             Self::Token => "token",
             Self::ProviderSecond => "second factor of the company sign-in",
@@ -69,13 +72,13 @@ impl Assurance {
         &self.proofs
     }
 
-    /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN or finger
-    /// (user verification is required at registration). A token counts as what its maker proved: two.
+    /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN, finger or face.
+    /// One that was only touched is what is held, and no more. A token counts as what its maker proved: two.
     pub fn level(&self) -> Level {
         let has = |f| self.proofs.iter().any(|(p, _)| *p == f);
         if has(Factor::Passkey)
             || has(Factor::Token)
-            || (has(Factor::Password) || has(Factor::Provider)) && has(Factor::Totp)
+            || (has(Factor::Password) || has(Factor::Provider)) && (has(Factor::Totp) || has(Factor::SecurityKey))
             || has(Factor::Provider) && has(Factor::ProviderSecond)
         {
             Level::Two
@@ -88,11 +91,8 @@ impl Assurance {
 
     /// When a second factor (or a passkey) was last proven.
     pub fn stepped_up_at(&self) -> Option<OffsetDateTime> {
-        self.proofs
-            .iter()
-            .filter(|(f, _)| matches!(f, Factor::Totp | Factor::Passkey | Factor::ProviderSecond))
-            .map(|(_, at)| *at)
-            .max()
+        let strong = |f| matches!(f, Factor::Totp | Factor::Passkey | Factor::SecurityKey | Factor::ProviderSecond);
+        self.proofs.iter().filter(|(f, _)| strong(*f)).map(|(_, at)| *at).max()
     }
 
     /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
@@ -133,6 +133,20 @@ mod tests {
         let mut b = Assurance::default();
         b.prove(Factor::Provider, t);
         assert_eq!((b.level(), b.stepped_up_at()), (Level::One, None));
+    }
+
+    #[test]
+    fn a_passkey_that_checked_its_person_is_two_factors_and_a_touch_is_one() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut verified = Assurance::default();
+        verified.prove(Factor::Passkey, t);
+        assert!(verified.is_fresh(Duration::minutes(5), t));
+        let mut touched = Assurance::default();
+        touched.prove(Factor::SecurityKey, t);
+        assert_eq!(touched.level(), Level::One);
+        assert!(!touched.is_fresh(Duration::minutes(5), t));
+        touched.prove(Factor::Password, t);
+        assert!(touched.is_fresh(Duration::minutes(5), t));
     }
 
     #[test]

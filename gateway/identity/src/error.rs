@@ -56,7 +56,7 @@ pub enum Error {
     #[error("this sign-in is over: begin again")]
     Expired,
     /// A fresh second factor is needed first.
-    #[error("confirm with a new authenticator code first")]
+    #[error("confirm with a new authenticator code or a passkey first")]
     NotFresh,
     /// A name or a time that is not allowed; the text says what is.
     #[error("{0}")]
@@ -115,6 +115,16 @@ pub enum Why {
     WrongForm,
     /// What an identity provider said does not count.
     Provider(Flaw),
+    /// The passkey's answer does not hold.
+    WrongPasskey,
+    /// Nobody has this passkey.
+    UnknownPasskey,
+    /// The passkey was only touched, where it must check a PIN, a finger or a face.
+    UnverifiedPasskey,
+    /// The passkey's counter went back: there may be a copy of it.
+    PasskeyCounter,
+    /// This session was not asked for it, not for this purpose, too long ago, or it was answered before.
+    NotAsked,
 }
 
 /// What a person can do about a provider's word that does not count. Only those whom the provider vouched for learn
@@ -148,6 +158,11 @@ impl Why {
             Self::WrongTicket => "console ticket is unknown, used, over or for something else",
             Self::WrongForm => "the form was not made for this session",
             Self::Provider(flaw) => flaw.words(),
+            Self::WrongPasskey => "the passkey's answer does not hold",
+            Self::UnknownPasskey => "nobody has this passkey",
+            Self::UnverifiedPasskey => "the passkey checked no PIN, finger or face",
+            Self::PasskeyCounter => "the passkey's counter went back: there may be a copy of it",
+            Self::NotAsked => "the passkey was not asked for in this session, or its answer came too late or twice",
         }
     }
 }

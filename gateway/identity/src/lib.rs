@@ -11,10 +11,11 @@
 //!                       │                     │ recover               ^   ^   <┘ change_password
 //!                       │                     v                       │   │
 //!                       │                RecoveryOnly ────────────────┘   │
-//!                       v                       confirm_enrolment         │
-//!                   MustEnrol ────────────────────────────────────────────┘
+//!                       v                       confirm_enrolment,        │
+//!                   MustEnrol ──────────────────confirm_passkey───────────┘
 //!  finish_at_provider: as sign_in, or straight to SignedIn where the provider's second factor counts
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
+//!  any stage ── sign_in_with_passkey ──> SignedIn
 //! ```
 //!
 //! Each arrow gives the browser a new session id; the row in the store moves to it in one conditional statement, so
@@ -22,7 +23,7 @@
 //!
 //! What must never happen here:
 //! - `SignedIn` without a first factor (a password, or the word of a provider) and a second one that were both proven
-//!   for this session;
+//!   for this session, or a passkey that checked its person;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
 //! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).
@@ -52,6 +53,7 @@ mod stage;
 mod ticket;
 mod token;
 mod totp;
+mod webauthn;
 
 #[cfg(test)]
 mod testing;
@@ -62,10 +64,11 @@ pub use oidc::{
     Arrived, Connection, Fetch, FetchError, Fetched, Flaw, LARGEST_ANSWER, LogoutNote, On, ProviderSettings, Renewal,
     Renewed, Returned, RoleRule, SecondFactor,
 };
-pub use people::{FactorLine, Redeem};
+pub use people::{FactorKind, FactorLine, Redeem};
 pub use rows::SessionRows;
 pub use settings::Settings;
 pub use stage::{Next, Stage};
+pub use webauthn::{AllowedModel, PasskeySettings, Proofs, UserVerification};
 
 use actor::Actors;
 use password::Passwords;
@@ -75,6 +78,7 @@ use std::{sync::Arc, time::Duration};
 use token::Tokens;
 use tokio::sync::watch;
 use tower_sessions::{Expiry, SessionManagerLayer, cookie::SameSite};
+use webauthn::Passkeys;
 
 /// Everything that knows who somebody is. A cheap handle: clones share one table of tokens and one cache.
 #[derive(Clone)]
@@ -88,6 +92,7 @@ struct Inner {
     passwords: Arc<Passwords>,
     actors: Actors,
     tokens: Tokens,
+    passkeys: Passkeys,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
     providers: Vec<Arc<oidc::Provider>>,
@@ -120,8 +125,10 @@ impl Identity {
         settings.check()?;
         let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
+        let passkeys = Passkeys::new(&settings)?;
         Ok(Self(Arc::new(Inner {
             passwords,
+            passkeys,
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an operator may choose about signing in.
 
-use crate::{Error, oidc, oidc::ProviderSettings};
+use crate::{
+    Error,
+    oidc::{self, ProviderSettings},
+    webauthn::PasskeySettings,
+};
 use serde::Deserialize;
 use std::path::Path;
 use time::Duration;
@@ -26,6 +30,12 @@ pub struct Settings {
     pub sessions_per_user: u32,
     /// Identity providers that people can sign in at.
     pub providers: Vec<ProviderSettings>,
+    /// Passkeys.
+    pub passkeys: PasskeySettings,
+    /// The portal's own origin, `https://host[:port]`, which passkeys are bound to. Set by whoever reads the
+    /// configuration; without it there are none.
+    #[serde(skip)]
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -39,6 +49,8 @@ impl Default for Settings {
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
             providers: Vec::new(),
+            passkeys: PasskeySettings::default(),
+            portal: String::new(),
         }
     }
 }

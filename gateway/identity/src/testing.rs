@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A whole sign-in on a real store: nodes, a clock, browsers, and people with their apps.
 
+pub(crate) mod authenticator;
+
 use crate::{Identity, Next, Redeem, Settings, Stage, totp};
 use base64::Engine;
 use portcullis_domain::{Clock, ManualClock, Secret, UserId};
@@ -62,6 +64,10 @@ impl Bench {
         id.refresh().await.unwrap();
         other.refresh().await.unwrap();
         Self { id, other, clock, store, url, _dir: dir }
+    }
+
+    pub(crate) fn clock_now(&self) -> time::OffsetDateTime {
+        self.clock.now()
     }
 
     /// A browser that was never here.

@@ -85,6 +85,8 @@ fn served() -> Vec<Served> {
         on_get("/sign-in/with/{provider}", pages::provider::begin),
         on_get("/sign-in/callback/{provider}", pages::provider::finish),
         on_post("/sign-in/backchannel/{provider}", pages::provider::log_out),
+        on_get("/api/v1/passkeys/sign-in", pages::passkeys::ask_to_sign_in),
+        on_post("/sign-in/passkey", pages::passkeys::sign_in),
         on_post("/sign-out", pages::login::sign_out),
         on_get("/set-up", pages::login::set_up_form),
         on_post("/set-up", pages::login::set_up),
@@ -92,8 +94,11 @@ fn served() -> Vec<Served> {
         on_post("/invitation", pages::login::invitation),
         on_get("/enrol", pages::factors::enrol_form),
         on_post("/enrol", pages::factors::enrol),
+        on_get("/api/v1/passkeys/new", pages::passkeys::ask_to_add),
+        on_post("/enrol/passkey", pages::passkeys::add),
         on_get("/step-up", pages::factors::step_up_form),
         on_post("/step-up", pages::factors::step_up),
+        on_get("/api/v1/passkeys/step-up", pages::passkeys::ask_to_confirm),
         on_get("/me", pages::factors::me),
         on_post("/me/sessions/end", pages::factors::end_session),
         on_post("/me/sessions/end-others", pages::factors::end_others),
@@ -220,7 +225,8 @@ async fn approach(
     let asked = ask(&found, &stage).map_err(plain)?;
     let effect = found.route.changes();
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
-    let visit = Visit { kind: found.route.kind, peer, asked, trailed };
+    // Not when it came: its form may have taken its time.
+    let visit = Visit { kind: found.route.kind, peer, asked, trailed, at: house.clock.now() };
     let request = Request::from_parts(parts, Body::from(body));
     let caller = async {
         if !known {
@@ -327,7 +333,8 @@ async fn form(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// A field that travels with every form (`csrf`, `step_up_code`), or as a header with scripts (`X-CSRF-Token`).
+/// A field that travels with every form (`csrf`, `step_up_code`), or as a header with scripts (`X-CSRF-Token`,
+/// `X-Step-Up-Code`). The latter holds a code, or a passkey's answer to `/api/v1/passkeys/step-up` as JSON.
 fn sent(headers: &HeaderMap, body: &[u8], field: &str) -> Option<String> {
     let header = if field == "csrf" { "x-csrf-token" } else { "x-step-up-code" };
     if let Some(value) = headers.get(header) {

@@ -68,6 +68,9 @@ impl Running {
             Identity::with_providers(store.clone(), Arc::clone(&keys), Arc::clone(&clock), settings, connections)
                 .map_err(|e| wrong("identity", chain(&e)))?;
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
+        if let Some(why) = identity.passkeys_off() {
+            tracing::warn!("{why}; authenticator apps go on working");
+        }
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
@@ -272,7 +275,7 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
             while !closing.is_cancelled() {
                 tokio::select! {
                     () = closing.cancelled() => {}
-                    () = tokio::time::sleep(Duration::from_secs(5)) => forwarder.sweep(),
+                    () = tokio::time::sleep(portcullis_upstream::SWEEP) => forwarder.sweep(),
                 }
             }
         });

@@ -109,6 +109,9 @@ pub const ROUTES: &[OwnRoute] = &[
     way("/sign-in/with/{provider}", "sign-in"),
     way("/sign-in/callback/{provider}", "sign-in"),
     step("/sign-in/backchannel/{provider}", Door::Signed, "sign-out"),
+    // What a browser is asked for: it changes nothing, and its answer leaves the event.
+    get("/api/v1/passkeys/sign-in", Door::Stranger, Trail::No),
+    step("/sign-in/passkey", Door::Stranger, "sign-in"),
     step("/sign-out", Door::Stranger, "sign-out"),
     get("/set-up", Door::Stranger, Trail::No),
     step("/set-up", Door::Stranger, "user"),
@@ -116,8 +119,11 @@ pub const ROUTES: &[OwnRoute] = &[
     step("/invitation", Door::Stranger, "user"),
     get("/enrol", Door::Enrolling, Trail::No),
     step("/enrol", Door::Enrolling, "factor"),
+    get("/api/v1/passkeys/new", Door::Enrolling, Trail::No),
+    step("/enrol/passkey", Door::Enrolling, "factor"),
     get("/step-up", Door::SignedIn, Trail::No),
     step("/step-up", Door::SignedIn, "step-up"),
+    get("/api/v1/passkeys/step-up", Door::SignedIn, Trail::No),
     // One's own things. Where a fresh factor is needed, the identity room asks for it.
     get("/me", Door::SignedIn, Trail::No),
     step("/me/sessions/end", Door::SignedIn, "session"),

@@ -12,7 +12,7 @@ use crate::{
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
 use portcullis_governance::By;
-use portcullis_identity::Error;
+use portcullis_identity::{Error, FactorLine};
 use portcullis_store::{Holding, User};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ async fn listed(
 async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow, Refusal> {
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let now = house.clock.now();
-    let has_factor = house.store.totp_factors(user.id).await.map_err(failed)?.iter().any(|f| f.confirmed_at.is_some());
+    let has_factor = !house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?.is_empty();
     let sessions = house.store.sessions_of(user.id, now).await.map_err(failed)?;
     let known = user.password_hash.is_some() || house.store.provider_of(user.id).await.map_err(failed)?.is_some();
     let state = match (user.disabled_at, known, has_factor) {
@@ -123,7 +123,7 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let holdings = house.store.grants().await.map_err(failed)?;
-    let factors = house.store.totp_factors(user.id).await.map_err(failed)?;
+    let factors = house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?;
     let sessions = house.store.sessions_of(user.id, house.clock.now()).await.map_err(failed)?;
     let mine = holdings.iter().filter(|h| h.user == user.id);
     let grants = mine.map(|h| super::grants::row(house, h, &user.name)).collect();
@@ -137,11 +137,7 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
         user: row(house, user, &holdings).await?,
         created: house.when(user.created_at),
         provider,
-        factors: factors
-            .iter()
-            .filter(|f| f.confirmed_at.is_some())
-            .map(|f| format!("Authenticator app: {}", f.name))
-            .collect(),
+        factors: factors.iter().map(FactorLine::words).collect(),
         sessions: sessions.len(),
         grants,
         may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),

@@ -36,7 +36,7 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People: list, invite, reset, disable, enable, claims
+    /// People: list, invite, reset, factors, remove-factor, disable, enable, claims
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke

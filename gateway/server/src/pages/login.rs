@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
 use portcullis_domain::{Secret, SessionId, UserId};
-use portcullis_identity::{Error, Stage};
+use portcullis_identity::{Error, Proofs, Stage};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(ne
             name: String::new(),
             next: safe_next(next.next.as_deref(), "/").to_owned(),
             providers: house.provider_doors(),
+            passkeys: house.identity.passkeys_off().is_none(),
             problems: Problems::none(),
         }),
     }
@@ -79,6 +80,7 @@ pub(crate) async fn password(
                 name: form.name,
                 next,
                 providers: house.provider_doors(),
+                passkeys: house.identity.passkeys_off().is_none(),
                 problems: Problems::one("", shown),
             })
         }
@@ -92,6 +94,7 @@ pub(crate) async fn code_form(State(house): State<Arc<House>>, guest: Guest, Que
         shell: Shell::stranger(guest.csrf),
         name,
         next: safe_next(next.next.as_deref(), "/").to_owned(),
+        proofs: house.proofs(&guest.stage).await?,
         problems: Problems::none(),
     })
 }
@@ -103,7 +106,7 @@ pub(crate) struct CodeForm {
     next: Option<String>,
 }
 
-/// The authenticator app's code.
+/// The authenticator app's code, or the answer of a passkey in its place.
 pub(crate) async fn code(
     State(house): State<Arc<House>>,
     guest: Guest,
@@ -115,8 +118,8 @@ pub(crate) async fn code(
         Ok(_) => {
             let stage = house.stage(&guest).await?;
             let name = house.name_of(&stage).await?;
-            let words = "authenticator code accepted; signed in";
-            guest.say(&Step { user: known(&stage), ..Step::done(&name, words) })?;
+            let words = format!("{} accepted; signed in", last_proof(&stage));
+            guest.say(&Step { user: known(&stage), ..Step::done(&name, &words) })?;
             house.describe(&guest, &headers).await;
             go(&next)
         }
@@ -126,8 +129,9 @@ pub(crate) async fn code(
             if matches!(error, Error::Expired) {
                 return go("/sign-in");
             }
-            let shown = house.shown(&error)?;
-            again(&Code { shell: Shell::stranger(guest.csrf), name, next, problems: Problems::one("code", shown) })
+            let problems = house.problem_of_proof(&error, &form.code)?;
+            let proofs = house.proofs(&guest.stage).await?;
+            again(&Code { shell: Shell::stranger(guest.csrf), name, next, proofs, problems })
         }
     }
 }
@@ -251,6 +255,14 @@ pub(super) fn known(stage: &Stage) -> Option<(UserId, Option<SessionId>)> {
     }
 }
 
+/// The word for what somebody proved last.
+fn last_proof(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::SignedIn { assurance, .. } => assurance.proofs().last().map_or("nothing", |(factor, _)| factor.word()),
+        _ => "nothing",
+    }
+}
+
 /// The true reason of an error, for the trail.
 pub(crate) fn noted(error: &Error) -> String {
     match (error, error.noted()) {
@@ -269,6 +281,22 @@ impl House {
             refusal @ Refusal::TooMany(_) => Ok(refusal.words().1),
             other => Err(other),
         }
+    }
+
+    /// What a person is shown whose code, or whose passkey in its place, was not accepted.
+    pub(super) fn problem_of_proof(&self, error: &Error, sent: &str) -> Result<Problems, Refusal> {
+        let passkey = sent.starts_with('{');
+        let words = match error {
+            Error::Refused(_) if passkey => "That passkey was not accepted. Try again.".to_owned(),
+            other => self.shown(other)?,
+        };
+        Ok(Problems::one(if passkey { "passkey" } else { "code" }, words))
+    }
+
+    /// What the person behind a stage can prove themselves with.
+    pub(super) async fn proofs(&self, stage: &Stage) -> Result<Proofs, Refusal> {
+        let Some(user) = stage.user() else { return Ok(Proofs::default()) };
+        self.identity.proofs_of(user).await.map_err(|e| self.unavailable(&e))
     }
 
     /// How far this browser has come after a step.

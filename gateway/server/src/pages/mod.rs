@@ -7,6 +7,7 @@ pub(crate) mod console;
 pub(crate) mod factors;
 pub(crate) mod login;
 pub(crate) mod machines;
+pub(crate) mod passkeys;
 pub(crate) mod provider;
 pub(crate) mod tokens;
 
@@ -136,6 +137,7 @@ impl House {
             display_name: display_name.unwrap_or_else(|| actor.name.to_string()),
             doors: self.doors(actor),
             fresh_until,
+            proofs: self.identity.proofs_of(actor.user).await.unwrap_or_default(),
         };
         Shell::signed_in(guest.csrf.clone(), who).with(flashes)
     }

@@ -103,6 +103,7 @@ async fn refused(house: &House, guest: &Guest, error: Error, next: &str) -> Answ
         name: String::new(),
         next: next.to_owned(),
         providers: house.provider_doors(),
+        passkeys: house.identity.passkeys_off().is_none(),
         problems: Problems::one("", shown),
     })
 }

@@ -50,7 +50,7 @@ impl UserState {
         match self {
             Self::Active => "active",
             Self::Invited => "invited",
-            Self::NoFactor => "no authenticator yet",
+            Self::NoFactor => "no second factor yet",
             Self::Disabled => "disabled",
         }
     }
