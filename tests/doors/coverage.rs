@@ -8,6 +8,7 @@ use crate::support::{
     person::{PASSWORD, location},
     trail::{Left, Log},
 };
+use portcullis_domain::Clock as _;
 use portcullis_policy::classify::own::{Door, OwnRoute, ROUTES};
 use reqwest::{Method, Response, StatusCode, header};
 use std::collections::BTreeSet;
@@ -57,6 +58,7 @@ impl Place<'_> {
             "$factor" => beside(&person.page("/me").await, "/me/factors/remove"),
             "$token" => beside(&person.page("/me").await, "/me/tokens/revoke"),
             "$code" => person.next_code(),
+            "$day" => (self.gateway.clock.now() + time::Duration::days(30)).date().to_string(),
             "$new-code" => person.code_of_new_key().await,
             plain => plain.to_owned(),
         }

@@ -13,6 +13,7 @@
 //!                       │                RecoveryOnly ────────────────┘   │
 //!                       v                       confirm_enrolment         │
 //!                   MustEnrol ────────────────────────────────────────────┘
+//!  Stranger ── break_glass ──> SignedIn, for an hour, without any way to change how somebody signs in
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
 //! ```
 //!
@@ -21,6 +22,7 @@
 //!
 //! What must never happen here:
 //! - `SignedIn` without a password and a second factor that were both proven for this session;
+//! - an emergency code that counts twice, from a network that is not allowed, or for longer than an hour;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
 //! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).
@@ -31,10 +33,17 @@
 //! - 2026-11-21: cookie ids are 128 random bits, the size that tower-sessions has; drawn from aws-lc-rs at `create`.
 //! - 2026-11-21: tokens and their owners' grants are a table in memory, rebuilt when the store's epoch moves; a node
 //!   that has not reached the store for 30 s accepts no token.
+//! - 2026-11-28: a token that is presented from a network that it is not bound to is answered like an unknown one; whose
+//!   it is stands in the trail only.
+//! - 2026-11-28: a sealed emergency code counts as fresh for its whole hour, because what a step-up would ask for may be
+//!   what is broken; it opens an account of its own, so that what was done in an emergency is told from what people did.
 //! - 2026-11-21: a failed or undecided try counts against the name as typed, known or not, and against its network
 //!   prefix; a successful one is taken back.
 
+mod accounts;
 mod actor;
+mod blocklist;
+mod break_glass;
 mod chance;
 mod enrol;
 mod error;
@@ -53,12 +62,15 @@ mod totp;
 #[cfg(test)]
 mod testing;
 
+pub use accounts::SessionLine;
+pub use blocklist::{Blocklist, sort_blocklist};
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
 pub use people::{FactorLine, Redeem};
 pub use rows::SessionRows;
-pub use settings::Settings;
+pub use settings::{BreakGlassSettings, PasswordSettings, Settings};
 pub use stage::{Next, Stage};
+pub use token::{Maker, TokenWish};
 
 use actor::Actors;
 use password::Passwords;
@@ -79,6 +91,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: Settings,
     passwords: Arc<Passwords>,
+    blocklist: Option<Arc<Blocklist>>,
     actors: Actors,
     tokens: Tokens,
     rows: SessionRows,
@@ -100,9 +113,11 @@ impl Identity {
     pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
+        let blocklist = settings.passwords.blocklist.as_deref().map(Blocklist::open).transpose()?.map(Arc::new);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
         Ok(Self(Arc::new(Inner {
             passwords,
+            blocklist,
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),

@@ -2,8 +2,46 @@
 //! What an operator may choose about signing in.
 
 use crate::Error;
+use portcullis_domain::Network;
 use serde::Deserialize;
+use std::path::PathBuf;
 use time::Duration;
+
+/// The longest banner, in characters.
+const LONGEST_BANNER: usize = 4_000;
+
+/// What a password has to be: `[identity.passwords]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasswordSettings {
+    /// The shortest password, in code points. 8 to 64; 8 by default, because a second factor is always asked for beside
+    /// it (NIST SP 800-63B-4 3.1.1.2). 15 where it should hold alone.
+    pub shortest: usize,
+    /// A file of SHA-1 digests of stolen passwords, sorted; see the `blocklist` module. None: only the common ones that
+    /// the program knows are refused.
+    pub blocklist: Option<PathBuf>,
+}
+
+impl Default for PasswordSettings {
+    fn default() -> Self {
+        Self { shortest: 8, blocklist: None }
+    }
+}
+
+/// Sealed codes for emergencies: `[identity.break_glass]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakGlassSettings {
+    /// The networks from which alone a code counts. The machine itself by default; none: nobody can use one.
+    pub networks: Vec<Network>,
+}
+
+impl Default for BreakGlassSettings {
+    fn default() -> Self {
+        let own = ["127.0.0.0/8", "::1"].iter().filter_map(|n| n.parse().ok()).collect();
+        Self { networks: own }
+    }
+}
 
 /// Settings of sign-in; the defaults are the secure ones.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +61,12 @@ pub struct Settings {
     pub issuer: String,
     /// How many sessions a person may have at once; the oldest ends. 1 to 100; 5 by default.
     pub sessions_per_user: u32,
+    /// What everybody reads and has to confirm after signing in, at most 4,000 characters. Empty: nothing.
+    pub banner: String,
+    /// What a password has to be.
+    pub passwords: PasswordSettings,
+    /// Sealed codes for emergencies.
+    pub break_glass: BreakGlassSettings,
 }
 
 impl Default for Settings {
@@ -35,6 +79,9 @@ impl Default for Settings {
             totp_skew: 1,
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
+            banner: String::new(),
+            passwords: PasswordSettings::default(),
+            break_glass: BreakGlassSettings::default(),
         }
     }
 }
@@ -54,6 +101,8 @@ impl Settings {
                 "issuer must be 1 to 64 characters without a colon",
             ),
             ((1..=100).contains(&self.sessions_per_user), "sessions_per_user must be 1 to 100"),
+            (self.banner.chars().count() <= LONGEST_BANNER, "banner must be at most 4000 characters"),
+            ((8..=64).contains(&self.passwords.shortest), "passwords.shortest must be 8 to 64"),
         ];
         match rules.iter().find(|(kept, _)| !kept) {
             Some((_, rule)) => Err(Error::Settings((*rule).to_owned())),
@@ -91,6 +140,8 @@ mod tests {
             (Settings { issuer: "a:b".into(), ..d() }, "issuer"),
             (Settings { issuer: String::new(), ..d() }, "issuer"),
             (Settings { sessions_per_user: 0, ..d() }, "sessions_per_user"),
+            (Settings { banner: "x".repeat(4_001), ..d() }, "banner"),
+            (Settings { passwords: PasswordSettings { shortest: 7, blocklist: None }, ..d() }, "passwords.shortest"),
         ] {
             assert!(bad.check().unwrap_err().to_string().contains(key), "{key}");
         }
@@ -99,6 +150,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error() {
         assert!(serde_json::from_str::<Settings>(r#"{"idle_second": 60}"#).is_err());
+        assert!(serde_json::from_str::<Settings>(r#"{"break_glass": {"networks": ["10.1.2.3/8"]}}"#).is_err());
         assert_eq!(serde_json::from_str::<Settings>(r#"{"idle_seconds": 60}"#).unwrap().idle(), Duration::MINUTE);
     }
 }

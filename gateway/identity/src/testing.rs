@@ -64,6 +64,12 @@ impl Bench {
         Self { id, other, clock, store, url, _dir: dir }
     }
 
+    /// A node on the same database with other settings.
+    pub(crate) fn with_settings(&self, settings: Settings) -> Identity {
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        Identity::new(self.store.clone(), Arc::new(Keys::for_tests()), clock, settings).unwrap()
+    }
+
     /// A browser that was never here.
     pub(crate) fn browser(&self) -> Session {
         Session::new(None, Arc::new(self.id.0.rows.clone()), None)

@@ -23,6 +23,8 @@ pub(crate) enum Refusal {
     Method,
     /// A fresh factor is needed.
     StepUp,
+    /// The banner has to be confirmed first.
+    Banner,
     /// The request cannot be understood; the text says what to do.
     Bad(String),
     /// It did not come from our own page.
@@ -49,7 +51,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unknown => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::StepUp | Self::Foreign => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::StepUp | Self::Banner | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
@@ -72,6 +74,9 @@ impl Refusal {
             Self::NotFound => ("Not found", "There is nothing here, or nothing that you may know about.".into()),
             Self::Method => ("Not answered here", "This address does not take that kind of request.".into()),
             Self::StepUp => ("Confirm that it is you", "This needs a fresh code from your authenticator app.".into()),
+            Self::Banner => {
+                ("Read this first", "Confirm the notice of this gateway in your browser, then try again.".into())
+            }
             Self::Bad(why) => ("That could not be understood", why.clone()),
             Self::Foreign => (
                 "Not from our page",

@@ -91,6 +91,10 @@ fn served() -> Vec<Served> {
         on_post("/enrol", pages::factors::enrol),
         on_get("/step-up", pages::factors::step_up_form),
         on_post("/step-up", pages::factors::step_up),
+        on_get("/banner", pages::banner::form),
+        on_post("/banner", pages::banner::confirm),
+        on_get("/break-glass", pages::break_glass::form),
+        on_post("/break-glass", pages::break_glass::enter),
         on_get("/me", pages::factors::me),
         on_post("/me/sessions/end", pages::factors::end_session),
         on_post("/me/sessions/end-others", pages::factors::end_others),
@@ -110,6 +114,15 @@ fn served() -> Vec<Served> {
         on_post("/users/{id}/enable", admin::users::enable),
         on_post("/users/{id}/reset", admin::users::reset),
         on_post("/users/{id}/sign-out", admin::users::sign_out),
+        on_post("/users/{id}/sessions/end", admin::accounts::end_session),
+        on_post("/users/{id}/lock", admin::accounts::lock),
+        on_post("/users/{id}/unlock", admin::accounts::unlock),
+        on_post("/users/{id}/training", admin::accounts::training),
+        on_post("/users/{id}/tokens", admin::accounts::mint),
+        on_post("/users/{id}/tokens/revoke", admin::accounts::revoke),
+        on_post("/service-accounts", admin::accounts::create_service),
+        on_get("/break-glass/uses", admin::emergencies::list),
+        on_post("/break-glass/review", admin::emergencies::review),
         on_get("/grants", admin::grants::list),
         on_post("/grants", admin::grants::add),
         on_post("/grants/revoke", admin::grants::revoke),
@@ -152,6 +165,9 @@ async fn enter(
     match (&*refusal, stage) {
         (Refusal::Unknown, stage) => {
             Redirect::to(&pages::login::next_step(stage.as_ref(), back.as_deref())).into_response()
+        }
+        (Refusal::Banner, _) if back.is_some() => {
+            Redirect::to(&pages::banner::address(back.as_deref())).into_response()
         }
         (Refusal::StepUp, _) if back.is_some() => {
             Redirect::to(&pages::factors::step_up_address(back.as_deref())).into_response()
@@ -218,6 +234,10 @@ async fn approach(
             return Ok(Caller::Stranger);
         }
         let actor = house.identity.actor(session).await.map_err(|e| house.unavailable(&e))?;
+        let first = pages::banner::comes_first(found.route);
+        if first && house.identity.banner_to_confirm(session).await.map_err(|e| house.unavailable(&e))?.is_some() {
+            return Err(Refusal::Banner);
+        }
         Ok(actor.map_or(Caller::Stranger, |actor| Caller::Known(Arc::new(actor))))
     };
     let again = || async {

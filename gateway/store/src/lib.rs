@@ -22,6 +22,8 @@
 //!   ([`Store::rotate_session`]), so that ending it and advancing it exclude each other.
 //! - 2026-11-21: the database migrates inside one transaction on SQLite and under an advisory lock on PostgreSQL.
 
+mod attestation;
+mod break_glass;
 mod epoch;
 mod error;
 mod factor;
@@ -40,6 +42,8 @@ mod trail_log;
 mod tx;
 mod user;
 
+pub use attestation::{Attestation, Attested};
+pub use break_glass::{BreakGlassCode, NewBreakGlassCode, Review};
 pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
@@ -53,7 +57,7 @@ pub use token::{LiveToken, NewToken, TokenRow};
 pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
 pub use trail_log::{TrailLog, TrailLoss};
 pub use tx::Store;
-pub use user::{FirstUser, Invitation, NewUser, User};
+pub use user::{FirstUser, Invitation, NewUser, User, UserKind};
 
 /// SHA-256 of a secret that only its holder knows.
 pub type Digest = [u8; 32];

@@ -61,7 +61,10 @@ async fn an_invitation_sets_a_password_and_does_not_lift_the_second_factor() {
 async fn a_reset_takes_everything_and_chooses_nothing() {
     let b = Bench::new().await;
     let (ada, session) = b.person("ada").await;
-    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, tool) =
+        b.id.mint_token(crate::token::tests::wish(ada.user, "tool", None, b.clock.now() + Duration::DAY))
+            .await
+            .unwrap();
     let token = text(&b.id.reset(ada.user).await.unwrap());
     assert!(!b.is_signed_in(&b.again(&session)).await);
     assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "a token is no way back in");
@@ -99,7 +102,10 @@ async fn a_new_password_needs_the_old_one_a_fresh_factor_and_ends_other_sessions
     let again = change(PASSWORD, PASSWORD).await.unwrap_err();
     assert!(again.to_string().contains("used before"), "{again}");
     let before = session.id();
-    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, tool) =
+        b.id.mint_token(crate::token::tests::wish(ada.user, "tool", None, b.clock.now() + Duration::DAY))
+            .await
+            .unwrap();
     change(PASSWORD, OTHER).await.unwrap();
     assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "whoever stole the password may have made it");
     assert_ne!(session.id(), before);

@@ -99,6 +99,12 @@ pub const ROUTES: &[OwnRoute] = &[
     step("/enrol", Door::Enrolling, "factor"),
     get("/step-up", Door::SignedIn, Trail::No),
     step("/step-up", Door::SignedIn, "step-up"),
+    // A notice that everybody confirms after signing in.
+    get("/banner", Door::SignedIn, Trail::No),
+    step("/banner", Door::SignedIn, "banner"),
+    // Sealed codes for emergencies: each try and each use stands out in the trail by its kind.
+    get("/break-glass", Door::Stranger, Trail::No),
+    step("/break-glass", Door::Stranger, "break-glass"),
     // One's own things. Where a fresh factor is needed, the identity room asks for it.
     get("/me", Door::SignedIn, Trail::No),
     step("/me/sessions/end", Door::SignedIn, "session"),
@@ -124,6 +130,15 @@ pub const ROUTES: &[OwnRoute] = &[
     post("/users/{id}/enable", write(OwnObject::Users)),
     post("/users/{id}/reset", write(OwnObject::Users)),
     post("/users/{id}/sign-out", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/users/{id}/sessions/end", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/users/{id}/lock", Door::Own(Action::Lock, OwnObject::Users)),
+    post("/users/{id}/unlock", Door::Own(Action::Lock, OwnObject::Users)),
+    post("/users/{id}/training", write(OwnObject::Users)),
+    post("/users/{id}/tokens", write(OwnObject::Users)),
+    post("/users/{id}/tokens/revoke", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/service-accounts", write(OwnObject::Users)),
+    get("/break-glass/uses", read(OwnObject::Users), Trail::Yes),
+    post("/break-glass/review", write(OwnObject::Users)),
     get("/grants", read(OwnObject::Policy), Trail::Yes),
     post("/grants", write(OwnObject::Policy)),
     post("/grants/revoke", write(OwnObject::Policy)),
