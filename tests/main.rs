@@ -29,6 +29,7 @@ mod journeys {
     mod postgres;
     mod recordings;
     mod refused_starts;
+    mod scim;
     mod sign_in;
 }
 mod support;

@@ -100,6 +100,15 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /recordings", &[],                                             [IN, "403", "200", "200"]),
     row("GET /trail", &[],                                                  [IN, "403", "200", "200"]),
     row("GET /trail/{node}/{number}", &[],                                  [IN, "403", "200", "200"]),
+    // A directory presents a token; a person is nobody here.
+    row("GET /scim/v2/ServiceProviderConfig", &[],                          ["401", "-", "401", "401"]),
+    row("GET /scim/v2/ResourceTypes", &[],                                  ["401", "-", "401", "401"]),
+    row("GET /scim/v2/Users", &[],                                          ["401", "-", "401", "401"]),
+    row("POST /scim/v2/Users", &[],                                         ["401", "-", "401", "401"]),
+    row("GET /scim/v2/Users/{id}", &[],                                     ["401", "-", "401", "401"]),
+    row("PUT /scim/v2/Users/{id}", &[],                                     ["401", "-", "401", "401"]),
+    row("PATCH /scim/v2/Users/{id}", &[],                                   ["401", "-", "401", "401"]),
+    row("DELETE /scim/v2/Users/{id}", &[],                                  ["401", "-", "401", "401"]),
     row("POST /step-up", &[("code", "$code"), ("next", "/me")],             [IN, "-", "303 /me", "303 /me"]),
     // Out, and in again.
     row("POST /sign-out", &[],                                              [IN, "-", IN, IN]),

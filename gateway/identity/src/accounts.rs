@@ -20,6 +20,8 @@ pub struct SessionLine {
     pub row: SessionRow,
     /// What was proven in it, and when, oldest first.
     pub factors: Vec<(Factor, OffsetDateTime)>,
+    /// When it ends, however much it is used.
+    pub ends_at: OffsetDateTime,
 }
 
 impl Identity {
@@ -30,7 +32,8 @@ impl Identity {
                 Some(Stage::SignedIn { assurance, .. }) => assurance.proofs().to_vec(),
                 _ => Vec::new(),
             };
-            SessionLine { row, factors }
+            let ends_at = self.0.rows.last_instant(row.user, row.created_at);
+            SessionLine { row, factors, ends_at }
         };
         Ok(self.sessions_of(user).await?.into_iter().map(line).collect())
     }

@@ -50,6 +50,7 @@ mod error;
 mod limit;
 mod password;
 mod people;
+mod provision;
 mod rows;
 mod rules;
 mod settings;
@@ -61,6 +62,8 @@ mod totp;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use accounts::SessionLine;
 pub use blocklist::{Blocklist, sort_blocklist};
@@ -111,8 +114,19 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Checks the settings and makes ready; hashes one password to have something to compare unknown names with.
     pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
+        let passwords = Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?;
+        Self::with(store, keys, clock, settings, passwords)
+    }
+
+    fn with(
+        store: Store,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        passwords: Passwords,
+    ) -> Result<Self, Error> {
         settings.check()?;
-        let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
+        let passwords = Arc::new(passwords);
         let blocklist = settings.passwords.blocklist.as_deref().map(Blocklist::open).transpose()?.map(Arc::new);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
         Ok(Self(Arc::new(Inner {

@@ -57,6 +57,9 @@ pub struct Config {
     /// Networks by the names that people know them under.
     #[serde(default)]
     pub zones: BTreeMap<String, Vec<Network>>,
+    /// Accounts that a directory keeps.
+    #[serde(default)]
+    pub scim: Scim,
     /// Limits of every listener.
     #[serde(default)]
     pub limits: Limits,
@@ -133,6 +136,14 @@ pub struct Recordings {
 pub struct Health {
     /// Address of `/healthz`, `/readyz` and `/metrics`; loopback is advised. None: not served.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[scim]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scim {
+    /// The service account whose tokens a directory presents at `/scim/v2`. None: nothing is answered there.
+    pub account: Option<String>,
 }
 
 /// `[limits]`

@@ -40,6 +40,7 @@ mod passage;
 mod recordings;
 mod reply;
 mod router;
+mod scim;
 mod screen;
 mod start;
 mod state;

@@ -11,6 +11,7 @@ use crate::{
     pages,
     passage::{self, Asked, Caller, Trailed, Visit},
     reply::{self, Carried, Refusal},
+    scim,
     state::House,
 };
 use axum::{
@@ -20,7 +21,7 @@ use axum::{
     handler::Handler,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Redirect, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use http::{HeaderMap, Method, header};
 use portcullis_identity::Stage;
@@ -66,6 +67,22 @@ fn on_post<T: 'static>(pattern: &'static str, handler: impl Handler<T, Arc<House
         method: "POST",
         pattern,
         handler: post(handler),
+    }
+}
+
+/// A directory's route, by its method.
+fn on<T: 'static>(method: &'static str, pattern: &'static str, handler: impl Handler<T, Arc<House>>) -> Served {
+    let mount = match method {
+        "PUT" => put(handler),
+        "PATCH" => patch(handler),
+        "DELETE" => delete(handler),
+        _ => return on_get(pattern, handler),
+    };
+    Served {
+        #[cfg(test)]
+        method,
+        pattern,
+        handler: mount,
     }
 }
 
@@ -133,6 +150,14 @@ fn served() -> Vec<Served> {
         on_get("/recordings", admin::sessions::list_recordings),
         on_get("/trail", admin::trail::search),
         on_get("/trail/{node}/{number}", admin::trail::show),
+        on_get("/scim/v2/ServiceProviderConfig", scim::users::service),
+        on_get("/scim/v2/ResourceTypes", scim::users::kinds),
+        on_get("/scim/v2/Users", scim::users::list),
+        on_post("/scim/v2/Users", scim::users::create),
+        on_get("/scim/v2/Users/{id}", scim::users::show),
+        on("PUT", "/scim/v2/Users/{id}", scim::users::replace),
+        on("PATCH", "/scim/v2/Users/{id}", scim::users::patch),
+        on("DELETE", "/scim/v2/Users/{id}", scim::users::delete),
         on_get("/assets/{*path}", crate::assets::serve),
         on_get("/favicon.ico", crate::assets::favicon),
     ]
@@ -147,12 +172,16 @@ async fn enter(
     next: Next,
 ) -> Response {
     let tool = request.uri().path().starts_with("/api/");
+    let directory = request.uri().path().starts_with("/scim/");
     let back = request.uri().path_and_query().map(ToString::to_string).filter(|_| request.method() == Method::GET);
     let (answer, stage) = match approach(&house, peer, &session, request, next).await {
         Ok(both) => both,
         Err((refusal, stage)) => (refusal.into_response(), stage),
     };
     let Some(Carried(refusal)) = answer.extensions().get::<Carried>().cloned() else { return answer };
+    if directory {
+        return scim::refused(&refusal, peer);
+    }
     if tool {
         let mut answer = refusal.problem(peer.request);
         if matches!(*refusal, Refusal::StepUp) {
@@ -194,6 +223,10 @@ async fn approach(
     })?;
     if matches!(found.route.door, Door::Public) {
         return Ok((next.run(request).await, None));
+    }
+    if matches!(found.route.door, Door::Directory) {
+        let answer = scim::enter(house, peer, session, found.route, request, next).await;
+        return answer.map(|answer| (answer, None)).map_err(plain);
     }
     let (parts, body) = request.into_parts();
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
@@ -257,7 +290,12 @@ async fn approach(
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
 /// over. A change goes on to its end although the browser may hang up, and is answered when its end is durable.
-async fn serve(house: &Arc<House>, guest: Guest, mut request: Request, next: Next) -> Result<Response, Refusal> {
+pub(crate) async fn serve(
+    house: &Arc<House>,
+    guest: Guest,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     request.extensions_mut().insert(guest.clone());
     if !changes {
@@ -282,7 +320,7 @@ fn ask(found: &Found<'_>, stage: &Stage) -> Result<Asked, Refusal> {
         // Nobody who could enrol: refused in the passage like everybody unknown, with an event.
         Door::Enrolling if matches!(stage, Stage::Stranger | Stage::NeedsSecond { .. }) => Asked::Presence,
         Door::Public | Door::Stranger | Door::Enrolling => Asked::Nothing,
-        Door::SignedIn => Asked::Presence,
+        Door::SignedIn | Door::Directory => Asked::Presence,
         Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?),
     })
 }

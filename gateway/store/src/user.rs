@@ -124,7 +124,7 @@ impl TryFrom<Row> for User {
     }
 }
 
-async fn insert_user(tx: &mut Tx, user: &NewUser, kind: UserKind, now: OffsetDateTime) -> Result<(), Error> {
+pub(crate) async fn insert_user(tx: &mut Tx, user: &NewUser, kind: UserKind, now: OffsetDateTime) -> Result<(), Error> {
     execute!(
         *tx,
         "insert into users (id, name, name_key, display_name, created_at, kind) values ($1, $2, $3, $4, $5, $6)",

@@ -82,6 +82,7 @@ async fn a_session_is_listed_with_what_was_proven_in_it_and_when() {
     b.id.step_up(&session, &b.code(&ada.app), peer()).await.unwrap();
     let lines = b.id.session_lines(ada.user).await.unwrap();
     assert_eq!(lines[0].factors, [(Factor::Password, signed_in), (Factor::Totp, b.clock.now())]);
+    assert_eq!(lines[0].ends_at, signed_in + Duration::hours(12));
     assert_eq!((lines[0].row.peer, lines[0].row.created_at), (Some(peer()), signed_in));
 }
 

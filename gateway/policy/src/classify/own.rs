@@ -18,6 +18,8 @@ pub enum Door {
     Enrolling,
     /// Somebody who is signed in with both factors, for what is their own.
     SignedIn,
+    /// The directory that the configuration names, by a token of its service account.
+    Directory,
     /// Somebody who may do this to one of the gateway's own things.
     Own(Action, OwnObject),
     /// Somebody who may do this to the machine that the path names as `{hypervisor}/{machine}`. A `{mode}` in the
@@ -28,7 +30,7 @@ pub enum Door {
 /// One route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnRoute {
-    /// `GET` or `POST`.
+    /// `GET` or `POST`; for a directory also `PUT`, `PATCH` and `DELETE`.
     pub method: &'static str,
     /// The path; `{name}` is one part of it, `{*name}` everything that follows.
     pub pattern: &'static str,
@@ -66,6 +68,7 @@ const fn kind_of(door: Door) -> &'static str {
     match door {
         Door::Machine(action) if action.is_console() => "console",
         Door::Machine(_) => "machine",
+        Door::Directory => "scim",
         Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Own(..) => "page",
     }
 }
@@ -76,6 +79,11 @@ const fn read(object: OwnObject) -> Door {
 
 const fn write(object: OwnObject) -> Door {
     Door::Own(Action::Write, object)
+}
+
+/// A directory's own (RFC 7644 section 3.2).
+const fn scim(method: &'static str, pattern: &'static str) -> OwnRoute {
+    OwnRoute { method, pattern, door: Door::Directory, trailed: true, kind: kind_of(Door::Directory) }
 }
 
 /// Every route.
@@ -149,6 +157,15 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/recordings", read(OwnObject::Recordings), Trail::Yes),
     get("/trail", read(OwnObject::Audit), Trail::Yes),
     get("/trail/{node}/{number}", read(OwnObject::Audit), Trail::Yes),
+    // What a directory calls.
+    scim("GET", "/scim/v2/ServiceProviderConfig"),
+    scim("GET", "/scim/v2/ResourceTypes"),
+    scim("GET", "/scim/v2/Users"),
+    scim("POST", "/scim/v2/Users"),
+    scim("GET", "/scim/v2/Users/{id}"),
+    scim("PUT", "/scim/v2/Users/{id}"),
+    scim("PATCH", "/scim/v2/Users/{id}"),
+    scim("DELETE", "/scim/v2/Users/{id}"),
 ];
 
 /// A request's route, with what its path holds.
@@ -181,7 +198,7 @@ impl Found<'_> {
     pub fn operation(&self) -> Option<Operation> {
         let effect = if self.route.method == "GET" { Effect::Safe } else { Effect::Unsafe };
         match self.route.door {
-            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn => None,
+            Door::Public | Door::Stranger | Door::Enrolling | Door::SignedIn | Door::Directory => None,
             Door::Own(action, object) => Some(Operation { action, resource: Resource::Own(object), effect }),
             Door::Machine(action) => {
                 let hypervisor = self.param("hypervisor")?.parse().ok()?;
@@ -251,7 +268,11 @@ mod tests {
             let path = route.pattern.replace("{*path}", "a/b.js").replace("{mode}", "view").replace(['{', '}'], "");
             let found = find(route.method, &path).unwrap();
             assert_eq!(found.route, route, "{path}");
-            for method in ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "OPTIONS", "get", ""] {
+            let directory =
+                |method: &&str| route.door != Door::Directory || !["PUT", "PATCH", "DELETE"].contains(method);
+            for method in
+                ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "OPTIONS", "get", ""].into_iter().filter(directory)
+            {
                 assert_eq!(find(method, &path), Err(Missing::Method), "{method} {path}");
             }
             assert_eq!(

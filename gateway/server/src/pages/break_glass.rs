@@ -10,6 +10,7 @@ use crate::{
     view::{BreakGlass, Problems, Shell},
 };
 use axum::extract::State;
+use http::HeaderMap;
 use portcullis_identity::Stage;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -25,7 +26,12 @@ pub(crate) struct Sealed {
 }
 
 /// Uses a code.
-pub(crate) async fn enter(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Sealed>) -> Answer {
+pub(crate) async fn enter(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    headers: HeaderMap,
+    Form(form): Form<Sealed>,
+) -> Answer {
     match house.identity.break_glass(&guest.session, &form.code, guest.peer.ip).await {
         Ok(used) => {
             let Stage::SignedIn { user, session, .. } = house.stage(&guest).await? else { return go("/break-glass") };
@@ -34,6 +40,7 @@ pub(crate) async fn enter(State(house): State<Arc<House>>, guest: Guest, Form(fo
             tracing::error!(request = %guest.peer.request, from = %guest.peer.ip, "ALARM: {words}");
             guest.say(&Step { user: Some((user, Some(session))), ..Step::done(&name, &words) })?;
             guest.tell("alarm", "break-glass");
+            house.describe(&guest, &headers).await;
             go("/")
         }
         Err(error) => {

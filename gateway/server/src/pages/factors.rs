@@ -13,6 +13,7 @@ use crate::{
     view::{Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, Tone},
 };
 use axum::extract::{Query, State};
+use http::HeaderMap;
 use portcullis_domain::{Secret, Via};
 use portcullis_identity::{Error, Stage};
 use serde::Deserialize;
@@ -56,13 +57,19 @@ pub(crate) struct CodeForm {
 }
 
 /// The first code of a new authenticator app; answers with the recovery codes, once.
-pub(crate) async fn enrol(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<CodeForm>) -> Answer {
+pub(crate) async fn enrol(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    headers: HeaderMap,
+    Form(form): Form<CodeForm>,
+) -> Answer {
     match house.identity.confirm_enrolment(&guest.session, &form.code, guest.peer.ip).await {
         Ok(codes) => {
             let after = house.stage(&guest).await?;
             let name = house.name_of(&after).await?;
             let words = "an authenticator app was added; new recovery codes were made";
             guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
+            house.describe(&guest, &headers).await;
             let account = format!("{name} at {}", house.authority);
             page(&RecoveryCodes { shell: Shell::default(), codes: plain(codes), account, next: "/".into() })
         }

@@ -275,7 +275,7 @@ impl House {
     }
 
     /// Notes what a browser calls itself, for the list of sessions. Not worth a failed sign-in.
-    async fn describe(&self, guest: &Guest, headers: &HeaderMap) {
+    pub(super) async fn describe(&self, guest: &Guest, headers: &HeaderMap) {
         let Ok(Stage::SignedIn { session, .. }) = self.identity.stage(&guest.session).await else { return };
         let agent: String = headers
             .get(header::USER_AGENT)

@@ -21,14 +21,14 @@ impl House {
         Ok(rows)
     }
 
-    fn session_row(&self, SessionLine { row, factors }: SessionLine, own: Option<SessionId>) -> SessionRow {
+    fn session_row(&self, SessionLine { row, factors, ends_at }: SessionLine, own: Option<SessionId>) -> SessionRow {
         SessionRow {
             id: row.session.to_string(),
             device: device(row.agent.as_deref().unwrap_or_default()),
             place: row.peer.map_or_else(|| "unknown".to_owned(), |p| self.config.place_of(p)),
             started: self.when(row.created_at),
             seen: self.when(row.seen_at),
-            ends: self.when(row.expires_at),
+            ends: self.when(ends_at),
             proven: factors.into_iter().map(|(factor, at)| (factor.word(), self.when(at))).collect(),
             current: Some(row.session) == own,
         }
