@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The bracket around an operation, one type a state.
 
-use crate::{error::Error, trail::Trail, wait::Durable};
-use portcullis_domain::{Action, Actor, Event, Operation, Outcome, Phase, RequestId, Seq, Subject, micros};
-use std::{net::IpAddr, sync::Arc};
+use crate::{error::Error, frame::Line, trail::Trail, wait::Durable};
+use portcullis_domain::{Action, Actor, Operation, Outcome, Phase, RequestId, Seq, Subject, micros};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 use time::OffsetDateTime;
 
 /// The greatest length of a reason, in bytes.
@@ -18,12 +18,12 @@ fn cut(text: &str, most: usize) -> &str {
 
 /// What is known of an operation.
 struct Known {
-    kind: Arc<str>,
+    kind: &'static str,
     request: RequestId,
     peer: Option<IpAddr>,
     subject: Option<Subject>,
     action: Option<Action>,
-    resource: Arc<str>,
+    resource: String,
 }
 
 impl Known {
@@ -36,18 +36,25 @@ impl Known {
         reason: &str,
         details: &[(&str, &str)],
     ) -> Result<Seq, Error> {
-        trail.append(&Event {
+        // Nearly every detail is short; a list that has to be cut is made anew.
+        let fits = details.iter().all(|(n, v)| n.len() <= MAX_REASON && v.len() <= MAX_VALUE);
+        let shorter: Vec<(&str, &str)> = if fits {
+            Vec::new()
+        } else {
+            details.iter().map(|(n, v)| (cut(n, MAX_REASON), cut(v, MAX_VALUE))).collect()
+        };
+        trail.append_line(&Line {
             at_us: micros(at),
             request: self.request,
             phase,
-            kind: Arc::clone(&self.kind),
-            subject: self.subject.clone(),
+            kind: self.kind,
+            subject: self.subject.as_ref(),
             peer: self.peer,
             action: self.action,
-            resource: Arc::clone(&self.resource),
+            resource: &self.resource,
             outcome,
-            reason: cut(reason, MAX_REASON).into(),
-            details: details.iter().map(|(n, v)| (cut(n, MAX_REASON).into(), cut(v, MAX_VALUE).into())).collect(),
+            reason: cut(reason, MAX_REASON),
+            details: if fits { details } else { &shorter },
         })
     }
 }
@@ -64,12 +71,12 @@ impl Entry {
     /// Begins the bracket for a request that came at an instant.
     pub fn begin(
         trail: &Trail,
-        kind: impl Into<Arc<str>>,
+        kind: &'static str,
         request: RequestId,
         peer: Option<IpAddr>,
         at: OffsetDateTime,
     ) -> Self {
-        let known = Known { kind: kind.into(), request, peer, subject: None, action: None, resource: Arc::default() };
+        let known = Known { kind, request, peer, subject: None, action: None, resource: String::new() };
         Self { trail: trail.clone(), known: Some(known), at }
     }
 
@@ -84,7 +91,10 @@ impl Entry {
     pub fn ask(&mut self, operation: &Operation) {
         if let Some(known) = &mut self.known {
             known.action = Some(operation.action);
-            known.resource = cut(&operation.resource.to_string(), MAX_VALUE).into();
+            known.resource.clear();
+            // Writing to a string cannot fail.
+            let _ = write!(known.resource, "{}", operation.resource);
+            known.resource.truncate(known.resource.floor_char_boundary(MAX_VALUE));
         }
     }
 
@@ -142,7 +152,7 @@ impl OpenEntry {
     pub fn name(&mut self, resource: &str) -> bool {
         match &mut self.known {
             Some(known) if known.resource.is_empty() => {
-                known.resource = cut(resource, MAX_VALUE).into();
+                cut(resource, MAX_VALUE).clone_into(&mut known.resource);
                 true
             }
             _ => false,

@@ -17,8 +17,8 @@ const LAG: Duration = Duration::from_millis(50);
 /// While events come faster than this, in events a second, the index takes its time: answering people comes first.
 const STORM: u64 = 1_000;
 /// How many times as long as it worked the index then rests, and how long at most.
-const RESTS: u32 = 49;
-const REST: Duration = Duration::from_millis(500);
+const RESTS: u32 = 99;
+const REST: Duration = Duration::from_secs(1);
 /// How long the index rests when the store refuses.
 const PAUSE: Duration = Duration::from_secs(1);
 

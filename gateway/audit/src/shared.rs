@@ -4,13 +4,14 @@
 use crate::{
     checkpoint::Head,
     error::Error,
-    frame::{self, MAX_BATCH},
+    frame::{self, Line, MAX_BATCH},
     segment::lock,
     tree::{self, Frontier},
     turns,
     wait::Waiters,
 };
-use portcullis_domain::{Event, Phase, Seq};
+use portcullis_domain::{Phase, Seq};
+use serde::Serialize;
 use std::{
     cell::Cell,
     sync::{
@@ -161,7 +162,7 @@ impl Shared {
     }
 
     /// Takes an event in and gives its number.
-    pub(crate) fn append(&self, event: &Event) -> Result<Seq, Error> {
+    pub(crate) fn append<D: Serialize>(&self, event: &Line<'_, D>) -> Result<Seq, Error> {
         if let Some(why) = self.ended.get() {
             return Err(why.clone());
         }
@@ -172,7 +173,7 @@ impl Shared {
         seq
     }
 
-    fn append_with(&self, event: &Event, scratch: &mut Vec<u8>) -> Result<Seq, Error> {
+    fn append_with<D: Serialize>(&self, event: &Line<'_, D>, scratch: &mut Vec<u8>) -> Result<Seq, Error> {
         // encoded and hashed before the lock: what is left under it is a copy and one inner node
         let leaf = tree::sha256(frame::write_event(scratch, event)?);
         let mut gate = lock(&self.gate);

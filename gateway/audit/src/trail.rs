@@ -4,6 +4,7 @@
 use crate::{
     checkpoint::Head,
     error::Error,
+    frame::Line,
     keys::{Ring, TrailKeys},
     read::Reader,
     recover::{Opening, recover},
@@ -43,7 +44,8 @@ pub struct Settings {
     pub checkpoint_events: u64,
     /// At most so long between two checkpoints, if anything was written.
     pub checkpoint_every: Duration,
-    /// With many waiters a commit begins no sooner than this after the one before: they share it then.
+    /// With several operations at once a commit begins this after the one before, or sooner, once all of them wait for
+    /// it: they share it then. Less than hypervisors take to answer, so that most answers find their event durable.
     pub gather: Duration,
 }
 
@@ -55,7 +57,7 @@ impl Default for Settings {
             reserve_bytes: 64 * 1024 * 1024,
             checkpoint_events: 1000,
             checkpoint_every: Duration::from_mins(1),
-            gather: Duration::from_micros(250),
+            gather: Duration::from_millis(1),
         }
     }
 }
@@ -124,6 +126,7 @@ impl Trail {
         let shared = Arc::new(Shared::new(state.frontier.clone()));
         let (events, open) = (state.frontier.size(), state.open.clone());
         let writer = Writer {
+            before: events,
             shared: Arc::clone(&shared),
             state,
             dir: dir.to_path_buf(),
@@ -178,6 +181,11 @@ impl Trail {
     /// Takes an event in and gives its number. It does not block: durability is waited for with [`Trail::durable`].
     /// An event that opens an operation starts a commit at once; any other within 2 ms, or as soon as it is waited for.
     pub fn append(&self, event: &Event) -> Result<Seq, Error> {
+        self.0.shared.append(&Line::of(event))
+    }
+
+    /// The same for an event whose parts are lent.
+    pub(crate) fn append_line(&self, event: &Line<'_, &[(&str, &str)]>) -> Result<Seq, Error> {
         self.0.shared.append(event)
     }
 

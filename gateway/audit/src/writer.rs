@@ -26,8 +26,8 @@ use std::{
 const REST: Duration = Duration::from_millis(2);
 /// How long after a commit the writer looks for waiters whose leader did not come.
 const SWEEP: Duration = Duration::from_millis(5);
-/// From this many waiters on, the next commit waits for them to come back.
-const CROWD: usize = 4;
+/// From this many operations at once on, the next commit waits for all of them to wait for it.
+const CROWD: usize = 3;
 /// How long the writer watches for the answer of one or a few waiters instead of sleeping: going to sleep and being woken
 /// takes about as long, and more CPU.
 const WATCH: Duration = Duration::from_micros(15);
@@ -50,6 +50,8 @@ pub(crate) struct State {
 }
 
 pub(crate) struct Writer {
+    /// The first event of the batch before.
+    pub(crate) before: u64,
     pub(crate) shared: Arc<Shared>,
     pub(crate) state: State,
     pub(crate) dir: PathBuf,
@@ -134,7 +136,8 @@ impl Writer {
         }
     }
 
-    /// Writes a batch; gives how many waited for it.
+    /// Writes a batch; gives how many may come back for the next one: who waited for it, or has an operation that was
+    /// opened in it or just before and goes on.
     fn commit(&mut self, batch: &mut Batch, frontier: &Frontier, due: Due) -> Result<usize, Failure> {
         let room = self.settings.segment_bytes.saturating_sub(self.state.offset);
         let wanted = batch.frames.len() + CLOSING_ROOM + self.state.open.len() * 10;
@@ -177,7 +180,11 @@ impl Writer {
         if self.state.offset >= quarter && self.state.offset - written < quarter {
             self.filler.prepare();
         }
-        Ok(waited)
+        // Who has not waited yet (a hypervisor is still at work) counts too, and so do those of the batch before: two
+        // crowds that take turns become one, and share its commits.
+        let lately = self.state.open.range(self.before..).count();
+        self.before = batch.first;
+        Ok(lately.max(waited))
     }
 
     fn spot(&self, offset: u64) -> Spot {

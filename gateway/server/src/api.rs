@@ -63,7 +63,7 @@ async fn through(
         house.pace_call(actor, name, peer)?;
     }
     let caller = std::future::ready(Ok(caller));
-    let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes };
+    let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
     let call = Box::new(Call { house, shard, peer, path, answer, upgrade, request });
     passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await

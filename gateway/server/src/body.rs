@@ -37,14 +37,15 @@ pub(crate) struct Passing {
     body: portcullis_upstream::ResponseBody,
     open: Option<OpenEntry>,
     leash: Leash,
-    looked_at: Instant,
+    /// When it was last asked; none before its first part has come.
+    looked_at: Option<Instant>,
     status: u16,
     bytes: u64,
 }
 
 impl Passing {
     pub(crate) fn new(body: portcullis_upstream::ResponseBody, open: OpenEntry, leash: Leash, status: u16) -> Self {
-        let mut passing = Self { body, open: Some(open), leash, looked_at: Instant::now(), status, bytes: 0 };
+        let mut passing = Self { body, open: Some(open), leash, looked_at: None, status, bytes: 0 };
         if passing.body.is_end_stream() {
             passing.close(Outcome::Done);
         }
@@ -60,10 +61,12 @@ impl Passing {
 
     /// Ends a download whose permit would not be given again.
     fn hold(&mut self) -> Result<(), Error> {
-        if self.looked_at.elapsed() < LOOK {
+        // The permit is as old as the first part: most answers are over with it.
+        let Some(looked_at) = self.looked_at else { return Ok(()) };
+        if looked_at.elapsed() < LOOK {
             return Ok(());
         }
-        self.looked_at = Instant::now();
+        self.looked_at = Some(Instant::now());
         let Some(reason) = self.leash.pulled() else { return Ok(()) };
         let reason = format!("access ended: {reason}");
         if let Some(open) = self.open.take() {
@@ -112,6 +115,9 @@ impl http_body::Body for Body {
                     return Poll::Ready(Some(Err(ended)));
                 }
                 let polled = Pin::new(&mut passing.body).poll_frame(cx);
+                if passing.looked_at.is_none() && !passing.body.is_end_stream() {
+                    passing.looked_at = Some(Instant::now());
+                }
                 match &polled {
                     Poll::Ready(Some(Ok(frame))) => {
                         passing.bytes += frame.data_ref().map_or(0, |d| d.len() as u64);

@@ -7,13 +7,14 @@ use crate::{
     body::{Body, Response},
     listener::Purpose,
     reply::Refusal,
-    state::{House, Shard},
+    state::{House, Shard, request_id},
 };
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 use portcullis_domain::{HypervisorName, RequestId};
 use std::{net::IpAddr, sync::Arc};
+use time::OffsetDateTime;
 use tower::ServiceExt as _;
 
 /// Longest address of a request, in bytes (security defaults: 8 KiB).
@@ -24,6 +25,8 @@ const MAX_URI: usize = 8 * 1024;
 pub(crate) struct Peer {
     pub(crate) ip: IpAddr,
     pub(crate) request: RequestId,
+    /// When it came.
+    pub(crate) at: OffsetDateTime,
 }
 
 /// Which of our names a request was sent to.
@@ -40,7 +43,8 @@ pub(crate) async fn answer(
     ip: IpAddr,
     mut request: Request<Incoming>,
 ) -> Response {
-    let peer = Peer { ip, request: house.request_id() };
+    let at = house.clock.now();
+    let peer = Peer { ip, request: request_id(at), at };
     let host = match check(&house, purpose, &request) {
         Ok(host) => host,
         Err(refusal) => {

@@ -12,6 +12,7 @@ use crate::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_domain::HypervisorName;
+use portcullis_upstream::Joined;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -121,7 +122,7 @@ async fn serve(
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).ok();
     let ip = peer.ip().to_canonical();
     let Some(acceptor) = acceptor else {
-        return http1(house, shard, door, stream, ip).await;
+        return http1(house, shard, door, Joined(stream), ip).await;
     };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {

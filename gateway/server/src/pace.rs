@@ -107,7 +107,7 @@ impl House {
     /// A tool may call once more with its token.
     pub(crate) fn pace_call(&self, actor: &Actor, name: &HypervisorName, peer: Peer) -> Result<(), Refusal> {
         let Via::Token(token) = actor.via else { return Ok(()) };
-        let Err(fast) = self.paces.tokens.check(&token, self.clock.now()) else { return Ok(()) };
+        let Err(fast) = self.paces.tokens.check(&token, peer.at) else { return Ok(()) };
         let reason = format!("more than {} requests a second with one token", self.config.limits.token_per_second);
         let subject = Subject { user: actor.user, name: actor.name.clone(), via: actor.via };
         self.too_fast(fast, "api", name.as_str(), Some(subject), peer, &reason)

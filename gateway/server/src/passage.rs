@@ -9,6 +9,7 @@ use portcullis_audit::{Entry, OpenEntry};
 use portcullis_domain::{Actor, Effect, Operation, Outcome};
 use portcullis_policy::{Decision, Permit};
 use std::{future::Future, sync::Arc};
+use time::OffsetDateTime;
 
 /// What a request asks, as far as it can be told without knowing who asks.
 pub(crate) enum Asked {
@@ -37,6 +38,8 @@ pub(crate) struct Visit {
     pub(crate) peer: Peer,
     pub(crate) asked: Asked,
     pub(crate) trailed: Trailed,
+    /// The instant that it is decided at.
+    pub(crate) at: OffsetDateTime,
 }
 
 /// Who came, as the session room found out.
@@ -72,8 +75,7 @@ where
     S: Future<Output = Result<Option<Arc<Actor>>, Refusal>>,
     X: Future<Output = Result<R, Refusal>>,
 {
-    let Visit { kind, peer, asked, trailed } = visit;
-    let now = house.clock.now();
+    let Visit { kind, peer, asked, trailed, at: now } = visit;
     let mut entry = Bracket(match trailed {
         Trailed::No => None,
         Trailed::Yes => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),

@@ -260,7 +260,8 @@ async fn approach(
     let fresh = sent(&parts.headers, &body, "step_up_code");
     let asked = ask(&found, &stage).map_err(plain)?;
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
-    let visit = Visit { kind: found.route.kind, peer, asked, trailed };
+    // Not when it came: its form may have taken its time.
+    let visit = Visit { kind: found.route.kind, peer, asked, trailed, at: house.clock.now() };
     let request = Request::from_parts(parts, Body::from(body));
     let caller = async {
         if !known {

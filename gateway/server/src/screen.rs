@@ -25,6 +25,7 @@ use portcullis_console::{
 use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, Outcome, RecordingId, Secret, SessionId};
 use portcullis_policy::Permit;
 use portcullis_store::{Keys, NewRecording, Place, RecordingEnd};
+use portcullis_upstream::Joined;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -102,13 +103,13 @@ impl Sitting {
 /// The connection itself, without the buffer that its requests were read into. None where something was sent before the
 /// stream was open, which no browser does (RFC 6455 section 4.1).
 fn bare(upgraded: hyper::upgrade::Upgraded) -> Option<rfb::BoxWire> {
-    fn unpacked<W: rfb::Wire + 'static>(parts: hyper::upgrade::Parts<TokioIo<W>>) -> Option<rfb::BoxWire> {
-        parts.read_buf.is_empty().then(|| Box::new(parts.io.into_inner()) as rfb::BoxWire)
+    fn unpacked(read: &[u8], wire: impl rfb::Wire + 'static) -> Option<rfb::BoxWire> {
+        read.is_empty().then(|| Box::new(wire) as rfb::BoxWire)
     }
     match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
-        Ok(parts) => unpacked(parts),
-        Err(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => unpacked(parts),
+        Ok(parts) => unpacked(&parts.read_buf, parts.io.into_inner()),
+        Err(upgraded) => match upgraded.downcast::<TokioIo<Joined<TcpStream>>>() {
+            Ok(parts) => unpacked(&parts.read_buf, parts.io.into_inner().0),
             Err(upgraded) => Some(Box::new(TokioIo::new(upgraded))),
         },
     }

@@ -269,7 +269,7 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
             while !closing.is_cancelled() {
                 tokio::select! {
                     () = closing.cancelled() => {}
-                    () = tokio::time::sleep(Duration::from_secs(5)) => forwarder.sweep(),
+                    () = tokio::time::sleep(portcullis_upstream::SWEEP) => forwarder.sweep(),
                 }
             }
         });

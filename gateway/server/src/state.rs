@@ -68,13 +68,18 @@ pub(crate) struct Shard {
     pub(crate) forwarder: Forwarder,
 }
 
+/// The id of a request that came at an instant: version 7, from the thread's own generator.
+#[expect(clippy::disallowed_methods, reason = "an id is no secret")]
+pub(crate) fn request_id(at: OffsetDateTime) -> RequestId {
+    let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    let random: [u8; 10] = rand::rng().random();
+    RequestId::new(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+}
+
 impl House {
-    /// A new request's id: version 7, from the house's clock and the thread's own generator.
-    #[expect(clippy::disallowed_methods, reason = "an id is no secret")]
+    /// A new request's id.
     pub(crate) fn request_id(&self) -> RequestId {
-        let millis = u64::try_from(self.clock.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        let random: [u8; 10] = rand::rng().random();
-        RequestId::new(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        request_id(self.clock.now())
     }
 
     /// Whether the portal is the demo's: a name that every program on the machine shares.

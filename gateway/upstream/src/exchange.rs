@@ -131,7 +131,8 @@ where
     send: SendRequest<Sending<B>>,
     connection: Connection<TokioIo<Wire>, Sending<B>>,
     is_over: bool,
-    used_at: Instant,
+    /// The sweep of its pool that came before its last use.
+    rested: u64,
 }
 
 impl<B> Live<B>
@@ -144,7 +145,7 @@ where
     pub(crate) async fn open(wire: Wire) -> Result<Box<Self>, hyper::Error> {
         let (send, connection) =
             Builder::new().max_buf_size(READ_BUFFER).max_headers(MAX_HEADERS).handshake(TokioIo::new(wire)).await?;
-        Ok(Box::new(Self { send, connection, is_over: false, used_at: Instant::now() }))
+        Ok(Box::new(Self { send, connection, is_over: false, rested: 0 }))
     }
 
     /// Drives the connection. Reading, writing and the copying of the request's body all happen here.
@@ -206,14 +207,14 @@ where
         !self.is_over && self.send.is_ready()
     }
 
-    /// Marks it as idle from now.
-    pub(crate) fn rest(&mut self) {
-        self.used_at = Instant::now();
+    /// Marks it as idle from a sweep on.
+    pub(crate) const fn rest(&mut self, sweep: u64) {
+        self.rested = sweep;
     }
 
-    /// How long it has been idle.
-    pub(crate) fn idle_for(&self) -> Duration {
-        self.used_at.elapsed()
+    /// The sweep since which it has been idle.
+    pub(crate) const fn rested(&self) -> u64 {
+        self.rested
     }
 
     /// The bare connection after a 101, and what was read beyond its head. None when HTTP did not end cleanly.

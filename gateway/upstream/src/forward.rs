@@ -29,13 +29,19 @@ use portcullis_policy::{
 use std::{
     collections::HashMap,
     error::Error as StdError,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a connection may lie idle before it is closed instead of used.
-const IDLE: Duration = Duration::from_secs(50);
+/// How often [`Forwarder::sweep`] is to be called: idle connections are as old as the sweeps that they have seen, so
+/// that no request has to read a clock for them.
+pub const SWEEP: Duration = Duration::from_secs(5);
+/// How many sweeps a connection may lie idle before it is closed instead of used: 50 s.
+const IDLE: u64 = 10;
 /// How long a request waits for one of a hypervisor's connections.
 const QUEUE: Duration = Duration::from_secs(10);
 /// How long the head of an answer may take.
@@ -87,6 +93,7 @@ where
     #[expect(clippy::vec_box, reason = "a connection is large; between pool and request only a pointer moves")]
     idle: Mutex<Vec<Box<Live<B>>>>,
     slots: Arc<Semaphore>,
+    sweeps: AtomicU64,
 }
 
 impl<B> Pool<B>
@@ -97,7 +104,7 @@ where
     fn take(&self) -> Option<Box<Live<B>>> {
         loop {
             let mut live = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if live.idle_for() < IDLE && live.is_clean() {
+            if self.is_young(&live) && live.is_clean() {
                 return Some(live);
             }
         }
@@ -106,13 +113,18 @@ where
     /// Takes a connection back; one that is not clean is closed (SEC-068).
     pub(crate) fn give_back(&self, mut live: Box<Live<B>>) {
         if live.is_clean() {
-            live.rest();
+            live.rest(self.sweeps.load(Ordering::Relaxed));
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(live);
         }
     }
 
+    fn is_young(&self, live: &Live<B>) -> bool {
+        self.sweeps.load(Ordering::Relaxed) - live.rested() < IDLE
+    }
+
     fn sweep(&self) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|l| l.idle_for() < IDLE && l.is_clean());
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|l| self.is_young(l) && l.is_clean());
     }
 
     async fn slot(&self, hypervisor: &HypervisorName) -> Result<OwnedSemaphorePermit, Error> {
@@ -164,7 +176,11 @@ where
     /// A forwarder for every hypervisor of the fleet that has an HTTP API.
     pub fn new(fleet: &Fleet) -> Self {
         let targets = fleet.apis().map(|api| {
-            let pool = Pool { idle: Mutex::new(Vec::new()), slots: Arc::new(Semaphore::new(api.connections)) };
+            let pool = Pool {
+                idle: Mutex::new(Vec::new()),
+                slots: Arc::new(Semaphore::new(api.connections)),
+                sweeps: AtomicU64::new(0),
+            };
             let (host, origins, dialect) = (api.host.clone(), api.origins.clone(), api.dialect);
             let target = Target { dialer: Arc::clone(&api.dialer), host, origins, dialect, pool: Arc::new(pool) };
             (api.name.clone(), target)
@@ -172,7 +188,7 @@ where
         Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
     }
 
-    /// Closes connections that have been idle for 50 seconds; call it every few seconds.
+    /// Closes connections that have been idle for ten sweeps; call it every [`SWEEP`].
     pub fn sweep(&self) {
         for target in self.targets.values() {
             target.pool.sweep();
@@ -199,8 +215,7 @@ where
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
         let (request, asked, progress) = canonical(request, address, context, &target.host)?;
         let slot = target.pool.slot(name).await?;
-        let (mut live, response) =
-            self.send(target, name, &injected, request, progress.as_deref(), patience.head).await?;
+        let (live, response) = self.send(target, name, &injected, request, progress.as_deref(), patience.head).await?;
         let (mut head, body) = response.into_parts();
         let cleaned = headers::check_answer(&head.headers).and_then(|()| {
             let upgrade = head.headers.get(UPGRADE).cloned();
@@ -225,7 +240,6 @@ where
         if asked != Asked::WebSocket || !is_websocket {
             return Err(Fault::Protocol("switched to a protocol that nobody asked for".to_owned()).at(name));
         }
-        live.rest();
         let ended = || Fault::hung_up("the connection ended while it became a WebSocket").at(name);
         let (wire, early) = Box::pin(live.into_wire()).await.ok_or_else(ended)?;
         Ok(Answer::Upgraded(Response::from_parts(head, ()), Tunnel::new(wire, early, slot)))

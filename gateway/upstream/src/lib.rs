@@ -47,6 +47,6 @@ pub use config::{
 pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Work};
-pub use forward::{Answer, Forwarder, RequestContext};
+pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
 pub use tls::TlsUpgrade;
-pub use wire::{Stream, Tunnel};
+pub use wire::{Joined, Stream, Tunnel};

@@ -145,6 +145,73 @@ pub(crate) enum Wire {
     Tls(Box<TlsStream<Stream>>),
 }
 
+/// Most bytes that are copied together to be written as one.
+const JOINED: usize = 2048;
+
+/// Writes a few small pieces as one: copying a head and a short body costs less than a call of the kernel that takes
+/// several. What is larger goes as it is.
+#[inline]
+fn write_joined<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    if let [one] = bufs {
+        return stream.poll_write(cx, one);
+    }
+    let mut joined = [0; JOINED];
+    let mut length = 0;
+    for buf in bufs {
+        let Some(place) = joined.get_mut(length..length + buf.len()) else {
+            return stream.poll_write_vectored(cx, bufs);
+        };
+        place.copy_from_slice(buf);
+        length += buf.len();
+    }
+    stream.poll_write(cx, joined.get(..length).unwrap_or_default())
+}
+
+/// A socket whose small pieces are written together.
+#[derive(Debug)]
+pub struct Joined<S>(pub S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Joined<S> {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Joined<S> {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        write_joined(Pin::new(&mut self.get_mut().0), cx, bufs)
+    }
+
+    #[inline]
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
 macro_rules! pass {
     ($name:ident { $($variant:ident),* }) => {
         impl AsyncRead for $name {
@@ -166,7 +233,7 @@ macro_rules! pass {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                match self.get_mut() { $(Self::$variant(s) => Pin::new(s).poll_write_vectored(cx, bufs),)* }
+                match self.get_mut() { $(Self::$variant(s) => write_joined(Pin::new(s), cx, bufs),)* }
             }
 
             #[inline]

@@ -203,7 +203,7 @@ impl Bench {
                 let bytes = files.get_mut(&file).unwrap();
                 let own = bytes[range.clone()].to_vec();
                 let mut forged = Vec::new();
-                frame::write_event(&mut forged, &event(dice.0 >> 20, Phase::Noted)).unwrap();
+                frame::write_event(&mut forged, &frame::Line::of(&event(dice.0 >> 20, Phase::Noted))).unwrap();
                 let with = [Vec::new(), [own.clone(), own.clone()].concat(), [own, forged].concat()];
                 splice(bytes, &[(range.clone(), dice.of(&with).clone())]);
                 Change { offline: true, ..change("an event left out, doubled or added", file, range) }

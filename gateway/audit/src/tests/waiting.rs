@@ -5,6 +5,7 @@
 use super::{event, open};
 use crate::{
     Error, Trail,
+    frame::Line,
     shared::{Hurry, Shared},
     tree::Frontier,
     wait::Durable,
@@ -163,7 +164,7 @@ fn a_failure_reaches_all_and_stays() {
     let shared = Arc::new(Shared::new(Frontier::default()));
     let mut waiting: Vec<_> = (0..3)
         .map(|n| {
-            let seq = shared.append(&event(n, Phase::Opened)).unwrap();
+            let seq = shared.append(&Line::of(&event(n, Phase::Opened))).unwrap();
             Durable::new(Arc::clone(&shared), seq, Hurry::Now)
         })
         .collect();
@@ -171,7 +172,7 @@ fn a_failure_reaches_all_and_stays() {
     shared.end(Error::Failed { doing: "flush the trail", source: Arc::new(io::Error::other("gone")) });
     shared.end(Error::Closed);
     assert!(waiting.iter_mut().all(|w| matches!(poll(w), Poll::Ready(Err(Error::Failed { .. })))));
-    assert!(matches!(shared.append(&event(9, Phase::Noted)), Err(Error::Failed { .. })));
+    assert!(matches!(shared.append(&Line::of(&event(9, Phase::Noted))), Err(Error::Failed { .. })));
 }
 
 #[test]
@@ -179,8 +180,12 @@ fn a_disk_that_does_not_keep_up_refuses_instead_of_filling_the_memory() {
     let shared = Shared::new(Frontier::default());
     let mut big = event(0, Phase::Noted);
     big.reason = "x".repeat(60_000).into();
-    let taken = (0..1000).take_while(|_| shared.append(&big).is_ok()).count();
+    let taken = (0..1000).take_while(|_| shared.append(&Line::of(&big)).is_ok()).count();
     assert!((130..150).contains(&taken), "{taken}");
-    assert!(matches!(shared.append(&big), Err(Error::Behind(_))));
-    assert_eq!(shared.append(&event(1, Phase::Noted)).ok(), Some(Seq(taken as u64)), "a small one still fits");
+    assert!(matches!(shared.append(&Line::of(&big)), Err(Error::Behind(_))));
+    assert_eq!(
+        shared.append(&Line::of(&event(1, Phase::Noted))).ok(),
+        Some(Seq(taken as u64)),
+        "a small one still fits"
+    );
 }

@@ -91,6 +91,9 @@ pub fn canonical(raw: &str) -> Result<Canonical, Ambiguous> {
         return Err(Ambiguous::Long);
     }
     let inside = raw.strip_prefix('/').ok_or(Ambiguous::Relative)?;
+    if is_plain(inside) {
+        return Ok(Canonical { text: raw.to_owned(), decoded: None });
+    }
     let mut text = String::with_capacity(raw.len());
     let mut decoded = String::with_capacity(raw.len());
     let mut rest = inside.split('/').peekable();
@@ -113,6 +116,24 @@ pub fn canonical(raw: &str) -> Result<Canonical, Ambiguous> {
         return Err(Ambiguous::Long);
     }
     Ok(Canonical { decoded: (decoded != text).then_some(decoded), text })
+}
+
+/// Whether a path (without its first `/`) says what it says to everybody: nothing encoded, nothing that would have to be,
+/// no part that is empty or begins with a dot. Most are; the others are read part by part.
+fn is_plain(inside: &str) -> bool {
+    let mut before = b'/';
+    for byte in inside.bytes() {
+        let plain = match byte {
+            b'/' | b'.' => before != b'/',
+            b'-' | b'_' | b'~' => true,
+            other => other.is_ascii_alphanumeric(),
+        };
+        if !plain {
+            return false;
+        }
+        before = byte;
+    }
+    true
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, Ambiguous> {
