@@ -109,6 +109,12 @@ pub(super) const TABLE: &[Row] = &[
     row("PUT /scim/v2/Users/{id}", &[],                                     ["401", "-", "401", "401"]),
     row("PATCH /scim/v2/Users/{id}", &[],                                   ["401", "-", "401", "401"]),
     row("DELETE /scim/v2/Users/{id}", &[],                                  ["401", "-", "401", "401"]),
+    row("GET /scim/v2/Groups", &[],                                         ["401", "-", "401", "401"]),
+    row("POST /scim/v2/Groups", &[],                                        ["401", "-", "401", "401"]),
+    row("GET /scim/v2/Groups/{id}", &[],                                    ["401", "-", "401", "401"]),
+    row("PUT /scim/v2/Groups/{id}", &[],                                    ["401", "-", "401", "401"]),
+    row("PATCH /scim/v2/Groups/{id}", &[],                                  ["401", "-", "401", "401"]),
+    row("DELETE /scim/v2/Groups/{id}", &[],                                 ["401", "-", "401", "401"]),
     row("POST /step-up", &[("code", "$code"), ("next", "/me")],             [IN, "-", "303 /me", "303 /me"]),
     // Out, and in again.
     row("POST /sign-out", &[],                                              [IN, "-", IN, IN]),

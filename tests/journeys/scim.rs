@@ -175,7 +175,6 @@ async fn a_directory_sees_its_own_people_and_nothing_else_opens_its_door() {
     assert_eq!(directory.ask("PUT", &format!("/Users/{id}"), Some(&other_name)).await.0, StatusCode::BAD_REQUEST);
     let (status, config) = directory.ask("GET", "/ServiceProviderConfig", None).await;
     assert_eq!((status, &config["patch"]["supported"]), (StatusCode::OK, &Value::Bool(true)));
-    assert_eq!(directory.ask("GET", "/Groups", None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(directory.ask("PUT", "/Users", Some(&renamed)).await.0, StatusCode::METHOD_NOT_ALLOWED);
     gateway.stop().await;
     // Without an account in the configuration there is nothing.
@@ -183,5 +182,59 @@ async fn a_directory_sees_its_own_people_and_nothing_else_opens_its_door() {
     let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
     let answer = client.get(format!("{}/scim/v2/Users", gateway.url())).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    gateway.stop().await;
+}
+
+// SEC-140
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_taken_out_of_a_group_loses_what_it_gave_within_five_seconds() {
+    let guest = Peer::qemu("web-1", "none");
+    let scim =
+        "[scim]\naccount = \"directory\"\n[[scim.groups]]\nname = \"ops\"\nrole = \"console-user\"\non = \"tag:web\"\n";
+    let gateway = TestGateway::start(&format!("{scim}{}", lab(&guest))).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let directory = Directory::of(&gateway, "directory").await;
+    let (_, made) = directory.ask("POST", "/Users", Some(&bob())).await;
+    let user = made["id"].as_str().expect("an id").to_owned();
+    let (code, link) = gateway.shell(&["user", "reset", "bob"]);
+    assert_eq!(code, Some(0), "{link}");
+    gateway.clock.advance(time::Duration::MINUTE);
+    let mut bob = Person::stranger(&gateway, "bob");
+    bob.redeem(link.trim()).await;
+    let group = |name: &str, members: Value| json!({ "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "displayName": name, "members": members });
+    // A group that the configuration does not name gives nothing, whatever it is called.
+    let all = json!([{ "value": user }]);
+    let (status, other) = directory.ask("POST", "/Groups", Some(&group("administrator", all.clone()))).await;
+    assert_eq!(status, StatusCode::CREATED, "{other}");
+    assert!(gateway.grants_of("bob").await.is_empty());
+    let (status, ops) = directory.ask("POST", "/Groups", Some(&group("ops", all.clone()))).await;
+    assert_eq!((status, &ops["members"][0]["value"]), (StatusCode::CREATED, &json!(user)), "{ops}");
+    assert_eq!(gateway.grants_of("bob").await.len(), 1);
+    let at = format!("/Groups/{}", ops["id"].as_str().expect("an id"));
+    assert_eq!(directory.ask("PUT", &at, Some(&group("ops", all))).await.0, StatusCode::OK);
+    assert_eq!(gateway.grants_of("bob").await.len(), 1, "given once");
+    ready(&gateway, &bob).await;
+    let mut screen = Screen::open(&bob, "lab/web-1", "control", &ticket(&bob, "control").await).await;
+    screen.handshake().await;
+    screen.picture().await;
+    let change = json!({ "schemas": [PATCH], "Operations": [
+        { "op": "remove", "path": format!("members[value eq \"{user}\"]") },
+    ]});
+    let (status, left) = directory.ask("PATCH", &at, Some(&change)).await;
+    assert_eq!((status, &left["members"]), (StatusCode::OK, &json!([])), "{left}");
+    let (code, reason) = screen.ended(Duration::from_secs(5)).await;
+    assert!(code == 4000 && reason.starts_with("access ended: There is no such machine"), "{code} {reason}");
+    assert!(gateway.grants_of("bob").await.is_empty());
+    // Whom the directory does not keep is in none of its groups.
+    let hers = json!([{ "value": gateway.user_id("ada").await }]);
+    assert_eq!(directory.ask("PUT", &at, Some(&group("ops", hers))).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(directory.ask("POST", "/Groups", Some(&group("ops", json!([])))).await.0, StatusCode::CONFLICT);
+    let back =
+        json!({ "schemas": [PATCH], "Operations": [{ "op": "add", "path": "members", "value": [{ "value": user }] }] });
+    assert_eq!(directory.ask("PATCH", &at, Some(&back)).await.0, StatusCode::OK);
+    assert_eq!(gateway.grants_of("bob").await.len(), 1);
+    assert_eq!(directory.ask("DELETE", &at, None).await.0, StatusCode::NO_CONTENT);
+    assert!(gateway.grants_of("bob").await.is_empty(), "what the group gave went with it");
+    assert_eq!(ada.get("/me").await.status(), StatusCode::OK);
     gateway.stop().await;
 }

@@ -166,6 +166,10 @@ impl Identity {
         let token = chance::sha256(redeem.token.as_bytes());
         let user = inner.store.redeem_invitation(&token, now, &hash, first.as_ref()).await.map_err(Error::store)?;
         let user = user.ok_or(Error::refused(Why::WrongInvitation, whose.map(|u| u.id)))?;
+        if inner.stage(session).await?.user() == Some(user) {
+            // It ended with the other sessions of this person: the browser goes on with another one.
+            session.flush().await.map_err(Error::Session)?;
+        }
         self.refresh().await?;
         inner.after_password(session, user, now, peer).await
     }

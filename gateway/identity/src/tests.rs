@@ -8,6 +8,7 @@
 //!
 //! A new way to sign in is a [`walk::Call`], its line in `Walk::make`, and a proof in [`World`].
 
+mod matrix;
 mod walk;
 
 use portcullis_domain::{Secret, UserId};

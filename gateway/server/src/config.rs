@@ -4,7 +4,7 @@
 //! `PORTCULLIS__SECTION__KEY=value` in the environment overrides `[section] key`. Relative paths count from the
 //! folder of the file. Secrets never stand in the file: keys name files.
 
-use portcullis_domain::Network;
+use portcullis_domain::{Network, RoleName, Selector};
 use portcullis_identity::Settings as IdentitySettings;
 use portcullis_upstream::HypervisorConfig;
 use serde::Deserialize;
@@ -144,6 +144,34 @@ pub struct Health {
 pub struct Scim {
     /// The service account whose tokens a directory presents at `/scim/v2`. None: nothing is answered there.
     pub account: Option<String>,
+    /// What a group gives to those who are in it. A group that is not here gives nothing.
+    #[serde(default)]
+    pub groups: Vec<DirectoryGroup>,
+}
+
+/// `[[scim.groups]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGroup {
+    /// What the directory calls the group.
+    pub name: String,
+    /// The role that it gives.
+    pub role: RoleName,
+    /// On what: `everything`, `hypervisor:NAME`, `pool:HYPERVISOR/POOL`, `tag:TAG` or `machine:HYPERVISOR/ID`.
+    pub on: String,
+}
+
+impl DirectoryGroup {
+    /// What it gives the role on; none when that cannot be read.
+    pub fn selector(&self) -> Option<Selector> {
+        let (kind, value) = self.on.split_once(':').unwrap_or((&self.on, ""));
+        Selector::parse(kind, value).ok()
+    }
+
+    /// The same in words, by which a grant that it gave is known again.
+    pub fn words(&self) -> String {
+        format!("{} on {}", self.role, self.on)
+    }
 }
 
 /// `[limits]`
@@ -302,6 +330,12 @@ impl Config {
         }
         if !self.store.url.starts_with("sqlite://") && !self.store.url.starts_with("postgres://") {
             return wrong("store.url: use sqlite://FILE or postgres://…".into());
+        }
+        if let Some(group) = self.scim.groups.iter().find(|g| g.selector().is_none()) {
+            return wrong(format!(
+                "scim.groups: {:?}: on: {:?} is nothing that a role is given on",
+                group.name, group.on
+            ));
         }
         let named = |name: &str| (1..=32).contains(&name.chars().count()) && !name.chars().any(char::is_control);
         if let Some(zone) = self.zones.keys().find(|name| !named(name)) {

@@ -158,6 +158,12 @@ fn served() -> Vec<Served> {
         on("PUT", "/scim/v2/Users/{id}", scim::users::replace),
         on("PATCH", "/scim/v2/Users/{id}", scim::users::patch),
         on("DELETE", "/scim/v2/Users/{id}", scim::users::delete),
+        on_get("/scim/v2/Groups", scim::groups::list),
+        on_post("/scim/v2/Groups", scim::groups::create),
+        on_get("/scim/v2/Groups/{id}", scim::groups::show),
+        on("PUT", "/scim/v2/Groups/{id}", scim::groups::replace),
+        on("PATCH", "/scim/v2/Groups/{id}", scim::groups::patch),
+        on("DELETE", "/scim/v2/Groups/{id}", scim::groups::delete),
         on_get("/assets/{*path}", crate::assets::serve),
         on_get("/favicon.ico", crate::assets::favicon),
     ]

@@ -2,8 +2,10 @@
 //! SCIM 2.0 (RFC 7643, RFC 7644): a directory makes accounts, and a leaver is out when it says so.
 //!
 //! The directory presents a token of the service account that `[scim]` names, as `Authorization: Bearer`; cookies are
-//! worth nothing here. It sees and changes the people whom it made, and nobody else. It gives no role and sets no secret.
+//! worth nothing here. It sees and changes the people whom it made, and nobody else. It sets no secret, and a group gives what the configuration
+//! says for it, or nothing.
 
+pub(crate) mod groups;
 mod shape;
 pub(crate) mod users;
 
@@ -50,7 +52,7 @@ pub(crate) async fn enter(
         Ok(Err(_)) => return Err(Refusal::TooLarge(MAX_BODY)),
         Err(_) => return Err(Refusal::Bad("The body did not arrive in time.".into())),
     };
-    let visit = Visit { kind: route.kind, peer, asked: Asked::Presence, trailed: Trailed::Yes };
+    let visit = Visit { kind: route.kind, peer, asked: Asked::Presence, trailed: Trailed::Yes, at: house.clock.now() };
     let request = Request::from_parts(parts, Body::from(body));
     let caller = std::future::ready(Ok(caller));
     passage::walk(

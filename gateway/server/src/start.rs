@@ -65,6 +65,9 @@ impl Running {
             .map_err(|e| wrong("identity", chain(&e)))?;
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
+        if let Some(group) = config.scim.groups.iter().find(|g| !engine.has_role(&g.role)) {
+            return Err(wrong("scim.groups", format!("{:?}: there is no role called {}", group.name, group.role)));
+        }
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };

@@ -24,6 +24,7 @@
 
 mod attestation;
 mod break_glass;
+mod directory;
 mod epoch;
 mod error;
 mod factor;
@@ -45,6 +46,7 @@ mod user;
 
 pub use attestation::{Attestation, Attested};
 pub use break_glass::{BreakGlassCode, NewBreakGlassCode, Review};
+pub use directory::{DirectoryGrant, DirectoryGroup};
 pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;

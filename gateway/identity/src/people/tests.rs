@@ -240,3 +240,20 @@ async fn a_console_keeps_its_session_alive_until_it_ends() {
     assert!(b.id.actor_of(id).await.unwrap().is_none());
     assert!(!b.id.keep_alive(id).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_link_that_is_used_in_a_browser_of_its_own_person_goes_on_there() {
+    let b = Bench::new().await;
+    let (ada, session) = b.person("ada").await;
+    let before = session.id();
+    let token = b.id.invite(ada.user).await.unwrap();
+    let password = secret("nineteen violet trombones asleep");
+    let redeem = Redeem { token: &text(&token), name: None, display_name: "", password };
+    let session = b.again(&session);
+    b.id.stage(&session).await.unwrap();
+    assert_eq!(b.id.redeem_invitation(&session, redeem, peer()).await.unwrap(), Next::SecondFactor);
+    assert!(session.id() != before && !b.is_signed_in(&b.again(&session)).await);
+    b.next_step();
+    b.id.second_factor(&session, &b.code(&ada.app), peer()).await.unwrap();
+    assert!(b.is_signed_in(&b.again(&session)).await);
+}

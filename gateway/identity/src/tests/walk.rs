@@ -187,6 +187,8 @@ struct Walk<'a> {
     peer: IpAddr,
     outside: IpAddr,
     counter: u64,
+    /// The browser that took a step in this call: its cookie is another one afterwards.
+    stepped: Option<usize>,
     done: Vec<Call>,
     seed: u64,
 }
@@ -242,6 +244,7 @@ impl Walk<'_> {
         let now = self.now();
         self.world.seats.iter_mut().for_each(|s| s.request(now));
         self.done.push(call);
+        self.stepped = None;
         match call {
             Call::SignIn { at, whose, password } => self.sign_in(at, whose, password).await,
             Call::Second { at, code } => self.second(at, code, false).await,
@@ -360,6 +363,7 @@ impl Walk<'_> {
     }
 
     fn arrive_half(&mut self, at: usize, whose: usize, now: OffsetDateTime) {
+        self.stepped = Some(at);
         let enrolled = !self.world.bodies[whose].apps.is_empty();
         let place = if enrolled { Place::NeedsSecond { since: now } } else { Place::MustEnrol { since: now } };
         self.world.arrive(at, whose, place, now);
@@ -398,6 +402,7 @@ impl Walk<'_> {
         if late {
             self.world.seats[at] = Seat::stranger(now);
         } else if accepted {
+            self.stepped = Some(at);
             self.world.arrive(at, seat.whose, Place::SignedIn { second_at: Some(now), emergency: false }, now);
         }
     }
@@ -422,6 +427,7 @@ impl Walk<'_> {
             let body = &mut self.world.bodies[seat.whose];
             body.codes.retain(|c| *c != code);
             body.spent = Some(code);
+            self.stepped = Some(at);
             self.world.arrive(at, seat.whose, Place::RecoveryOnly { since: now }, now);
         } else if stage {
             self.world.bodies[seat.whose].failures[2] += 1;
@@ -483,6 +489,7 @@ impl Walk<'_> {
             return;
         }
         self.world.bodies[seat.whose].apps = vec![app];
+        self.stepped = Some(at);
         self.world.arrive(at, seat.whose, Place::SignedIn { second_at: Some(now), emergency: false }, now);
         self.keep_codes(at, codes.iter().map(|c| c.to_string()).collect());
     }
@@ -518,6 +525,7 @@ impl Walk<'_> {
             if let Place::SignedIn { second_at, .. } = &mut self.world.seats[at].place {
                 *second_at = Some(now);
             }
+            self.stepped = Some(at);
             // A step writes the session down anew.
             (self.world.seats[at].seen, self.world.seats[at].pending) = (now, None);
         } else if signed_in {
@@ -545,6 +553,7 @@ impl Walk<'_> {
             body.failures[1] = 0;
             body.former = body.password.replace(new);
             self.world.revoke_tokens(seat.whose);
+            self.stepped = Some(at);
             self.world.end_sessions(seat.whose, Some(at), now);
             (self.world.seats[at].seen, self.world.seats[at].pending) = (now, None);
         } else if seat.is_fresh(now) {
@@ -603,6 +612,7 @@ impl Walk<'_> {
         if self.judge(expected, 0, answer).is_some() {
             self.world.sealed.remove(&code);
             self.world.used_sealed = Some(code);
+            self.stepped = Some(at);
             self.world.arrive(at, 2, Place::SignedIn { second_at: None, emergency: true }, now);
         }
     }
@@ -652,7 +662,11 @@ impl Walk<'_> {
                     self.fail(&format!("BYPASS: browser {at} is fresh: {fresh}"));
                 }
             }
-            if let Some(id) = self.sessions[at].id()
+            let cookie = self.sessions[at].id();
+            if self.stepped == Some(at) && cookie.is_none_or(|id| self.cookies.iter().flatten().any(|old| *old == id)) {
+                self.fail(&format!("BYPASS: browser {at} took a step and kept its cookie"));
+            }
+            if let Some(id) = cookie
                 && self.cookies[at].last() != Some(&id)
             {
                 self.cookies[at].push(id);
@@ -703,7 +717,8 @@ async fn walk(bench: &Bench, seed: u64, longest: u64, count: &mut [u64; 5]) {
     let world = World { bodies, seats: [Seat::stranger(now); 2], sealed, used_sealed: None };
     let sessions = [bench.browser(), bench.browser()];
     let cookies = [vec![], vec![]];
-    let mut walk = Walk { b: bench, world, sessions, cookies, peer, outside, counter: 0, done: vec![], seed };
+    let mut walk =
+        Walk { b: bench, world, sessions, cookies, peer, outside, counter: 0, stepped: None, done: vec![], seed };
     for _ in 0..4 + dice.roll(longest) {
         let call = draw(&mut dice, &walk.world.seats);
         walk.make(call).await;
@@ -723,7 +738,7 @@ async fn walk(bench: &Bench, seed: u64, longest: u64, count: &mut [u64; 5]) {
 /// Sequences on one database before it is left behind: what a node keeps in memory grows with it.
 const TOGETHER: u64 = 100;
 
-// SEC-113, SEC-115
+// SEC-098, SEC-113, SEC-115
 #[tokio::test]
 async fn no_sequence_of_calls_gets_past_the_model() {
     let full = std::env::var("PORTCULLIS_TEST_FULL").is_ok_and(|v| v == "1");

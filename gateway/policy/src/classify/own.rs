@@ -166,6 +166,12 @@ pub const ROUTES: &[OwnRoute] = &[
     scim("PUT", "/scim/v2/Users/{id}"),
     scim("PATCH", "/scim/v2/Users/{id}"),
     scim("DELETE", "/scim/v2/Users/{id}"),
+    scim("GET", "/scim/v2/Groups"),
+    scim("POST", "/scim/v2/Groups"),
+    scim("GET", "/scim/v2/Groups/{id}"),
+    scim("PUT", "/scim/v2/Groups/{id}"),
+    scim("PATCH", "/scim/v2/Groups/{id}"),
+    scim("DELETE", "/scim/v2/Groups/{id}"),
 ];
 
 /// A request's route, with what its path holds.

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 
 /// Most people on one page of a list.
-const PAGE: usize = 200;
+pub(super) const PAGE: usize = 200;
 
 pub(crate) async fn service() -> Answer {
     Ok(answer(StatusCode::OK, &shape::service()))
@@ -38,9 +38,9 @@ pub(crate) async fn kinds() -> Answer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Asked {
-    filter: Option<String>,
-    start_index: Option<usize>,
-    count: Option<usize>,
+    pub(super) filter: Option<String>,
+    pub(super) start_index: Option<usize>,
+    pub(super) count: Option<usize>,
 }
 
 pub(crate) async fn list(State(house): State<Arc<House>>, Query(asked): Query<Asked>) -> Answer {
@@ -80,7 +80,7 @@ pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, body: 
     }
     let of = find(&house, &id.to_string()).await?;
     let mut made = answer(StatusCode::CREATED, &shape::resource(&house, &of));
-    if let Ok(place) = HeaderValue::from_str(&shape::location(&house, &id.to_string())) {
+    if let Ok(place) = HeaderValue::from_str(&shape::location(&house, "Users", &id.to_string())) {
         made.headers_mut().insert(header::LOCATION, place);
     }
     Ok(made)
