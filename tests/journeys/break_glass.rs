@@ -111,7 +111,7 @@ async fn the_drill_of_an_emergency() {
     gateway.find_event(&["--user", "ada"], written).await;
 
     // The hour is over.
-    gateway.clock.advance(time::Duration::minutes(14));
+    gateway.clock.advance(time::Duration::minutes(12));
     assert_eq!(get(&gateway, &vault, "/me").await.0, StatusCode::OK);
     for _ in 0..5 {
         gateway.clock.advance(time::Duration::minutes(10));

@@ -148,8 +148,16 @@ impl Seat {
         Self { place: Place::Stranger, whose: 0, created: now, seen: now, pending: None }
     }
 
-    /// What a request at an instant finds, and leaves behind.
+    /// A request at an instant: what it finds, and that it was made.
     pub(super) fn request(&mut self, now: OffsetDateTime) {
+        self.expire(now);
+        if self.place != Place::Stranger && now - self.seen >= TOUCH {
+            self.seen = now;
+        }
+    }
+
+    /// What time alone has ended at an instant.
+    pub(super) fn expire(&mut self, now: OffsetDateTime) {
         let longest = if matches!(self.place, Place::SignedIn { emergency: true, .. }) { EMERGENCY } else { ABSOLUTE };
         let over = match self.place {
             Place::Stranger => true,
@@ -159,8 +167,6 @@ impl Seat {
         };
         if over || now >= self.seen + IDLE || now >= self.created + longest {
             *self = Self::stranger(now);
-        } else if now - self.seen >= TOUCH {
-            self.seen = now;
         }
     }
 

@@ -242,7 +242,7 @@ impl Walk<'_> {
         // Each call is in a step of its own, so that the code of now was never used.
         self.b.next_step();
         let now = self.now();
-        self.world.seats.iter_mut().for_each(|s| s.request(now));
+        self.world.seats.iter_mut().for_each(|s| s.expire(now));
         self.done.push(call);
         self.stepped = None;
         match call {
