@@ -25,6 +25,7 @@ mod journeys {
     mod limits;
     mod lost_trail;
     mod lxd_api;
+    mod passkeys;
     mod people;
     mod postgres;
     mod recordings;

@@ -13,6 +13,7 @@ async function load(file) {
 
 const { LAYOUTS, strokesFor, keysymOf } = await load('src/console/layouts.ts');
 const { endingWords } = await load('src/console/ending.ts');
+const { decode, encode, problemOf } = await load('src/passkeys.ts');
 const { span } = await load('src/time.ts');
 const { matches } = await load('src/machines.ts');
 
@@ -77,4 +78,22 @@ test('a search needs every word', () => {
   assert.ok(matches('pay-db-01 kvm-berlin running', 'BERLIN pay'));
   assert.ok(matches('anything', ''));
   assert.ok(!matches('pay-db-01 kvm-berlin', 'pay paris'));
+});
+
+test('bytes of a passkey survive their text, in the alphabet of addresses and without padding', () => {
+  for (const [bytes, text] of [[[], ''], [[0], 'AA'], [[251, 255, 254], '-__-'], [[255, 239], '_-8'], [[1, 2, 3, 4], 'AQIDBA']]) {
+    assert.equal(encode(new Uint8Array(bytes).buffer), text);
+    assert.deepEqual([...decode(text)], bytes);
+  }
+  const long = Uint8Array.from({ length: 70_000 }, (_, i) => i * 7);
+  assert.deepEqual(decode(encode(long.buffer)), long);
+});
+
+test('what a browser refuses is told in words, and never in its own', () => {
+  const refused = (name) => problemOf(new DOMException('secret', name), true);
+  assert.match(refused('InvalidStateError'), /already/);
+  assert.match(refused('NotAllowedError'), /Try again/);
+  assert.match(refused('SecurityError'), /certificate/);
+  for (const name of ['InvalidStateError', 'NotAllowedError', 'Whatever']) assert.doesNotMatch(refused(name), /secret/);
+  assert.match(problemOf('nothing', false), /another way/);
 });

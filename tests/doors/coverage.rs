@@ -60,6 +60,7 @@ impl Place<'_> {
             "$code" => person.next_code(),
             "$day" => (self.gateway.clock.now() + time::Duration::days(30)).date().to_string(),
             "$new-code" => person.code_of_new_key().await,
+            "$new-passkey" => person.answer_of_new_passkey().await.1,
             plain => plain.to_owned(),
         }
     }
@@ -133,7 +134,8 @@ async fn furnish(gateway: &TestGateway) -> (Place<'_>, Person<'_>) {
     ada.invite("mia").await;
     ada.grant("mia", "viewer", "everything", "").await;
     let code = ada.code_of_new_key().await;
-    assert_eq!(ada.submit("/enrol", &[("code", &code)]).await.status(), StatusCode::OK);
+    assert_eq!(location(&ada.submit("/enrol", &[("code", &code)]).await), "/me");
+    ada.add_passkey().await;
     ada.token("").await;
     ada.another_browser().await;
     ada.another_browser().await;

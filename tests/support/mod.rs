@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the journeys stand on: a whole gateway on loopback, people with browsers, and real peers.
 
+// The one authenticator in software, which the identity room's own tests use too.
+#[path = "../../gateway/identity/src/testing/authenticator.rs"]
+pub(crate) mod authenticator;
 pub(crate) mod fake_lxd;
 pub(crate) mod gateway;
 pub(crate) mod lab;

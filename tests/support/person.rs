@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A person with a browser, a password and an authenticator app, speaking HTTP to a gateway.
 
-use super::{TestGateway, page};
+use super::{TestGateway, authenticator::Authenticator, page};
 use portcullis_domain::Clock;
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
@@ -133,6 +133,12 @@ impl<'a> Person<'a> {
 
     /// Follows a one-time link: password, authenticator app, recovery codes.
     pub(crate) async fn redeem(&mut self, link: &str) {
+        self.set_password(link).await;
+        self.enrol().await;
+    }
+
+    /// Follows a one-time link as far as the second factor.
+    pub(crate) async fn set_password(&self, link: &str) {
         let (path, token) = link.split_once('#').expect("the token is in the fragment");
         let path = path.strip_prefix(&self.gateway.url()).expect("a link of this gateway").to_owned();
         let form = self.page(&path).await;
@@ -142,7 +148,6 @@ impl<'a> Person<'a> {
             [("csrf", &*csrf), ("token", token), ("name", &name), ("display_name", &name), ("password", PASSWORD)];
         let answer = self.post(&path, &fields).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
-        self.enrol().await;
     }
 
     /// Adds an authenticator app and keeps the recovery codes.
@@ -172,6 +177,37 @@ impl<'a> Person<'a> {
         let key = totp_rs::Builder::new().with_secret(bytes).build().expect("a key");
         let now = u64::try_from(self.gateway.clock.now().unix_timestamp()).expect("after 1970");
         key.generate(now).to_string()
+    }
+
+    /// A passkey that is being added, and its answer; none that counts where it may not be.
+    pub(crate) async fn answer_of_new_passkey(&self) -> (Authenticator, String) {
+        let mut key = Authenticator::new(&self.gateway.url());
+        let answer = self.get("/api/v1/passkeys/new").await;
+        if answer.status() != StatusCode::OK {
+            return (key, "{}".to_owned());
+        }
+        let made = key.create(&answer.text().await.expect("options")).to_string();
+        (key, made)
+    }
+
+    /// Adds a passkey to an account that has a second factor.
+    pub(crate) async fn add_passkey(&self) -> Authenticator {
+        let (key, answer) = self.answer_of_new_passkey().await;
+        let answer = self.submit("/enrol/passkey", &[("passkey", &answer), ("name", "laptop")]).await;
+        assert_eq!(location(&answer), "/me", "{}", answer.text().await.unwrap_or_default());
+        key
+    }
+
+    /// What a passkey answers to what this browser is asked at an address.
+    pub(crate) async fn answer_of(&self, key: &mut Authenticator, path: &str) -> String {
+        let options = self.page(path).await;
+        key.get(&options).to_string()
+    }
+
+    /// Signs in with a passkey and nothing else.
+    pub(crate) async fn sign_in_with(&self, key: &mut Authenticator) -> Response {
+        let answer = self.answer_of(key, "/api/v1/passkeys/sign-in").await;
+        self.post("/sign-in/passkey", &[("passkey", &answer), ("next", "/me")]).await
     }
 
     /// Signs in with password and code.

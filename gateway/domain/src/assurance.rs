@@ -17,8 +17,10 @@ pub enum Factor {
     Totp,
     /// A single-use recovery code: leads to enrolment only.
     RecoveryCode,
-    /// A passkey or security key.
+    /// A passkey that also checked a PIN, a finger or a face: two factors in one.
     Passkey,
+    /// A passkey or security key that was only touched.
+    SecurityKey,
     /// A sign-in at an identity provider.
     Provider,
     /// A token that the gateway minted for a tool.
@@ -35,6 +37,7 @@ impl Factor {
             Self::Totp => "authenticator code",
             Self::RecoveryCode => "recovery code",
             Self::Passkey => "passkey",
+            Self::SecurityKey => "security key",
             Self::Provider => "company sign-in",
             Self::Token => "token",
             Self::BreakGlass => "sealed emergency code",
@@ -77,15 +80,15 @@ impl Assurance {
         self.proofs.iter().any(|(f, _)| *f == factor)
     }
 
-    /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN or finger
-    /// (user verification is required at registration). A token counts as what its maker proved: two. So does a sealed
-    /// code: it was made at the gateway's own machine, and the network it is used from is checked.
+    /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN, finger or face.
+    /// One that was only touched is what is held, and no more. A token counts as what its maker proved: two. So does a
+    /// sealed code: it was made at the gateway's own machine, and the network it is used from is checked.
     pub fn level(&self) -> Level {
         let has = |f| self.has(f);
         if has(Factor::Passkey)
             || has(Factor::Token)
             || has(Factor::BreakGlass)
-            || (has(Factor::Password) || has(Factor::Provider)) && has(Factor::Totp)
+            || (has(Factor::Password) || has(Factor::Provider)) && (has(Factor::Totp) || has(Factor::SecurityKey))
         {
             Level::Two
         } else if self.proofs.is_empty() {
@@ -97,7 +100,8 @@ impl Assurance {
 
     /// When a second factor (or a passkey) was last proven.
     pub fn stepped_up_at(&self) -> Option<OffsetDateTime> {
-        self.proofs.iter().filter(|(f, _)| matches!(f, Factor::Totp | Factor::Passkey)).map(|(_, at)| *at).max()
+        let strong = |f| matches!(f, Factor::Totp | Factor::Passkey | Factor::SecurityKey);
+        self.proofs.iter().filter(|(f, _)| strong(*f)).map(|(_, at)| *at).max()
     }
 
     /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
@@ -149,6 +153,20 @@ mod tests {
         assert!(!a.is_fresh(Duration::ZERO, t + Duration::HOUR + Duration::SECOND));
         assert!(!a.is_fresh(Duration::HOUR, t - Duration::SECOND));
         assert_eq!(a.fresh_until(Duration::MINUTE), Some(t + Duration::HOUR));
+    }
+
+    #[test]
+    fn a_passkey_that_checked_its_person_is_two_factors_and_a_touch_is_one() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut verified = Assurance::default();
+        verified.prove(Factor::Passkey, t);
+        assert!(verified.is_fresh(Duration::minutes(5), t));
+        let mut touched = Assurance::default();
+        touched.prove(Factor::SecurityKey, t);
+        assert_eq!(touched.level(), Level::One);
+        assert!(!touched.is_fresh(Duration::minutes(5), t));
+        touched.prove(Factor::Password, t);
+        assert!(touched.is_fresh(Duration::minutes(5), t));
     }
 
     #[test]

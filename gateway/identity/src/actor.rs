@@ -115,12 +115,12 @@ impl Identity {
         Ok(actors)
     }
 
-    /// Notes that the person behind a session did something outside of requests (a key or a pointer in a console);
-    /// false when the session no longer counts. Written at most once a minute.
-    pub async fn keep_alive(&self, session: SessionId) -> Result<bool, Error> {
+    /// Notes that the person behind a session did something at an instant outside of requests (a key or a pointer in a
+    /// console); false when the session no longer counts. Written at most once a minute.
+    pub async fn keep_alive(&self, session: SessionId, at: OffsetDateTime) -> Result<bool, Error> {
         let now = self.0.clock.now();
         let Some(live) = self.0.store.live_session(session, now).await.map_err(Error::store)? else { return Ok(false) };
-        self.0.rows.touch(&live, now).await.map_err(Error::store)?;
+        self.0.rows.touch(&live, at).await.map_err(Error::store)?;
         Ok(true)
     }
 

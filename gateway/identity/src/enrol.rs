@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Adding an authenticator, and the recovery codes that come with the first.
+//! Adding an authenticator app, and the recovery codes that come with the first second factor.
 
 use crate::{
     Error, Identity, Inner, Why, chance,
@@ -30,7 +30,8 @@ pub struct Enrolment {
 }
 
 /// Where an enrolment begins.
-enum From {
+#[derive(Clone, Copy)]
+pub(crate) enum From {
     /// Nothing there yet.
     Nothing { since: OffsetDateTime },
     /// A recovery code was used: the old authenticators go.
@@ -65,7 +66,8 @@ fn picture(uri: &str) -> Result<Zeroizing<String>, Error> {
 }
 
 impl Inner {
-    async fn enrolling(&self, session: &Session) -> Result<(UserId, From), Error> {
+    /// Whose second factor is being added, and why it may be.
+    pub(crate) async fn enrolling(&self, session: &Session) -> Result<(UserId, From), Error> {
         match self.stage(session).await? {
             Stage::MustEnrol { user, since } => Ok((user, From::Nothing { since })),
             Stage::RecoveryOnly { user, since } => Ok((user, From::Recovery { since })),
@@ -142,11 +144,26 @@ impl Identity {
             return Err(Error::refused(Why::UsedCode, Some(user)));
         }
         inner.forgive_second(user, now).await?;
+        self.enrolled(session, user, from, Factor::Totp, peer).await
+    }
+
+    /// What follows when a second factor was added: at sign-in that is complete, and there are recovery codes; for one
+    /// more, every other session of its owner ends.
+    pub(crate) async fn enrolled(
+        &self,
+        session: &Session,
+        user: UserId,
+        from: From,
+        factor: Factor,
+        peer: IpAddr,
+    ) -> Result<Vec<Zeroizing<String>>, Error> {
+        let inner = &self.0;
+        let now = inner.clock.now();
+        let why = "a second factor was added";
         let mut assurance = Assurance::default();
         match from {
             From::SignedIn => {
                 let (_, id, _) = inner.signed_in(session).await?;
-                let why = "an authenticator was added";
                 inner.store.end_sessions_of(user, Some(id), now, why).await.map_err(Error::store)?;
                 session.remove_value(PENDING).await.map_err(Error::Session)?;
                 return Ok(Vec::new());
@@ -157,9 +174,8 @@ impl Identity {
                 assurance.prove(Factor::RecoveryCode, since);
             }
         }
-        assurance.prove(Factor::Totp, now);
+        assurance.prove(factor, now);
         let id = inner.enter(session, user, assurance, Some(peer)).await?;
-        let why = "an authenticator was enrolled";
         inner.store.end_sessions_of(user, Some(id), now, why).await.map_err(Error::store)?;
         inner.new_codes(user).await
     }

@@ -27,7 +27,7 @@ pub enum Error {
     #[error("this sign-in is over: begin again")]
     Expired,
     /// A fresh second factor is needed first.
-    #[error("confirm with a new authenticator code first")]
+    #[error("confirm with a new authenticator code or a passkey first")]
     NotFresh,
     /// A name or a time that is not allowed; the text says what is.
     #[error("{0}")]
@@ -90,6 +90,16 @@ pub enum Why {
     WrongTicket,
     /// The form was not made for this session.
     WrongForm,
+    /// The passkey's answer does not hold.
+    WrongPasskey,
+    /// Nobody has this passkey.
+    UnknownPasskey,
+    /// The passkey was only touched, where it must check a PIN, a finger or a face.
+    UnverifiedPasskey,
+    /// The passkey's counter went back: there may be a copy of it.
+    PasskeyCounter,
+    /// This session was not asked for it, not for this purpose, too long ago, or it was answered before.
+    NotAsked,
 }
 
 impl Why {
@@ -109,6 +119,11 @@ impl Why {
             Self::WrongNetwork => "it does not count from this network",
             Self::WrongTicket => "console ticket is unknown, used, over or for something else",
             Self::WrongForm => "the form was not made for this session",
+            Self::WrongPasskey => "the passkey's answer does not hold",
+            Self::UnknownPasskey => "nobody has this passkey",
+            Self::UnverifiedPasskey => "the passkey checked no PIN, finger or face",
+            Self::PasskeyCounter => "the passkey's counter went back: there may be a copy of it",
+            Self::NotAsked => "the passkey was not asked for in this session, or its answer came too late or twice",
         }
     }
 }

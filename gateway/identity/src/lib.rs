@@ -11,17 +11,19 @@
 //!                       │                     │ recover               ^   ^   <┘ change_password
 //!                       │                     v                       │   │
 //!                       │                RecoveryOnly ────────────────┘   │
-//!                       v                       confirm_enrolment         │
-//!                   MustEnrol ────────────────────────────────────────────┘
+//!                       v                       confirm_enrolment,        │
+//!                   MustEnrol ──────────────────confirm_passkey───────────┘
 //!  Stranger ── break_glass ──> SignedIn, for an hour, without any way to change how somebody signs in
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
+//!  any stage ── sign_in_with_passkey ──> SignedIn
 //! ```
 //!
 //! Each arrow gives the browser a new session id; the row in the store moves to it in one conditional statement, so
 //! that a session that was ended meanwhile cannot take the step.
 //!
 //! What must never happen here:
-//! - `SignedIn` without a password and a second factor that were both proven for this session;
+//! - `SignedIn` without a password and a second factor that were both proven for this session, or a passkey that
+//!   checked its person, or a sealed code for emergencies;
 //! - an emergency code that counts twice, from a network that is not allowed, or for longer than an hour;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
@@ -59,6 +61,7 @@ mod stage;
 mod ticket;
 mod token;
 mod totp;
+mod webauthn;
 
 #[cfg(test)]
 mod testing;
@@ -69,11 +72,12 @@ pub use accounts::SessionLine;
 pub use blocklist::{Blocklist, sort_blocklist};
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
-pub use people::{FactorLine, Redeem};
+pub use people::{FactorKind, FactorLine, Redeem};
 pub use rows::SessionRows;
 pub use settings::{BreakGlassSettings, PasswordSettings, Settings};
 pub use stage::{Next, Stage};
 pub use token::{Maker, TokenWish};
+pub use webauthn::{AllowedModel, PasskeySettings, Proofs, UserVerification};
 
 use actor::Actors;
 use password::Passwords;
@@ -83,6 +87,7 @@ use std::{sync::Arc, time::Duration};
 use token::Tokens;
 use tokio::sync::watch;
 use tower_sessions::{Expiry, SessionManagerLayer, cookie::SameSite};
+use webauthn::Passkeys;
 
 /// Everything that knows who somebody is. A cheap handle: clones share one table of tokens and one cache.
 #[derive(Clone)]
@@ -97,6 +102,7 @@ struct Inner {
     blocklist: Option<Arc<Blocklist>>,
     actors: Actors,
     tokens: Tokens,
+    passkeys: Passkeys,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
     /// The key of the digests that stand for names that nobody has.
@@ -129,9 +135,11 @@ impl Identity {
         let passwords = Arc::new(passwords);
         let blocklist = settings.passwords.blocklist.as_deref().map(Blocklist::open).transpose()?.map(Arc::new);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
+        let passkeys = Passkeys::new(&settings)?;
         Ok(Self(Arc::new(Inner {
             passwords,
             blocklist,
+            passkeys,
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),

@@ -13,6 +13,8 @@ const PASSWORD: Backoff =
 const SECOND: [Limit; 2] =
     [Limit { tries: 10, window: Duration::minutes(15) }, Limit { tries: 50, window: Duration::DAY }];
 const PREFIX: [Limit; 1] = [Limit { tries: 50, window: Duration::minutes(10) }];
+/// For each (person, network): somebody far away locks nobody out.
+const PASSKEY: [Limit; 2] = SECOND;
 const TICKETS: [Limit; 1] = [Limit { tries: 30, window: Duration::MINUTE }];
 
 /// Who a password try counts against: a digest, so that a stranger's text is never stored and has one length.
@@ -95,6 +97,34 @@ impl Inner {
     /// Takes back one try at a second factor that succeeded.
     pub(crate) async fn forgive_second(&self, user: UserId, at: OffsetDateTime) -> Result<(), Error> {
         self.store.forgive("second", &user.to_string(), at).await.map_err(Error::store)
+    }
+
+    /// Who a try with a passkey counts against: its owner from this network, or, where nobody has it, one of 65,536.
+    pub(crate) fn passkey_subject(&self, holder: Option<UserId>, credential_id: &[u8], peer: IpAddr) -> String {
+        let whose = holder.map_or_else(
+            || {
+                let [a, b, ..] = self.tag_of_unknown("passkey", &hex::encode(sha256(credential_id)));
+                format!("unknown-{}", hex::encode([a, b]))
+            },
+            |user| user.to_string(),
+        );
+        format!("{whose} {}", prefix(peer))
+    }
+
+    /// Counts an answer of a passkey against its network. Apart from passwords: their failures close no other way.
+    pub(crate) async fn count_passkey_network(&self, peer: IpAddr, now: OffsetDateTime) -> Result<(), Error> {
+        pass(self.store.strike("passkey-prefix", &prefix(peer), &PREFIX, now).await.map_err(Error::store)?)
+    }
+
+    /// Counts an answer of a passkey against its subject.
+    pub(crate) async fn count_passkey(&self, subject: &str, now: OffsetDateTime) -> Result<(), Error> {
+        pass(self.store.strike("passkey", subject, &PASSKEY, now).await.map_err(Error::store)?)
+    }
+
+    /// Takes back one answer of a passkey that held.
+    pub(crate) async fn forgive_passkey(&self, subject: &str, peer: IpAddr, at: OffsetDateTime) -> Result<(), Error> {
+        self.store.forgive("passkey", subject, at).await.map_err(Error::store)?;
+        self.store.forgive("passkey-prefix", &prefix(peer), at).await.map_err(Error::store)
     }
 
     /// Counts a console ticket.

@@ -5,10 +5,11 @@ use crate::{
     Error, Identity, Inner, Why, chance,
     limit::subject_of_name,
     rules,
-    stage::{Keep, Next, Stage},
+    stage::{Keep, Next, STAGE, Stage},
+    webauthn::works_alone,
 };
 use portcullis_domain::{Conditions, Factor, Grant, GrantId, GrantSource, Secret, Selector, SessionId, UserId};
-use portcullis_store::{Backoff, FactorId, FirstUser, NewUser, SessionRow, Try, User, UserKind};
+use portcullis_store::{Backoff, FactorId, FirstUser, NewUser, Removal, SessionRow, Try, User, UserKind};
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 use tower_sessions::Session;
@@ -33,17 +34,48 @@ pub struct Redeem<'a> {
     pub password: Secret,
 }
 
-/// An authenticator as shown in a list.
+/// What a second factor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactorKind {
+    /// An authenticator app.
+    App,
+    /// A passkey that signs in by itself.
+    Passkey,
+    /// A key that is a second step only.
+    SecurityKey,
+}
+
+impl FactorKind {
+    /// The words shown to people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::App => "Authenticator app",
+            Self::Passkey => "Passkey",
+            Self::SecurityKey => "Security key",
+        }
+    }
+}
+
+/// A second factor as shown in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FactorLine {
     /// Its id.
     pub id: FactorId,
+    /// What it is.
+    pub kind: FactorKind,
     /// What its owner calls it.
     pub name: String,
     /// When it was added.
     pub created_at: OffsetDateTime,
-    /// When its last code was used, to the half minute.
+    /// When it was last used; of an app to the half minute.
     pub used_at: Option<OffsetDateTime>,
+}
+
+impl FactorLine {
+    /// What it is and what its owner calls it, in words.
+    pub fn words(&self) -> String {
+        format!("{}: {}", self.kind.words(), self.name)
+    }
 }
 
 /// A new password as it will be hashed.
@@ -69,6 +101,14 @@ impl Inner {
             }
         };
         self.passwords.hash(place, password, rule).await
+    }
+
+    async fn remove_second(&self, user: UserId, factor: FactorId) -> Result<(), Error> {
+        match self.store.remove_factor(user, factor).await.map_err(Error::store)? {
+            Removal::Gone => Ok(()),
+            Removal::Unknown => Err(Error::NotFound("this second factor")),
+            Removal::Last => Err(Error::Invalid("the last second factor stays: add another one first".to_owned())),
+        }
     }
 
     async fn invitation(&self, user: Option<UserId>, lasts: Duration) -> Result<Secret, Error> {
@@ -166,7 +206,9 @@ impl Identity {
         let token = chance::sha256(redeem.token.as_bytes());
         let user = inner.store.redeem_invitation(&token, now, &hash, first.as_ref()).await.map_err(Error::store)?;
         let user = user.ok_or(Error::refused(Why::WrongInvitation, whose.map(|u| u.id)))?;
-        if inner.stage(session).await?.user() == Some(user) {
+        // As the row has it, however long ago: a sign-in that was given up half-way is this person's, too.
+        let before = session.get::<Stage>(STAGE).await.map_err(Error::Session)?;
+        if before.and_then(|stage| stage.user()) == Some(user) {
             // It ended with the other sessions of this person: the browser goes on with another one.
             session.flush().await.map_err(Error::Session)?;
         }
@@ -186,7 +228,7 @@ impl Identity {
         self.refresh().await
     }
 
-    /// Takes away password, authenticators, recovery codes, sessions and tokens, and gives an invitation: an administrator
+    /// Takes away password, authenticators, passkeys, recovery codes, sessions and tokens, and gives an invitation: an administrator
     /// can let somebody begin anew, and never chooses a secret for them.
     pub async fn reset(&self, user: UserId) -> Result<Secret, Error> {
         if self.0.person(user).await?.kind != UserKind::Person {
@@ -242,36 +284,41 @@ impl Identity {
         self.refresh().await
     }
 
-    /// The confirmed authenticators of a person.
+    /// The second factors of a person that count: apps, then passkeys, each oldest first.
     pub async fn factors(&self, user: UserId) -> Result<Vec<FactorLine>, Error> {
-        let factors = self.0.store.totp_factors(user).await.map_err(Error::store)?;
-        Ok(factors
-            .into_iter()
-            .filter(|f| f.confirmed_at.is_some())
-            .map(|f| FactorLine {
-                id: f.id,
-                name: f.name,
-                created_at: f.created_at,
-                used_at: OffsetDateTime::from_unix_timestamp(f.last_step.saturating_mul(30)).ok(),
-            })
-            .collect())
+        let apps = self.0.store.totp_factors(user).await.map_err(Error::store)?;
+        let passkeys = self.0.store.passkeys(user).await.map_err(Error::store)?;
+        let apps = apps.into_iter().filter(|f| f.confirmed_at.is_some()).map(|f| FactorLine {
+            id: f.id,
+            kind: FactorKind::App,
+            name: f.name,
+            created_at: f.created_at,
+            used_at: OffsetDateTime::from_unix_timestamp(f.last_step.saturating_mul(30)).ok(),
+        });
+        let passkeys = passkeys.into_iter().map(|p| {
+            let alone = self.0.open_credential(&p).is_ok_and(|c| works_alone(&c));
+            let kind = if alone { FactorKind::Passkey } else { FactorKind::SecurityKey };
+            FactorLine { id: p.id, kind, name: p.name, created_at: p.created_at, used_at: p.used_at }
+        });
+        Ok(apps.chain(passkeys).collect())
     }
 
-    /// Removes one of several authenticators of who is signed in, and ends their other sessions. Needs a second
-    /// factor of the last five minutes; the last authenticator stays.
+    /// Removes one of several second factors of who is signed in, and ends their other sessions. Needs a second
+    /// factor of the last five minutes; the last one stays.
     pub async fn remove_factor(&self, session: &Session, factor: FactorId) -> Result<(), Error> {
         let (user, id, _) = self.0.signed_in_fresh(session).await?;
-        let factors = self.factors(user).await?;
-        if !factors.iter().any(|f| f.id == factor) {
-            return Err(Error::NotFound("this authenticator"));
-        }
-        if factors.len() < 2 {
-            return Err(Error::Invalid("the last authenticator stays: add another one first".to_owned()));
-        }
-        self.0.store.remove_totp(user, factor).await.map_err(Error::store)?;
-        let why = "an authenticator was removed";
+        self.0.remove_second(user, factor).await?;
+        let why = "a second factor was removed";
         self.0.store.end_sessions_of(user, Some(id), self.0.clock.now(), why).await.map_err(Error::store)?;
         Ok(())
+    }
+
+    /// Removes one of several second factors of a person, and ends their sessions: for whoever may do that to others.
+    pub async fn remove_factor_of(&self, user: UserId, factor: FactorId) -> Result<(), Error> {
+        self.0.remove_second(user, factor).await?;
+        let why = "a second factor was removed by an administrator";
+        self.0.store.end_sessions_of(user, None, self.0.clock.now(), why).await.map_err(Error::store)?;
+        self.refresh().await
     }
 
     /// How many recovery codes a person has left.

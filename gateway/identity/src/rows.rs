@@ -91,7 +91,7 @@ impl fmt::Debug for SessionRows {
     }
 }
 
-fn hash(id: Id) -> Digest {
+pub(crate) fn hash(id: Id) -> Digest {
     chance::sha256(&id.0.to_le_bytes())
 }
 

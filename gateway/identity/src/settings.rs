@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an operator may choose about signing in.
 
-use crate::Error;
+use crate::{Error, webauthn::PasskeySettings};
 use portcullis_domain::Network;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -67,6 +67,12 @@ pub struct Settings {
     pub passwords: PasswordSettings,
     /// Sealed codes for emergencies.
     pub break_glass: BreakGlassSettings,
+    /// Passkeys.
+    pub passkeys: PasskeySettings,
+    /// The portal's own origin, `https://host[:port]`, which passkeys are bound to. Set by whoever reads the
+    /// configuration; without it there are none.
+    #[serde(skip)]
+    pub portal: String,
 }
 
 impl Default for Settings {
@@ -82,6 +88,8 @@ impl Default for Settings {
             banner: String::new(),
             passwords: PasswordSettings::default(),
             break_glass: BreakGlassSettings::default(),
+            passkeys: PasskeySettings::default(),
+            portal: String::new(),
         }
     }
 }

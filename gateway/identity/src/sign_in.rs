@@ -6,6 +6,7 @@ use crate::{
     limit::subject_of_name,
     rules,
     stage::{Keep, Next, Stage},
+    webauthn::Purpose,
 };
 use portcullis_domain::{Assurance, Factor, Secret, SessionId, UserId};
 use portcullis_store::User;
@@ -74,8 +75,10 @@ impl Inner {
         since: OffsetDateTime,
         peer: IpAddr,
     ) -> Result<Next, Error> {
-        let factors = self.store.totp_factors(user).await.map_err(Error::store)?;
-        let (stage, next) = if factors.iter().any(|f| f.confirmed_at.is_some()) {
+        let apps = self.store.totp_factors(user).await.map_err(Error::store)?;
+        // A passkey counts as one although passkeys may be off: whoever has a second factor does not get by without.
+        let second = apps.iter().any(|f| f.confirmed_at.is_some()) || self.has_passkey(user).await?;
+        let (stage, next) = if second {
             (Stage::NeedsSecond { user, since }, Next::SecondFactor)
         } else {
             (Stage::MustEnrol { user, since }, Next::Enrol)
@@ -110,15 +113,15 @@ impl Identity {
         self.0.after_password(session, user.id, self.0.clock.now(), peer).await
     }
 
-    /// The second step: an authenticator code, used once over all nodes.
+    /// The second step: an authenticator code, used once over all nodes, or the answer of a passkey.
     pub async fn second_factor(&self, session: &Session, code: &str, peer: IpAddr) -> Result<SessionId, Error> {
         let Stage::NeedsSecond { user, since } = self.0.stage(session).await? else { return Err(Error::Expired) };
         let now = self.0.clock.now();
         self.0.allowed(user).await?;
-        self.0.accept_code(user, code, now).await?;
+        let factor = self.0.accept_second(session, Purpose::SecondStep, user, code, peer).await?;
         let mut assurance = Assurance::default();
         assurance.prove(Factor::Password, since);
-        assurance.prove(Factor::Totp, now);
+        assurance.prove(factor, now);
         self.0.enter(session, user, assurance, Some(peer)).await
     }
 
@@ -142,14 +145,17 @@ impl Identity {
         Ok(Next::Enrol)
     }
 
-    /// Proves the second factor again; the session stays the same under a new cookie.
-    pub async fn step_up(&self, session: &Session, code: &str, peer: IpAddr) -> Result<(), Error> {
+    /// Proves the second factor again, by a code or the answer of a passkey; the session stays the same under a new
+    /// cookie. Gives which factor it was.
+    pub async fn step_up(&self, session: &Session, code: &str, peer: IpAddr) -> Result<Factor, Error> {
         let (user, id, mut assurance) = self.0.signed_in(session).await?;
         let now = self.0.clock.now();
         self.0.allowed(user).await?;
-        self.0.accept_code(user, code, now).await?;
-        assurance.prove(Factor::Totp, now);
-        self.0.advance(session, Stage::SignedIn { user, session: id, assurance }, Keep::Same(id), Some(peer)).await
+        let factor = self.0.accept_second(session, Purpose::StepUp, user, code, peer).await?;
+        assurance.prove(factor, now);
+        let stage = Stage::SignedIn { user, session: id, assurance };
+        self.0.advance(session, stage, Keep::Same(id), Some(peer)).await?;
+        Ok(factor)
     }
 
     /// Ends the session of this browser, whatever its stage.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A whole sign-in on a real store: nodes, a clock, browsers, and people with their apps.
 
+pub(crate) mod authenticator;
+
 use crate::{Identity, Next, Redeem, Settings, Stage, password::Passwords, totp};
 use base64::Engine;
 use portcullis_domain::{Clock, ManualClock, Secret, UserId};
@@ -87,6 +89,10 @@ impl Bench {
     pub(crate) fn with_settings(&self, settings: Settings) -> Identity {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         Identity::new(self.store.clone(), Arc::new(Keys::for_tests()), clock, settings).unwrap()
+    }
+
+    pub(crate) fn clock_now(&self) -> time::OffsetDateTime {
+        self.clock.now()
     }
 
     /// A browser that was never here.

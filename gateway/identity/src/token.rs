@@ -257,6 +257,7 @@ impl Identity {
         if due(&inner.tokens.swept_at, SWEEP, now) {
             inner.store.drop_expired(now - Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_tickets(now).await.map_err(Error::store)?;
+            inner.store.drop_ceremonies(now).await.map_err(Error::store)?;
             inner.store.drop_strikes(now - 2 * Duration::DAY).await.map_err(Error::store)?;
         }
         Ok(())

@@ -34,19 +34,25 @@ pub(crate) async fn proxy(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Response {
-    match through(house, shard, name, peer, request).await {
-        Ok(answer) => answer,
-        Err(refusal) => dialect(&refusal, peer),
-    }
+    let walked = match read(house, shard, name, peer, request) {
+        Ok((visit, caller, call)) => {
+            let caller = std::future::ready(Ok(caller));
+            passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    walked.unwrap_or_else(|refusal| dialect(&refusal, peer))
 }
 
-async fn through(
-    house: &Arc<House>,
-    shard: &Arc<Shard>,
+/// What a request asks and who sends it, without waiting for anything: a future is moved as a whole, so the walk's is
+/// the only one.
+fn read<'a>(
+    house: &'a Arc<House>,
+    shard: &'a Arc<Shard>,
     name: &HypervisorName,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<Response, Refusal> {
+) -> Result<(Visit, Caller, Box<Call<'a>>), Refusal> {
     let table = house.tables.get(name).ok_or(Refusal::Misdirected)?;
     let upgrade = wish(request.headers())?;
     let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
@@ -62,11 +68,9 @@ async fn through(
     if let Caller::Known(actor) = &caller {
         house.pace_call(actor, name, peer)?;
     }
-    let caller = std::future::ready(Ok(caller));
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
-    let call = Box::new(Call { house, shard, peer, path, answer, upgrade, request });
-    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await
+    Ok((visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request })))
 }
 
 /// What a request wants to become: a WebSocket (RFC 6455 section 4.1) or nothing.

@@ -194,6 +194,8 @@ pub struct Limits {
     pub token_burst: u32,
     /// Passwords that may be tried in a minute from one address prefix, right ones too.
     pub sign_in_per_minute: u32,
+    /// Passkeys that may be asked for in a minute from one address prefix, before sign-in.
+    pub passkey_per_minute: u32,
     /// People whom one administrator may reset in an hour.
     pub reset_per_hour: u32,
 }
@@ -237,6 +239,7 @@ impl Default for Limits {
             token_per_second: 50,
             token_burst: 100,
             sign_in_per_minute: 10,
+            passkey_per_minute: 30,
             reset_per_hour: 5,
         }
     }
@@ -285,6 +288,7 @@ impl Config {
             })?;
         }
         config.file = file.to_path_buf();
+        config.identity.portal = config.portal.origin();
         config.resolve_paths();
         config.check()?;
         Ok(config)
@@ -309,6 +313,9 @@ impl Config {
         if let Some(relative) = self.store.url.strip_prefix("sqlite://").filter(|p| !p.starts_with('/')) {
             self.store.url = format!("sqlite://{}", base.join(relative).display());
         }
+        for model in &mut self.identity.passkeys.allowed {
+            model.ca_file = base.join(&model.ca_file);
+        }
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
         }
@@ -316,14 +323,11 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |message: String| Err(ConfigError::new(&self.file, message));
-        let Some(host) = self.portal.host() else {
+        if self.portal.host().is_none() {
             return wrong(format!(
                 "portal.external_url: {:?} is not an address like https://console.example.org",
                 self.portal.external_url
             ));
-        };
-        if host.parse::<std::net::IpAddr>().is_ok() {
-            return wrong(format!("portal.external_url: {host} is an IP address: cookies and passkeys need a name"));
         }
         if self.portal.listen.is_empty() {
             return wrong("portal.listen: name at least one address, such as 127.0.0.1:8443".into());
@@ -350,6 +354,7 @@ impl Config {
             ("token_per_second", limits.token_per_second as usize),
             ("token_burst", limits.token_burst as usize),
             ("sign_in_per_minute", limits.sign_in_per_minute as usize),
+            ("passkey_per_minute", limits.passkey_per_minute as usize),
             ("reset_per_hour", limits.reset_per_hour as usize),
         ] {
             if n == 0 {
@@ -435,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn an_address_without_a_name_is_taken_and_passkeys_are_bound_to_what_the_portal_is_called() {
+        let c = parse(&GOOD.replace("localhost:8443", "192.0.2.7"), &[]).expect("good");
+        assert_eq!(c.identity.portal, "https://192.0.2.7");
+        let keys =
+            "\n[[identity.passkeys.allowed]]\naaguid = \"00000000-0000-0000-0000-000000001234\"\nca_file = \"a.pem\"\n";
+        let c =
+            parse(&format!("{GOOD}{keys}"), &[("PORTCULLIS__PORTAL__EXTERNAL_URL", "https://Console.example.org/")]);
+        let c = c.expect("good");
+        assert_eq!(c.identity.portal, "https://console.example.org");
+        assert_eq!(c.identity.passkeys.allowed[0].ca_file, Path::new("/etc/p/a.pem"));
+        let e = parse(&format!("{GOOD}{keys}model = 1\n"), &[]).expect_err("unknown key").to_string();
+        assert!(e.contains("model") && !e.contains('\n'), "{e}");
+    }
+
+    #[test]
     fn the_environment_overrides_a_key() {
         let c = parse(GOOD, &[("PORTCULLIS__LIMITS__SHARDS", "3"), ("PORTCULLIS__STORE__URL", "postgres://db/p")])
             .expect("good");
@@ -448,7 +468,7 @@ mod tests {
         for (text, words) in [
             (GOOD.replace("trail =", "trial ="), "trial"),
             (GOOD.replace("https://localhost:8443", "http://localhost"), "portal.external_url"),
-            (GOOD.replace("https://localhost:8443", "https://127.0.0.1:8443"), "portal.external_url"),
+            (GOOD.replace("https://localhost:8443", "https://"), "portal.external_url"),
             (GOOD.replace("[\"127.0.0.1:8443\"]", "[]"), "portal.listen"),
             (GOOD.replace("sqlite://", "mysql://"), "store.url"),
         ] {

@@ -42,9 +42,19 @@ pub(crate) struct Live {
     pub(crate) recording: Option<RecordingId>,
     permit: Arc<Permit>,
     leash: watch::Sender<Option<Ending>>,
-    /// Key and pointer events so far, and how many there were when the session was last kept alive.
+    /// Key and pointer events so far.
     inputs: Arc<AtomicU64>,
-    kept: Mutex<(u64, OffsetDateTime)>,
+    typed: Mutex<Typed>,
+}
+
+/// What is known of somebody's input.
+struct Typed {
+    /// How many events there were at the last look.
+    inputs: u64,
+    /// The look that last found more of them.
+    at: OffsetDateTime,
+    /// When the session last heard of it.
+    told_at: OffsetDateTime,
 }
 
 /// The register of them.
@@ -149,7 +159,7 @@ impl Lives {
             permit,
             leash: sender,
             inputs: Arc::clone(&inputs),
-            kept: Mutex::new((0, started_at)),
+            typed: Mutex::new(Typed { inputs: 0, at: started_at, told_at: started_at }),
         };
         map.insert(id, Arc::new(live));
         Ok(Registered { lives: Arc::clone(self), id, leash, inputs })
@@ -241,20 +251,24 @@ fn lost(
 
 impl Live {
     /// Whoever types or points is there, though their browser asks for nothing: once a minute their session hears of
-    /// it. What the machine shows by itself keeps nobody signed in.
+    /// it, and of when it was. What the machine shows by itself keeps nobody signed in.
     fn keep_signed_in(self: &Arc<Self>, house: &Arc<House>) {
         let (inputs, now) = (self.inputs.load(Ordering::Relaxed), house.clock.now());
-        {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if inputs == kept.0 || now - kept.1 < time::Duration::MINUTE {
+        let at = {
+            let mut typed = self.typed.lock().unwrap_or_else(PoisonError::into_inner);
+            if inputs != typed.inputs {
+                (typed.inputs, typed.at) = (inputs, now);
+            }
+            if typed.at <= typed.told_at || now - typed.told_at < time::Duration::MINUTE {
                 return;
             }
-            *kept = (inputs, now);
-        }
+            typed.told_at = now;
+            typed.at
+        };
         let (session, house) = (self.session, Arc::clone(house));
         // On its own: a write that waits must not hold up the next look.
         house.tasks.clone().spawn(async move {
-            if let Err(error) = house.identity.keep_alive(session).await {
+            if let Err(error) = house.identity.keep_alive(session, at).await {
                 tracing::warn!(error = %chain(&error), "a session in use could not be kept alive");
             }
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How fast somebody may go: tools by token, sign-ins by network, resets by administrator. Each limit is one bucket a
+//! How fast somebody may go: tools by token, sign-ins by network, passwords and passkeys apart, resets by administrator. Each limit is one bucket a
 //! subject; whoever runs into it waits, and leaves one event a minute and not one a request: a flood must not fill the
 //! trail that is to tell of it.
 
@@ -81,6 +81,7 @@ impl<K: Hash + Eq + Clone> Pace<K> {
 pub(crate) struct Paces {
     tokens: Pace<TokenId>,
     sign_ins: Pace<IpAddr>,
+    passkeys: Pace<IpAddr>,
     resets: Pace<UserId>,
 }
 
@@ -91,6 +92,7 @@ impl Paces {
         Self {
             tokens: Pace::new(tokens),
             sign_ins: Pace::new(Quota::per_minute(some(limits.sign_in_per_minute))),
+            passkeys: Pace::new(Quota::per_minute(some(limits.passkey_per_minute))),
             resets: Pace::new(Quota::per_hour(some(limits.reset_per_hour))),
         }
     }
@@ -99,6 +101,7 @@ impl Paces {
     pub(crate) fn tidy(&self, now: OffsetDateTime) {
         self.tokens.tidy(now);
         self.sign_ins.tidy(now);
+        self.passkeys.tidy(now);
         self.resets.tidy(now);
     }
 }
@@ -118,6 +121,15 @@ impl House {
         let Err(fast) = self.paces.sign_ins.check(&prefix(peer.ip), self.clock.now()) else { return Ok(()) };
         let most = self.config.limits.sign_in_per_minute;
         self.too_fast(fast, "sign-in", "", None, peer, &format!("more than {most} tries a minute from one network"))
+    }
+
+    /// Somebody of this network may be asked once more for a passkey: what is asked is kept until it is answered or five
+    /// minutes old. Passwords that are tried do not count here, or they would close this way.
+    pub(crate) fn pace_passkey(&self, peer: Peer) -> Result<(), Refusal> {
+        let Err(fast) = self.paces.passkeys.check(&prefix(peer.ip), self.clock.now()) else { return Ok(()) };
+        let most = self.config.limits.passkey_per_minute;
+        let reason = format!("a passkey was asked for more than {most} times a minute from one network");
+        self.too_fast(fast, "sign-in", "", None, peer, &reason)
     }
 
     /// An administrator may reset one more person. A try is an event of its own: it has a door of its own.

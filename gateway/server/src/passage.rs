@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The passage: the one way a request travels. Proxied API calls, console upgrades and our own pages all take it.
 //!
-//! The order is written once, in [`walk`]. Classification comes first because step-up, authorization and the trail all
+//! The order is written once, in [`admit`], and [`walk`] leads out. Classification comes first because step-up, authorization and the trail all
 //! depend on what is being asked; the trail is the bracket around the walk, so that no early return can skip it.
 
 use crate::{layers::Peer, reply::Refusal, state::House};
@@ -62,7 +62,8 @@ pub(crate) struct Passed {
 
 /// Walks one request through the rooms, in order. `caller` is the session and identity rooms; `again` serves a step-up
 /// (a fresh factor sent with the request raises the assurance, and authorization is asked once more); `exit` is the
-/// upstream, the console or a page.
+/// upstream, the console or a page. The event is opened on the way out, and nothing with an effect happens before it is
+/// durable.
 pub(crate) async fn walk<C, S, X, R>(
     house: &House,
     visit: Visit,
@@ -74,6 +75,34 @@ where
     C: Future<Output = Result<Caller, Refusal>>,
     S: Future<Output = Result<Option<Arc<Actor>>, Refusal>>,
     X: Future<Output = Result<R, Refusal>>,
+{
+    let (entry, actor, permit, effect) = admit(house, visit, caller, again).await?;
+    let open = entry.open()?;
+    let durable = open.as_ref().map(OpenEntry::durable);
+    let passed = Passed { actor, permit, open };
+    let safe = match durable {
+        Some(durable) if effect == Effect::Unsafe => {
+            durable.await.map_err(|e| closed(&e))?;
+            None
+        }
+        safe => safe,
+    };
+    // A safe read may be forwarded while its event is being written: its answer waits.
+    let answer = exit(passed).await;
+    if let Some(durable) = safe {
+        durable.await.map_err(|e| closed(&e))?;
+    }
+    answer
+}
+
+/// Whom the rooms let through, and with what: the bracket, the actor, the permit, and whether it may change something.
+type Admitted = (Bracket, Option<Arc<Actor>>, Option<Permit>, Effect);
+
+/// The rooms up to the way out.
+async fn admit<C, S>(house: &House, visit: Visit, caller: C, again: impl FnOnce() -> S) -> Result<Admitted, Refusal>
+where
+    C: Future<Output = Result<Caller, Refusal>>,
+    S: Future<Output = Result<Option<Arc<Actor>>, Refusal>>,
 {
     let Visit { kind, peer, asked, trailed, at: now } = visit;
     let mut entry = Bracket(match trailed {
@@ -88,9 +117,9 @@ where
         (_, Caller::Barred(_, why)) => return Err(entry.refuse_because(Outcome::Denied, why, Refusal::Unknown)),
         (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
-        (Asked::Nothing, Caller::Stranger) => return leave(entry, None, None, Effect::Unsafe, exit).await,
+        (Asked::Nothing, Caller::Stranger) => return Ok((entry, None, None, Effect::Unsafe)),
         (Asked::Nothing | Asked::Presence, Caller::Known(actor)) => {
-            return leave(entry, Some(actor), None, Effect::Unsafe, exit).await;
+            return Ok((entry, Some(actor), None, Effect::Unsafe));
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
         (Asked::Operation(operation), Caller::Known(actor)) => (operation, actor),
@@ -112,41 +141,14 @@ where
             Err(refusal) => return Err(entry.refuse(Outcome::StepUp, refusal)),
         }
     }
-    let permit = match decision {
-        Decision::Permit(permit) => permit,
-        Decision::StepUp(_) => return Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
+    match decision {
+        Decision::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
+        Decision::StepUp(_) => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
         Decision::Deny(reason) => {
             let refusal = house.hide(&actor, &operation, &reason, now);
-            return Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal));
+            Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal))
         }
-    };
-    leave(entry, Some(actor), Some(permit), operation.effect, exit).await
-}
-
-/// The way out of the passage: the event is opened, and nothing with an effect happens before it is durable.
-async fn leave<X, R>(
-    entry: Bracket,
-    actor: Option<Arc<Actor>>,
-    permit: Option<Permit>,
-    effect: Effect,
-    exit: impl FnOnce(Passed) -> X,
-) -> Result<R, Refusal>
-where
-    X: Future<Output = Result<R, Refusal>>,
-{
-    let Some(open) = entry.open()? else {
-        return exit(Passed { actor, permit, open: None }).await;
-    };
-    let durable = open.durable();
-    let passed = Passed { actor, permit, open: Some(open) };
-    if effect == Effect::Unsafe {
-        durable.await.map_err(|e| closed(&e))?;
-        return exit(passed).await;
     }
-    // A safe read may be forwarded while its event is being written: its answer waits.
-    let answer = exit(passed).await;
-    durable.await.map_err(|e| closed(&e))?;
-    answer
 }
 
 /// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.

@@ -73,7 +73,10 @@ impl Refusal {
             Self::Forbidden(why) => ("You may not do this", why.clone()),
             Self::NotFound => ("Not found", "There is nothing here, or nothing that you may know about.".into()),
             Self::Method => ("Not answered here", "This address does not take that kind of request.".into()),
-            Self::StepUp => ("Confirm that it is you", "This needs a fresh code from your authenticator app.".into()),
+            Self::StepUp => (
+                "Confirm that it is you",
+                "This needs a fresh code from your authenticator app, or your passkey.".into(),
+            ),
             Self::Banner => {
                 ("Read this first", "Confirm the notice of this gateway in your browser, then try again.".into())
             }
@@ -196,7 +199,7 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
 }
 
 /// Words as a sentence: a capital in front, a full stop behind.
-fn sentence(words: &str) -> String {
+pub(crate) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first: String = letters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
     let rest = letters.as_str();

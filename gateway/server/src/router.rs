@@ -99,6 +99,8 @@ fn served() -> Vec<Served> {
         on_post("/sign-in/code", pages::login::code),
         on_get("/sign-in/recovery", pages::login::recovery_form),
         on_post("/sign-in/recovery", pages::login::recovery),
+        on_get("/api/v1/passkeys/sign-in", pages::passkeys::ask_to_sign_in),
+        on_post("/sign-in/passkey", pages::passkeys::sign_in),
         on_post("/sign-out", pages::login::sign_out),
         on_get("/set-up", pages::login::set_up_form),
         on_post("/set-up", pages::login::set_up),
@@ -106,8 +108,11 @@ fn served() -> Vec<Served> {
         on_post("/invitation", pages::login::invitation),
         on_get("/enrol", pages::factors::enrol_form),
         on_post("/enrol", pages::factors::enrol),
+        on_get("/api/v1/passkeys/new", pages::passkeys::ask_to_add),
+        on_post("/enrol/passkey", pages::passkeys::add),
         on_get("/step-up", pages::factors::step_up_form),
         on_post("/step-up", pages::factors::step_up),
+        on_get("/api/v1/passkeys/step-up", pages::passkeys::ask_to_confirm),
         on_get("/banner", pages::banner::form),
         on_post("/banner", pages::banner::confirm),
         on_get("/break-glass", pages::break_glass::form),
@@ -378,7 +383,8 @@ async fn form(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// A field that travels with every form (`csrf`, `step_up_code`), or as a header with scripts (`X-CSRF-Token`).
+/// A field that travels with every form (`csrf`, `step_up_code`), or as a header with scripts (`X-CSRF-Token`,
+/// `X-Step-Up-Code`). The latter holds a code, or a passkey's answer to `/api/v1/passkeys/step-up` as JSON.
 fn sent(headers: &HeaderMap, body: &[u8], field: &str) -> Option<String> {
     let header = if field == "csrf" { "x-csrf-token" } else { "x-step-up-code" };
     if let Some(value) = headers.get(header) {

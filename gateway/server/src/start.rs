@@ -64,6 +64,9 @@ impl Running {
         let identity = Identity::new(store.clone(), Arc::clone(&keys), Arc::clone(&clock), config.identity.clone())
             .map_err(|e| wrong("identity", chain(&e)))?;
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
+        if let Some(why) = identity.passkeys_off() {
+            tracing::warn!("{why}; authenticator apps go on working");
+        }
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
         if let Some(group) = config.scim.groups.iter().find(|g| !engine.has_role(&g.role)) {
             return Err(wrong("scim.groups", format!("{:?}: there is no role called {}", group.name, group.role)));

@@ -53,6 +53,7 @@ pub(crate) use sign_in::{
 };
 pub(crate) use trail::{Trail, TrailEvent, TrailFilter, TrailRow, Verified};
 
+use portcullis_identity::Proofs;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What stands around every page.
@@ -98,6 +99,8 @@ pub(crate) struct Who {
     pub(crate) doors: Doors,
     /// Until when no fresh code is asked for, if one was given lately.
     pub(crate) fresh_until: Option<When>,
+    /// What they can confirm themselves with.
+    pub(crate) proofs: Proofs,
 }
 
 /// The administration pages that a person may read.

@@ -114,8 +114,8 @@ impl Store {
     }
 
     /// Confirms an authenticator by the step of its first code; false when that was done before, or another
-    /// one is there and [`Others::None`] was asked for. With [`Others::Remove`]
-    /// every other authenticator of the person goes in the same transaction.
+    /// second factor is there and [`Others::None`] was asked for. With [`Others::Remove`]
+    /// every other second factor of the person goes in the same transaction.
     pub async fn confirm_totp(
         &self,
         id: FactorId,
@@ -132,7 +132,8 @@ impl Store {
                 tx,
                 "update totp_factors set confirmed_at = $2, last_step = $3 where id = $1 and confirmed_at is null \
                  and not exists (select 1 from totp_factors o \
-                     where o.user_id = totp_factors.user_id and o.confirmed_at is not null)",
+                     where o.user_id = totp_factors.user_id and o.confirmed_at is not null) \
+                 and not exists (select 1 from passkeys p where p.user_id = totp_factors.user_id)",
                 &id,
                 micros(now),
                 step
@@ -155,6 +156,7 @@ impl Store {
                 "delete from totp_factors where id <> $1 and user_id = (select user_id from totp_factors where id = $1)",
                 &id
             )?;
+            execute!(tx, "delete from passkeys where user_id = (select user_id from totp_factors where id = $1)", &id)?;
         }
         tx.bump().await?;
         tx.commit().await?;
@@ -170,18 +172,6 @@ impl Store {
             user.to_string()
         )?;
         rows.into_iter().map(TotpFactor::try_from).collect()
-    }
-
-    /// Removes an authenticator of a person.
-    pub async fn remove_totp(&self, user: UserId, id: FactorId) -> Result<(), Error> {
-        let mut tx = self.begin().await?;
-        let gone =
-            execute!(tx, "delete from totp_factors where id = $1 and user_id = $2", id.to_string(), user.to_string())?;
-        if gone == 0 {
-            return Err(Error::NotFound("this authenticator"));
-        }
-        tx.bump().await?;
-        tx.commit().await
     }
 
     /// Uses a time step (seconds since 1970 over 30) of a confirmed authenticator up. True for exactly one caller
@@ -251,7 +241,7 @@ impl Store {
     }
 }
 
-/// What becomes of a person's other authenticators when one is confirmed.
+/// What becomes of a person's other second factors when one is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
     /// There must be none that is confirmed, or the confirmation fails.

@@ -6,7 +6,7 @@
 //! (by a `postgres://` address); the migrations of both are embedded and run at [`Store::open`].
 //!
 //! What must never happen here:
-//! - two callers both win what may be won once (a ticket, an authenticator step, a recovery code, an invitation):
+//! - two callers both win what may be won once (a ticket, an authenticator step, a passkey's challenge, an invitation …):
 //!   each is one conditional statement, and the database decides, whatever the number of nodes;
 //! - a session that was ended comes back: saving is an `update … where ended_at is null`, never an upsert;
 //! - somebody loses access without the epoch moving: every change to people, factors, grants, tokens and ended
@@ -31,6 +31,7 @@ mod factor;
 mod favourite;
 mod grant;
 mod lockout;
+mod passkey;
 mod provision;
 mod recording;
 mod seal;
@@ -52,6 +53,7 @@ pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
 pub use grant::Holding;
 pub use lockout::{Backoff, Limit, Try};
+pub use passkey::{NewPasskey, Passkey, Removal};
 pub use provision::Provisioned;
 pub use recording::{NewRecording, Recording, RecordingEnd, RecordingFilter};
 pub use seal::{Keys, Place};

@@ -279,6 +279,7 @@ impl Store {
             return Err(Error::NotFound("this person"));
         }
         execute!(tx, "delete from totp_factors where user_id = $1", &key)?;
+        execute!(tx, "delete from passkeys where user_id = $1", &key)?;
         execute!(tx, "delete from recovery_codes where user_id = $1", &key)?;
         execute!(tx, "delete from invitations where user_id = $1", &key)?;
         revoke_tokens(&mut tx, &key, now).await?;

@@ -159,11 +159,11 @@ where
     /// went out: a long upload is not a slow answer.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<Sending<B>>,
+        request: Box<Request<Sending<B>>>,
         progress: Option<&Progress>,
         patience: Option<Duration>,
     ) -> Result<Response<Incoming>, Broken<B>> {
-        let mut answer = pin!(self.send.try_send_request(request));
+        let mut answer = pin!(self.send.try_send_request(*request));
         let mut timer = pin!(tokio::time::sleep(patience.unwrap_or(Duration::ZERO)));
         let mut seen = 0;
         let connection = &mut self.connection;

@@ -21,7 +21,7 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::body::{Body, Incoming};
-use portcullis_domain::{Clock, HypervisorName, RequestId, Resource};
+use portcullis_domain::{Clock, HypervisorName, Operation, RequestId, Resource, UserId};
 use portcullis_policy::{
     Permit,
     classify::{Canonical, Upgrade},
@@ -201,19 +201,37 @@ where
     ///
     /// A minted channel secret in the query is exchanged for the real one here, and a task that the answer names is
     /// remembered with its owner.
-    pub async fn forward(
-        &self,
-        permit: &Permit,
+    pub fn forward<'a>(
+        &'a self,
+        permit: &'a Permit,
         path: &Canonical,
         request: Request<B>,
         context: RequestContext,
-    ) -> Result<Answer<B>, Error> {
+    ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
+        // Not in the future itself, which would hold what it was given beside what became of it, and is moved whole.
+        let call = self.call(permit, path, request, context);
+        async move { self.send_call(call?, permit.operation(), permit.user()).await }
+    }
+
+    /// What goes to which hypervisor, with which credential.
+    fn call<'a>(
+        &'a self,
+        permit: &'a Permit,
+        path: &Canonical,
+        request: Request<B>,
+        context: RequestContext,
+    ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
         let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
         let (request, asked, progress) = canonical(request, address, context, &target.host)?;
+        Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
+    }
+
+    async fn send_call(&self, call: Call<'_, B>, operation: &Operation, user: UserId) -> Result<Answer<B>, Error> {
+        let Call { name, target, injected, request, asked, progress, patience } = call;
         let slot = target.pool.slot(name).await?;
         let (live, response) = self.send(target, name, &injected, request, progress.as_deref(), patience.head).await?;
         let (mut head, body) = response.into_parts();
@@ -228,7 +246,7 @@ where
         if head.status.as_u16() == 202
             && let Some(task) = head.headers.get(LOCATION).and_then(|l| l.to_str().ok())
         {
-            self.broker.remember(name, task, TaskOwner { user: permit.user(), operation: operation.clone() });
+            self.broker.remember(name, task, TaskOwner { user, operation: operation.clone() });
         }
         if head.status.as_u16() != 101 {
             return Ok(Answer::Response(Response::from_parts(
@@ -287,7 +305,7 @@ where
         target: &Target<B>,
         name: &HypervisorName,
         injected: &Injected<'_>,
-        mut request: Request<Sending<B>>,
+        mut request: Box<Request<Sending<B>>>,
         progress: Option<&Progress>,
         patience: Option<Duration>,
     ) -> Result<(Box<Live<B>>, Response<Incoming>), Error> {
@@ -311,7 +329,7 @@ where
                 Err(broken) => broken,
             };
             request = match (broken, spare) {
-                (Broken::Unsent(request), _) if is_reused => *request,
+                (Broken::Unsent(request), _) if is_reused => request,
                 (Broken::Failed(e), Some(spare)) if !e.is_parse() => spare,
                 (Broken::Failed(e), _) => return Err(explain(e, name)),
                 (Broken::Unsent(_), _) => return Err(Fault::hung_up("closed the connection at once").at(name)),
@@ -319,6 +337,20 @@ where
             };
         }
     }
+}
+
+/// One request that was permitted, ready to go.
+struct Call<'a, B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    name: &'a HypervisorName,
+    target: &'a Target<B>,
+    injected: Injected<'a>,
+    request: Box<Request<Sending<B>>>,
+    asked: Asked,
+    progress: Option<Arc<Progress>>,
+    patience: Patience,
 }
 
 /// A request as it goes upstream, what it wants to become, and how far its body has come.
@@ -349,7 +381,7 @@ fn canonical<B: Body<Data = Bytes> + Unpin>(
 }
 
 /// A second copy of a request that may be asked twice.
-fn copy<B: Body<Data = Bytes> + Unpin>(request: &Request<Sending<B>>) -> Option<Request<Sending<B>>> {
+fn copy<B: Body<Data = Bytes> + Unpin>(request: &Request<Sending<B>>) -> Option<Box<Request<Sending<B>>>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return None;
     }
@@ -357,7 +389,7 @@ fn copy<B: Body<Data = Bytes> + Unpin>(request: &Request<Sending<B>>) -> Option<
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
-    Some(again)
+    Some(Box::new(again))
 }
 
 /// What hyper's error means.

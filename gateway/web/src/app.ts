@@ -7,6 +7,7 @@ import { wireGrantForm } from './grants.ts';
 import { wireMachines } from './machines.ts';
 import { wireMenus } from './menus.ts';
 import { wirePalette } from './palette.ts';
+import { wirePasskeys } from './passkeys.ts';
 import { takeToken } from './setup.ts';
 import { startStepTimer } from './steptimer.ts';
 
@@ -18,5 +19,6 @@ wireCopying();
 wireMenus();
 wireMachines();
 wirePalette();
+wirePasskeys();
 wireGrantForm();
 startStepTimer();

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asks before a form does something that cannot be taken back, and for a fresh code where one is needed: one dialog for
-// one intent. A form says so itself: data-confirm (the question), data-confirm-reason, data-fresh.
+// Asks before a form does something that cannot be taken back, and for a fresh code or a passkey where one is needed: one
+// dialog for one intent. A form says so itself: data-confirm (the question), data-confirm-reason, data-fresh.
 import { adoptFrom } from './csrf.ts';
 import { csrf, find, need } from './dom.ts';
+import { askForPasskey, canUsePasskeys } from './passkeys.ts';
 
 /** Until when no fresh code is asked for. The server decides; this only spares a refusal. */
 let freshUntil = Date.parse(document.body.dataset['freshUntil'] ?? '') || 0;
 
-/** Gives a fresh code; the answer is a problem in words, empty when the code was taken. */
+/** What this person can confirm themselves with. */
+const proves = (document.body.dataset['proves'] ?? 'code').split(' ');
+
+/** Gives a fresh code, or a passkey's answer; what comes back is a problem in words, empty when it was taken. */
 async function giveCode(code: string): Promise<string> {
   let answer: Response;
   try {
@@ -21,7 +25,9 @@ async function giveCode(code: string): Promise<string> {
     return 'You are no longer signed in.';
   }
   if (answer.status === 429) return 'Too many codes. Wait a while, then try again.';
-  if (!answer.redirected || !answer.ok) return 'That code was not taken. Each works once: wait for the next one.';
+  if (!answer.redirected || !answer.ok) {
+    return code.startsWith('{') ? 'That passkey was not taken. Try again.' : 'That code was not taken. Each works once: wait for the next one.';
+  }
   adoptFrom(await answer.text());
   freshUntil = Date.now() + 30_000;
   return '';
@@ -40,6 +46,11 @@ export function askBeforeDanger(): void {
   const codeField = need('[data-confirm-code]', HTMLElement, dialog);
   const code = need('#confirm-code', HTMLInputElement, dialog);
   const problem = need('#confirm-code-problem', HTMLElement, dialog);
+  const passkeyField = need('[data-confirm-passkey]', HTMLElement, dialog);
+  const passkeyAlone = need('[data-confirm-passkey-alone]', HTMLElement, dialog);
+  const passkey = need('[data-confirm-passkey-go]', HTMLButtonElement, dialog);
+  const canCode = proves.includes('code') || !canUsePasskeys;
+  const canPasskey = proves.includes('passkey') && canUsePasskeys;
   let intent: { form: HTMLFormElement; button: HTMLElement | null } | null = null;
   let passing = false;
 
@@ -57,25 +68,30 @@ export function askBeforeDanger(): void {
     yes.textContent = form.dataset['confirmYes'] ?? 'Continue';
     yes.className = question === undefined ? 'button primary' : 'button danger';
     reasonField.hidden = form.dataset['confirmReason'] === undefined;
-    codeField.hidden = !stale;
-    code.required = stale;
+    codeField.hidden = !stale || !canCode;
+    code.required = !codeField.hidden;
+    passkeyField.hidden = !stale || !canPasskey;
+    passkeyAlone.hidden = canCode;
+    passkey.hidden = !canCode;
     for (const field of [reason, code]) field.value = '';
     problem.textContent = '';
     dialog.showModal();
-    (stale && reasonField.hidden ? code : reasonField.hidden ? no : reason).focus();
+    const first = codeField.hidden ? (stale ? yes : no) : code;
+    (reasonField.hidden ? first : reason).focus();
   });
-  asking.addEventListener('submit', async (event) => {
-    event.preventDefault();
+  /** Goes on with what was intended, once the proof was taken; null where none is needed. */
+  const goOn = async (prove: (() => Promise<string>) | null) => {
     if (!intent || yes.disabled) return;
-    if (!codeField.hidden) {
-      yes.disabled = true;
+    if (prove) {
+      for (const button of [yes, passkey]) button.disabled = true;
       problem.textContent = '';
-      const wrong = await giveCode(code.value.trim());
-      yes.disabled = false;
+      const wrong = await prove();
+      for (const button of [yes, passkey]) button.disabled = false;
       if (!intent) return;
       if (wrong) {
         problem.textContent = wrong;
-        code.select();
+        if (codeField.hidden) yes.focus();
+        else code.select();
         return;
       }
     }
@@ -86,7 +102,18 @@ export function askBeforeDanger(): void {
     passing = true;
     form.requestSubmit(button);
     passing = false;
+  };
+  const byCode = () => giveCode(code.value.trim());
+  const byPasskey = async () => {
+    const told = await askForPasskey('/api/v1/passkeys/step-up');
+    if (!told) return 'You are no longer signed in.';
+    return 'problem' in told ? told.problem : giveCode(told.answer);
+  };
+  asking.addEventListener('submit', (event) => {
+    event.preventDefault();
+    void goOn(!codeField.hidden ? byCode : !passkeyField.hidden ? byPasskey : null);
   });
+  passkey.addEventListener('click', () => void goOn(byPasskey));
   no.addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', () => {
     code.value = '';

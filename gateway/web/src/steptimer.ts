@@ -14,7 +14,7 @@ export function startStepTimer(): void {
       holder.hidden = true;
       return;
     }
-    text.textContent = `Code confirmed for ${span(left)}`;
+    text.textContent = `Confirmed for ${span(left)}`;
     setTimeout(tick, 1000);
   };
   tick();

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { Monitor } from '../peers/qmp.mjs';
 import * as bar from './bar.mjs';
+import { plugIn } from './passkey.mjs';
 import { awaitText, picture, type } from './screen.mjs';
 import { compare } from './glyphs.mjs';
 import { Authenticator } from './totp.mjs';
@@ -37,7 +38,7 @@ let page, taken = 0;
 /** What the browser complained of, and the answers that said no. */
 const noticed = [], refused = [];
 /** The answers that say no because a step asks for it, in their order; any other is a mistake. */
-const REFUSALS = ['422 /sign-in', '404 /nothing-here'];
+const REFUSALS = ['422 /sign-in', '422 /sign-in/passkey', '404 /nothing-here'];
 /** The complaints that a step asks for: noVNC's own word for the screen that does not open. */
 const COMPLAINTS = [/^Failed when connecting: Connection closed \(code: 4004, reason: Lab cannot be reached: /];
 
@@ -135,8 +136,8 @@ async function journey() {
       await page.getByLabel('Name to sign in with').fill(given.name);
       await page.getByLabel('Your name, as others see it').fill('Ada Lovelace');
       await page.getByLabel('New password').fill(given.password);
-      await submit(page.getByRole('button', { name: 'Continue to the authenticator app' }));
-      await see('Add an authenticator app');
+      await submit(page.getByRole('button', { name: 'Continue to the second factor' }));
+      await see('Add a second factor');
     });
     await step('an authenticator is enrolled from the key on the page', 15, async () => {
       app = new Authenticator(await page.getByLabel('Or type this key into the app').innerText());
@@ -164,6 +165,7 @@ async function journey() {
       await see('My machines');
       await look('machines');
     });
+    await withPasskey(app);
     for (const [index, machine] of machines.entries()) {
       await step(`search finds ${machine.name}`, 10, async () => {
         await page.goto(given.url);
@@ -298,7 +300,7 @@ async function journey() {
       await page.getByRole('link', { name: /use a recovery code/ }).click();
       await see('Use a recovery code');
       await look('recovery');
-      await submit(page.getByRole('link', { name: 'I have a code from my app after all' }));
+      await submit(page.getByRole('link', { name: 'I can use my second factor after all' }));
       await submit(page.getByRole('button', { name: 'Start again with another name' }));
     });
     await step('signing in and opening a console takes no mouse', 45, () => byKeyboard(app));
@@ -306,6 +308,84 @@ async function journey() {
     if (!asked) throw new Error(`the browser complained:\n${noticed.join('\n')}`);
     if (refused.join() !== REFUSALS.join()) throw new Error(`answers that said no: ${refused.join(', ')}; expected: ${REFUSALS.join(', ')}`);
   } finally { for (const monitor of monitors) monitor.close(); }
+}
+
+/** A passkey from its making to its end, with the browser's own authenticator in software. */
+async function withPasskey(app) {
+  const key = await plugIn(page);
+  const me = new URL('/me', given.url).href;
+  const row = () => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name: /^Passkey: / }) });
+  const usePasskey = () => submit(page.getByRole('button', { name: 'Use a passkey', exact: true }));
+  await step('a passkey is made by two clicks and a touch', 15, async () => {
+    await page.goto(me);
+    await page.getByRole('link', { name: 'Add a passkey or an app' }).click();
+    await see('Add a second factor');
+    await look('enrol-another');
+    await submit(page.getByRole('button', { name: 'Create a passkey' }));
+    await page.getByText('Your passkey is added.').waitFor();
+    await look('me-with-passkey');
+    return row().getByRole('rowheader').innerText();
+  });
+  await step('one that is there already is not made twice', 10, async () => {
+    await page.goto(new URL('/enrol', given.url).href);
+    await page.getByRole('button', { name: 'Create a passkey' }).click();
+    await page.getByText('You have a passkey for this gateway on that device already.').waitFor();
+    await look('enrol-twice');
+  });
+  await step('it signs in without a name', 15, async () => {
+    await page.goto(given.url);
+    await signOut();
+    await usePasskey();
+    await see('My machines');
+    return `signed ${await key.count()} times`;
+  });
+  await step('a finger that is not recognised signs nobody in', 15, async () => {
+    await signOut();
+    await key.recognise(false);
+    await page.getByRole('button', { name: 'Use a passkey', exact: true }).click();
+    await page.getByText('No passkey was used').waitFor();
+    await look('sign-in-no-passkey');
+    await key.recognise(true);
+  });
+  await step('it is the second step after a password', 15, async () => {
+    await signIn(given.password);
+    await see('Enter the code');
+    await look('code-or-passkey');
+    await usePasskey();
+    await see('My machines');
+  });
+  await step('it confirms for a console, and leads there', 20, async () => {
+    await page.goto(new URL(`/step-up?next=%2Fc%2Flab%2F${machines[0].name}`, given.url).href);
+    await see('Confirm that it is you');
+    await look('step-up-with-passkey');
+    await usePasskey();
+    await page.waitForURL(`**/c/lab/${machines[0].name}`);
+    await openConsole(machines[0], app);
+    await page.getByRole('button', { name: 'Close', exact: true }).click();
+  });
+  await step('it confirms in the dialog that asks before a danger, by keyboard', 15, async () => {
+    await key.forgetConfirmation(() => page.goto(me));
+    const before = await key.count();
+    await row().getByRole('button', { name: 'Remove' }).press('Enter');
+    const dialog = page.getByRole('dialog', { name: 'Remove this second factor?' });
+    await dialog.getByRole('textbox', { name: 'Six-digit code' }).waitFor();
+    await look('remove-passkey');
+    await page.keyboard.press('Tab');
+    await Promise.all([page.waitForNavigation({ waitUntil: 'load' }), page.keyboard.press('Enter')]);
+    await page.getByText('That second factor no longer works here.').waitFor();
+    if (await row().count()) throw new Error('the passkey is still in the list');
+    if (await key.count() !== before + 1) throw new Error('the passkey was not asked');
+  });
+  await step('a passkey that was removed signs nobody in', 15, async () => {
+    await signOut();
+    await usePasskey();
+    await page.getByText('That passkey was not accepted.').waitFor();
+    await look('sign-in-refused-passkey');
+    await signIn(given.password);
+    await enterCode(app, 'Continue');
+    await see('My machines');
+  });
+  await key.unplug();
 }
 
 async function useBar({ name, monitor }) {

@@ -3,8 +3,8 @@
 //! leave out any step.
 
 use crate::{
-    Error, Identity, Redeem, Stage,
-    testing::{Bench, PASSWORD, Person, peer, secret, text},
+    Error, Identity, Redeem, Settings, Stage,
+    testing::{Bench, PASSWORD, Person, authenticator::Authenticator, peer, secret, text},
 };
 use portcullis_domain::{Clock, ManualClock, Secret, UserId};
 use proptest::prelude::*;
@@ -21,9 +21,21 @@ enum Call {
     Confirm { right: bool },
     StepUp { right: bool },
     Codes,
+    AddPasskey,
+    Passkey { verified: bool, at: Door },
     SignOut,
     OldCookie,
     Wait { minutes: i64 },
+}
+
+/// For which door a passkey's answer is asked, and at which it is then given: at its own, or at another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Alone,
+    Second,
+    Again,
+    AloneForAgain,
+    AgainForAlone,
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -35,9 +47,21 @@ fn call() -> impl Strategy<Value = Call> {
         3 => any::<bool>().prop_map(|right| Call::Confirm { right }),
         2 => any::<bool>().prop_map(|right| Call::StepUp { right }),
         1 => Just(Call::Codes),
+        2 => Just(Call::AddPasskey),
+        4 => (any::<bool>(), door()).prop_map(|(verified, at)| Call::Passkey { verified, at }),
         1 => Just(Call::SignOut),
         1 => Just(Call::OldCookie),
         1 => (1_i64..25).prop_map(|minutes| Call::Wait { minutes }),
+    ]
+}
+
+fn door() -> impl Strategy<Value = Door> {
+    prop_oneof![
+        2 => Just(Door::Alone),
+        2 => Just(Door::Second),
+        2 => Just(Door::Again),
+        1 => Just(Door::AloneForAgain),
+        1 => Just(Door::AgainForAlone),
     ]
 }
 
@@ -75,6 +99,7 @@ struct Walk {
     old: Option<tower_sessions::session::Id>,
     app: Option<Secret>,
     pending: Option<Secret>,
+    passkey: Option<Authenticator>,
     codes: Vec<String>,
     model: Model,
     proven: Proven,
@@ -103,7 +128,8 @@ impl Walk {
                 assert!(right || done.is_err(), "a wrong password was accepted");
                 if done.is_ok() {
                     self.proven = Proven { password: true, second: false };
-                    self.model = if self.app.is_some() { Model::NeedsSecond } else { Model::MustEnrol };
+                    let enrolled = self.app.is_some() || self.passkey.is_some();
+                    self.model = if enrolled { Model::NeedsSecond } else { Model::MustEnrol };
                 }
             }
             Call::Second { right } => {
@@ -142,6 +168,9 @@ impl Walk {
                     if before != Model::SignedIn {
                         self.codes = codes.iter().map(|c| c.to_string()).collect();
                     }
+                    if before == Model::RecoveryOnly {
+                        self.passkey = None;
+                    }
                     self.proven.second = true;
                     self.model = Model::SignedIn;
                     self.app = self.pending.take();
@@ -158,6 +187,24 @@ impl Walk {
                     self.codes = codes.iter().map(|c| c.to_string()).collect();
                 }
             }
+            Call::AddPasskey => {
+                let may = matches!(before, Model::MustEnrol | Model::RecoveryOnly | Model::SignedIn);
+                let Ok(options) = self.id().begin_passkey(&self.session).await else { return };
+                assert!(may, "{before:?}");
+                let mut key = Authenticator::new(PORTAL);
+                let answer = key.create(&options).to_string();
+                let codes = self.id().confirm_passkey(&self.session, &answer, "key", peer()).await.unwrap();
+                if before != Model::SignedIn {
+                    self.codes = codes.iter().map(|c| c.to_string()).collect();
+                }
+                if before == Model::RecoveryOnly {
+                    self.app = None;
+                }
+                self.passkey = Some(key);
+                self.proven.second = true;
+                self.model = Model::SignedIn;
+            }
+            Call::Passkey { verified, at } => self.use_passkey(before, verified, at).await,
             Call::SignOut => {
                 self.id().sign_out(&self.session).await.unwrap();
                 self.model = Model::Stranger;
@@ -173,6 +220,47 @@ impl Walk {
             }
             Call::Wait { minutes } => self.b.clock.advance(Duration::minutes(minutes)),
         }
+    }
+
+    /// A passkey's answer, asked for one door and given at that or another.
+    async fn use_passkey(&mut self, before: Model, verified: bool, at: Door) {
+        let mut stranger = Authenticator::new(PORTAL);
+        let mut key = self.passkey.take();
+        let options = match at {
+            Door::Alone | Door::Second | Door::AloneForAgain => self.id().begin_passkey_sign_in(&self.session).await,
+            Door::Again | Door::AgainForAlone => self.id().begin_passkey_step_up(&self.session).await,
+        };
+        if let Ok(options) = options {
+            let signer = key.as_mut().unwrap_or(&mut stranger);
+            signer.verifies = verified;
+            let answer = signer.get(&options).to_string();
+            let done = match at {
+                Door::Alone | Door::AgainForAlone => {
+                    self.id().sign_in_with_passkey(&self.session, &answer, peer()).await.map(drop)
+                }
+                Door::Second => self.id().second_factor(&self.session, &answer, peer()).await.map(drop),
+                Door::Again | Door::AloneForAgain => self.id().step_up(&self.session, &answer, peer()).await.map(drop),
+            };
+            // Asked after a password it is the second step's, at any other stage a sign-in's.
+            let may = key.is_some()
+                && match at {
+                    Door::Alone => verified && before != Model::NeedsSecond,
+                    Door::Second => before == Model::NeedsSecond,
+                    Door::Again => before == Model::SignedIn,
+                    Door::AloneForAgain | Door::AgainForAlone => false,
+                };
+            assert!(done.is_err() || may, "{before:?} {at:?} {verified}");
+            if done.is_ok() && at == Door::Alone {
+                // It is both.
+                self.proven = Proven { password: true, second: true };
+                self.model = Model::SignedIn;
+            }
+            if done.is_ok() && at == Door::Second {
+                self.proven.second = true;
+                self.model = Model::SignedIn;
+            }
+        }
+        self.passkey = key;
     }
 
     /// What time alone may have changed, and what must hold after every call.
@@ -206,8 +294,14 @@ fn start() -> time::OffsetDateTime {
     time::macros::datetime!(2026-11-21 12:00 UTC)
 }
 
+const PORTAL: &str = "https://console.example.org";
+
+async fn bench() -> Bench {
+    Bench::with(Settings { portal: PORTAL.to_owned(), ..Settings::default() }).await
+}
+
 async fn walk(enrolled: bool, calls: Vec<Call>) {
-    let b = Bench::new().await;
+    let b = bench().await;
     assert_eq!(ManualClock::now(&b.clock), start());
     let (user, app, codes) = if enrolled {
         let (Person { user, app, codes, .. }, _) = b.person("walker").await;
@@ -221,7 +315,7 @@ async fn walk(enrolled: bool, calls: Vec<Call>) {
     };
     let session = b.browser();
     let (model, proven) = (Model::Stranger, Proven::default());
-    let mut walk = Walk { b, user, session, old: None, app, pending: None, codes, model, proven };
+    let mut walk = Walk { b, user, session, old: None, app, pending: None, passkey: None, codes, model, proven };
     for call in calls {
         walk.make(call).await;
         walk.check(call).await;
@@ -239,7 +333,7 @@ proptest! {
 
 #[tokio::test]
 async fn the_walk_of_the_property_can_reach_every_stage() {
-    use Call::{Begin, Codes, Confirm, Recover, Second, SignIn, SignOut, StepUp};
+    use Call::{AddPasskey, Begin, Codes, Confirm, Passkey, Recover, Second, SignIn, SignOut, StepUp};
     use Model::{MustEnrol, NeedsSecond, RecoveryOnly, SignedIn, Stranger};
     let right = true;
     let calls = vec![
@@ -256,8 +350,15 @@ async fn the_walk_of_the_property_can_reach_every_stage() {
         SignOut,
         SignIn { right },
         Second { right },
+        AddPasskey,
+        Passkey { verified: false, at: Door::Again },
+        SignOut,
+        Passkey { verified: true, at: Door::Alone },
+        SignOut,
+        SignIn { right },
+        Passkey { verified: false, at: Door::Second },
     ];
-    let b = Bench::new().await;
+    let b = bench().await;
     let user = b.id.create_user("walker", "").await.unwrap();
     let token = text(&b.id.invite(user).await.unwrap());
     let redeem = Redeem { token: &token, name: None, display_name: "", password: secret(PASSWORD) };
@@ -265,7 +366,7 @@ async fn the_walk_of_the_property_can_reach_every_stage() {
     let session = b.browser();
     let (model, proven) = (Model::Stranger, Proven::default());
     let (app, pending, codes) = (None, None, Vec::new());
-    let mut walk = Walk { b, user, session, old: None, app, pending, codes, model, proven };
+    let mut walk = Walk { b, user, session, old: None, app, pending, passkey: None, codes, model, proven };
     let mut stages = Vec::new();
     for call in calls {
         walk.make(call).await;
@@ -284,6 +385,13 @@ async fn the_walk_of_the_property_can_reach_every_stage() {
             NeedsSecond,
             RecoveryOnly,
             RecoveryOnly,
+            SignedIn,
+            Stranger,
+            NeedsSecond,
+            SignedIn,
+            SignedIn,
+            SignedIn,
+            Stranger,
             SignedIn,
             Stranger,
             NeedsSecond,

@@ -98,6 +98,9 @@ pub const ROUTES: &[OwnRoute] = &[
     step("/sign-in/code", Door::Stranger, "sign-in"),
     get("/sign-in/recovery", Door::Stranger, Trail::No),
     step("/sign-in/recovery", Door::Stranger, "sign-in"),
+    // What a browser is asked for: it changes nothing, and its answer leaves the event.
+    get("/api/v1/passkeys/sign-in", Door::Stranger, Trail::No),
+    step("/sign-in/passkey", Door::Stranger, "sign-in"),
     step("/sign-out", Door::Stranger, "sign-out"),
     get("/set-up", Door::Stranger, Trail::No),
     step("/set-up", Door::Stranger, "user"),
@@ -105,8 +108,11 @@ pub const ROUTES: &[OwnRoute] = &[
     step("/invitation", Door::Stranger, "user"),
     get("/enrol", Door::Enrolling, Trail::No),
     step("/enrol", Door::Enrolling, "factor"),
+    get("/api/v1/passkeys/new", Door::Enrolling, Trail::No),
+    step("/enrol/passkey", Door::Enrolling, "factor"),
     get("/step-up", Door::SignedIn, Trail::No),
     step("/step-up", Door::SignedIn, "step-up"),
+    get("/api/v1/passkeys/step-up", Door::SignedIn, Trail::No),
     // A notice that everybody confirms after signing in.
     get("/banner", Door::SignedIn, Trail::No),
     step("/banner", Door::SignedIn, "banner"),

@@ -12,7 +12,7 @@ use crate::{
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
 use portcullis_governance::By;
-use portcullis_identity::Error;
+use portcullis_identity::{Error, FactorLine};
 use portcullis_store::{Holding, User, UserKind};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) async fn listed(
 async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow, Refusal> {
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let now = house.clock.now();
-    let has_factor = house.store.totp_factors(user.id).await.map_err(failed)?.iter().any(|f| f.confirmed_at.is_some());
+    let has_factor = !house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?.is_empty();
     let sessions = house.store.sessions_of(user.id, now).await.map_err(failed)?;
     let state = match (user.disabled_at, &user.password_hash, has_factor) {
         (Some(_), _, _) => UserState::Disabled,
@@ -131,7 +131,7 @@ pub(super) async fn shown(
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let holdings = house.store.grants().await.map_err(failed)?;
-    let factors = house.store.totp_factors(user.id).await.map_err(failed)?;
+    let factors = house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?;
     let training = house.identity.training_of(user.id).await.map_err(|e| house.unavailable(&e))?;
     let now = house.clock.now();
     let wrong = !problems.is_empty();
@@ -141,11 +141,7 @@ pub(super) async fn shown(
         shell: house.shell(guest).await,
         user: row(house, user, &holdings).await?,
         created: house.when(user.created_at),
-        factors: factors
-            .iter()
-            .filter(|f| f.confirmed_at.is_some())
-            .map(|f| format!("Authenticator app: {}", f.name))
-            .collect(),
+        factors: factors.iter().map(FactorLine::words).collect(),
         sessions: house.session_rows(user.id, None).await?,
         tokens: house.token_rows(user.id).await?,
         service: user.kind == UserKind::Service,

@@ -38,8 +38,8 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People and service accounts: list, invite, reset, disable, enable, lock, unlock, service, break-glass,
-    /// training, blocklist
+    /// People and service accounts: list, invite, reset, factors, remove-factor, disable, enable, lock, unlock, service,
+    /// break-glass, training, blocklist
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke

@@ -6,7 +6,7 @@ use crate::start::{invitation_link, set_up_link};
 use clap::Subcommand;
 use portcullis_domain::SystemClock;
 use portcullis_governance::{By, Grants};
-use portcullis_identity::Identity;
+use portcullis_identity::{FactorLine, Identity};
 use portcullis_policy::Engine;
 use portcullis_store::{User as Row, UserKind};
 use serde::Serialize;
@@ -35,10 +35,26 @@ pub(super) enum User {
         #[command(flatten)]
         at: At,
     },
-    /// Take password and factors away and print a link that works once
+    /// Take password, passkeys and every other factor away and print a link that works once
     Reset {
         /// Whose
         name: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List somebody's second factors: authenticator apps, passkeys and security keys
+    Factors {
+        /// Whose
+        name: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take one second factor away and end everything its owner has open; the last one stays
+    RemoveFactor {
+        /// Whose
+        name: String,
+        /// Its id, as `user factors` shows it
+        id: String,
         #[command(flatten)]
         at: At,
     },
@@ -70,6 +86,15 @@ struct Line {
     display_name: String,
     state: &'static str,
     since: String,
+    id: String,
+}
+
+#[derive(Serialize)]
+struct FactorRow {
+    kind: &'static str,
+    name: String,
+    added: String,
+    used: String,
     id: String,
 }
 
@@ -109,6 +134,25 @@ impl User {
                 let link = invitation_link(&desk.config, &token);
                 at.out.tell(&json!({ "user": user.name, "link": link }), &link);
             }
+            Self::Factors { name, at } => {
+                let desk = at.open().await?;
+                let user = desk.find(&name).await?;
+                let factors = desk.identity()?.factors(user.id).await?;
+                let rows: Vec<FactorRow> = factors.into_iter().map(factor).collect();
+                at.print(&rows, &["kind", "name", "added", "used", "id"])?;
+            }
+            Self::RemoveFactor { name, id, at } => {
+                let desk = at.open().await?;
+                let user = desk.find(&name).await?;
+                let which = id
+                    .parse()
+                    .map_err(|_| anyhow::anyhow!("{id}: no such second factor; see: portcullis user factors {name}"))?;
+                let identity = desk.identity()?;
+                let remove = async { Ok(identity.remove_factor_of(user.id, which).await?) };
+                desk.act("factor", &user.name, "a second factor is removed", remove).await?;
+                let words = format!("{} no longer has it; everything that was open is ended.", user.name);
+                at.out.tell(&json!({ "user": user.name, "removed": id }), &words);
+            }
             Self::Disable { name, at } => {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
@@ -137,6 +181,16 @@ impl User {
             Self::Blocklist(verb) => return verb.run(),
         }
         Ok(Answer::Yes)
+    }
+}
+
+fn factor(factor: FactorLine) -> FactorRow {
+    FactorRow {
+        kind: factor.kind.words(),
+        name: factor.name,
+        added: factor.created_at.format(&Rfc3339).unwrap_or_default(),
+        used: factor.used_at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default(),
+        id: factor.id.to_string(),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is mine: the authenticator app, recovery codes, signed-in browsers, the password; and confirming that it is me.
+//! What is mine: authenticator apps and passkeys, recovery codes, signed-in browsers, the password; and confirming that it is me.
 
 use super::{
     Answer, Form, again, encode, go, go_with,
@@ -10,10 +10,10 @@ use crate::{
     guest::{Guest, Step},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, Tone},
+    view::{Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, Tone, device},
 };
 use axum::extract::{Query, State};
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use portcullis_domain::{Secret, Via};
 use portcullis_identity::{Error, Stage};
 use serde::Deserialize;
@@ -24,11 +24,12 @@ pub(crate) fn step_up_address(back: Option<&str>) -> String {
     format!("/step-up?next={}", encode(safe_next(back, "/")))
 }
 
-pub(crate) async fn enrol_form(State(house): State<Arc<House>>, guest: Guest) -> Answer {
-    enrolling(&house, &guest, Problems::none()).await
+pub(crate) async fn enrol_form(State(house): State<Arc<House>>, guest: Guest, headers: HeaderMap) -> Answer {
+    enrolling(&house, &guest, &headers, Problems::none()).await
 }
 
-async fn enrolling(house: &House, guest: &Guest, problems: Problems) -> Answer {
+/// The page on which a second factor is added: a passkey or an authenticator app.
+pub(super) async fn enrolling(house: &House, guest: &Guest, headers: &HeaderMap, problems: Problems) -> Answer {
     let reason = match guest.stage {
         Stage::MustEnrol { .. } => EnrolReason::First,
         Stage::RecoveryOnly { .. } => EnrolReason::Lost,
@@ -45,6 +46,8 @@ async fn enrolling(house: &House, guest: &Guest, problems: Problems) -> Answer {
         key: enrolment.secret_text.to_string(),
         account,
         picture: Enrol::picture_of(&enrolment.qr_svg),
+        passkey: device(headers.get(header::USER_AGENT).and_then(|a| a.to_str().ok()).unwrap_or_default()),
+        passkeys_off: house.identity.passkeys_off().map(reply::sentence),
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
@@ -56,7 +59,7 @@ pub(crate) struct CodeForm {
     code: String,
 }
 
-/// The first code of a new authenticator app; answers with the recovery codes, once.
+/// The first code of a new authenticator app; at sign-in it answers with the recovery codes, once.
 pub(crate) async fn enrol(
     State(house): State<Arc<House>>,
     guest: Guest,
@@ -67,6 +70,12 @@ pub(crate) async fn enrol(
         Ok(codes) => {
             let after = house.stage(&guest).await?;
             let name = house.name_of(&after).await?;
+            if codes.is_empty() {
+                let words = "an authenticator app was added; other browsers ended";
+                guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
+                let words = "Your authenticator app is added. Your other browsers are signed out.";
+                return go_with(&guest, "/me", Tone::Good, words).await;
+            }
             let words = "an authenticator app was added; new recovery codes were made";
             guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
             house.describe(&guest, &headers).await;
@@ -79,7 +88,7 @@ pub(crate) async fn enrol(
                 return go("/sign-in");
             }
             let shown = house.shown(&error)?;
-            enrolling(&house, &guest, Problems::one("code", shown)).await
+            enrolling(&house, &guest, &headers, Problems::one("code", shown)).await
         }
     }
 }
@@ -98,7 +107,8 @@ async fn step_up_page(house: &House, guest: &Guest, next: Option<&str>, problems
     let intent = intent(&next);
     let minutes = u32::try_from(crate::pages::STEP_UP.whole_minutes()).unwrap_or(5);
     let wrong = !problems.is_empty();
-    let shown = StepUp { shell: house.shell(guest).await, intent, minutes, next, problems };
+    let proofs = house.proofs(&guest.stage).await?;
+    let shown = StepUp { shell: house.shell(guest).await, intent, minutes, next, proofs, problems };
     if wrong { again(&shown) } else { page(&shown) }
 }
 
@@ -125,17 +135,17 @@ pub(crate) struct StepUpForm {
     next: Option<String>,
 }
 
-/// A fresh code; then back to what it was asked for.
+/// A fresh code, or the answer of a passkey in its place; then back to what it was asked for.
 pub(crate) async fn step_up(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<StepUpForm>) -> Answer {
     match house.identity.step_up(&guest.session, &form.code, guest.peer.ip).await {
-        Ok(()) => {
-            guest.say(&Step::done("", "a fresh code was given"))?;
+        Ok(factor) => {
+            guest.say(&Step::done("", &format!("confirmed anew by {}", factor.word())))?;
             go(safe_next(form.next.as_deref(), "/"))
         }
         Err(error) => {
             guest.say(&Step::denied("", &noted(&error)))?;
-            let shown = house.shown(&error)?;
-            step_up_page(&house, &guest, form.next.as_deref(), Problems::one("code", shown)).await
+            let problems = house.problem_of_proof(&error, &form.code)?;
+            step_up_page(&house, &guest, form.next.as_deref(), problems).await
         }
     }
 }
@@ -149,19 +159,15 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
     let actor = guest.actor()?;
     let (user, now) = (actor.user, house.clock.now());
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
-    let factors = house.store.totp_factors(user).await.map_err(failed)?;
-    let confirmed: Vec<_> = factors.iter().filter(|f| f.confirmed_at.is_some()).collect();
-    let only_one = confirmed.len() < 2;
-    let factors = confirmed
+    let factors = house.identity.factors(user).await.map_err(|e| house.unavailable(&e))?;
+    let only_one = factors.len() < 2;
+    let factors = factors
         .iter()
         .map(|f| FactorRow {
             id: f.id.to_string(),
-            what: format!("Authenticator app: {}", f.name),
+            what: f.words(),
             added: house.when(f.created_at),
-            used: (f.last_step > 0)
-                .then(|| time::OffsetDateTime::from_unix_timestamp(f.last_step.saturating_mul(30)).ok())
-                .flatten()
-                .map(|at| house.when(at)),
+            used: f.used_at.map(|at| house.when(at)),
             removable: !only_one,
         })
         .collect();
@@ -226,18 +232,18 @@ pub(crate) async fn recovery_codes(State(house): State<Arc<House>>, guest: Guest
     page(&RecoveryCodes { shell: house.shell(&guest).await, codes, account, next: "/me".into() })
 }
 
-/// Takes one of my authenticator apps away; never the last one.
+/// Takes one of my second factors away; never the last one.
 pub(crate) async fn remove(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<ById>) -> Answer {
     fresh(&house, &guest)?;
     let id = form.id.parse().map_err(|_| Refusal::NotFound)?;
-    guest.say(&Step::done(&guest.actor()?.name, "an authenticator app was removed by its owner"))?;
+    guest.say(&Step::done(&guest.actor()?.name, "a second factor was removed by its owner"))?;
     let removed = house.identity.remove_factor(&guest.session, id).await;
     removed.map_err(|e| reply::identity(&e, house.clock.now()))?;
-    go_with(&guest, "/me", Tone::Good, "That authenticator app no longer works here.").await
+    go_with(&guest, "/me", Tone::Good, "That second factor no longer works here.").await
 }
 
 /// Codes for the page that shows them once.
-fn plain(codes: Vec<impl std::ops::Deref<Target = String>>) -> Vec<String> {
+pub(super) fn plain(codes: Vec<impl std::ops::Deref<Target = String>>) -> Vec<String> {
     codes.into_iter().map(|c| c.to_string()).collect()
 }
 

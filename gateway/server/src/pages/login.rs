@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
 use portcullis_domain::{Secret, SessionId, UserId};
-use portcullis_identity::{Error, Stage};
+use portcullis_identity::{Error, Proofs, Stage};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) struct Next {
     next: Option<String>,
 }
 
-pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
+pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(next): Query<Next>) -> Answer {
     match guest.stage {
         Stage::SignedIn { .. } => go(safe_next(next.next.as_deref(), "/")),
         Stage::MustEnrol { .. } | Stage::RecoveryOnly { .. } => go("/enrol"),
@@ -38,6 +38,7 @@ pub(crate) async fn form(guest: Guest, Query(next): Query<Next>) -> Answer {
             shell: Shell::stranger(guest.csrf),
             name: String::new(),
             next: safe_next(next.next.as_deref(), "/").to_owned(),
+            passkeys: house.identity.passkeys_off().is_none(),
             problems: Problems::none(),
         }),
     }
@@ -77,6 +78,7 @@ pub(crate) async fn password(
                 shell: Shell::stranger(guest.csrf),
                 name: form.name,
                 next,
+                passkeys: house.identity.passkeys_off().is_none(),
                 problems: Problems::one("", shown),
             })
         }
@@ -90,6 +92,7 @@ pub(crate) async fn code_form(State(house): State<Arc<House>>, guest: Guest, Que
         shell: Shell::stranger(guest.csrf),
         name,
         next: safe_next(next.next.as_deref(), "/").to_owned(),
+        proofs: house.proofs(&guest.stage).await?,
         problems: Problems::none(),
     })
 }
@@ -101,7 +104,7 @@ pub(crate) struct CodeForm {
     next: Option<String>,
 }
 
-/// The authenticator app's code.
+/// The authenticator app's code, or the answer of a passkey in its place.
 pub(crate) async fn code(
     State(house): State<Arc<House>>,
     guest: Guest,
@@ -113,8 +116,8 @@ pub(crate) async fn code(
         Ok(_) => {
             let stage = house.stage(&guest).await?;
             let name = house.name_of(&stage).await?;
-            let words = "authenticator code accepted; signed in";
-            guest.say(&Step { user: known(&stage), ..Step::done(&name, words) })?;
+            let words = format!("{} accepted; signed in", last_proof(&stage));
+            guest.say(&Step { user: known(&stage), ..Step::done(&name, &words) })?;
             house.describe(&guest, &headers).await;
             go(&next)
         }
@@ -124,8 +127,9 @@ pub(crate) async fn code(
             if matches!(error, Error::Expired) {
                 return go("/sign-in");
             }
-            let shown = house.shown(&error)?;
-            again(&Code { shell: Shell::stranger(guest.csrf), name, next, problems: Problems::one("code", shown) })
+            let problems = house.problem_of_proof(&error, &form.code)?;
+            let proofs = house.proofs(&guest.stage).await?;
+            again(&Code { shell: Shell::stranger(guest.csrf), name, next, proofs, problems })
         }
     }
 }
@@ -247,6 +251,14 @@ pub(super) fn known(stage: &Stage) -> Option<(UserId, Option<SessionId>)> {
     }
 }
 
+/// The word for what somebody proved last.
+fn last_proof(stage: &Stage) -> &'static str {
+    match stage {
+        Stage::SignedIn { assurance, .. } => assurance.proofs().last().map_or("nothing", |(factor, _)| factor.word()),
+        _ => "nothing",
+    }
+}
+
 /// The true reason of an error, for the trail.
 pub(crate) fn noted(error: &Error) -> String {
     error.noted().map_or_else(|| error.to_string(), |r| r.noted.words().to_owned())
@@ -260,6 +272,22 @@ impl House {
             refusal @ Refusal::TooMany(_) => Ok(refusal.words().1),
             other => Err(other),
         }
+    }
+
+    /// What a person is shown whose code, or whose passkey in its place, was not accepted.
+    pub(super) fn problem_of_proof(&self, error: &Error, sent: &str) -> Result<Problems, Refusal> {
+        let passkey = sent.starts_with('{');
+        let words = match error {
+            Error::Refused(_) if passkey => "That passkey was not accepted. Try again.".to_owned(),
+            other => self.shown(other)?,
+        };
+        Ok(Problems::one(if passkey { "passkey" } else { "code" }, words))
+    }
+
+    /// What the person behind a stage can prove themselves with.
+    pub(super) async fn proofs(&self, stage: &Stage) -> Result<Proofs, Refusal> {
+        let Some(user) = stage.user() else { return Ok(Proofs::default()) };
+        self.identity.proofs_of(user).await.map_err(|e| self.unavailable(&e))
     }
 
     /// How far this browser has come after a step.

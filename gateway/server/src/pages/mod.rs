@@ -9,6 +9,7 @@ pub(crate) mod console;
 pub(crate) mod factors;
 pub(crate) mod login;
 pub(crate) mod machines;
+pub(crate) mod passkeys;
 pub(crate) mod rows;
 pub(crate) mod tokens;
 
@@ -134,6 +135,7 @@ impl House {
             display_name: display_name.unwrap_or_else(|| actor.name.to_string()),
             doors: self.doors(actor),
             fresh_until,
+            proofs: self.identity.proofs_of(actor.user).await.unwrap_or_default(),
         };
         let emergencies = if who.doors.users { self.identity.break_glass_unreviewed().await } else { Ok(0) };
         let emergencies = emergencies.unwrap_or_else(|error| {

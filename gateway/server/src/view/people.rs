@@ -56,7 +56,7 @@ impl UserState {
         match self {
             Self::Active => "active",
             Self::Invited => "invited",
-            Self::NoFactor => "no authenticator yet",
+            Self::NoFactor => "no second factor yet",
             Self::Disabled => "disabled",
             Self::Locked => "locked",
             Self::Service => "service account",

@@ -59,8 +59,13 @@ impl Words {
             display_name: self.name("Ada Lovelace"),
             doors: if self.fill == Fill::Empty { Doors::default() } else { doors },
             fresh_until: (self.fill == Fill::Plain).then(|| when(4)),
+            proofs: self.proofs(),
         };
         Shell::signed_in("c5Rf-Token_0", who).with(self.flashes())
+    }
+
+    fn proofs(&self) -> Proofs {
+        Proofs { code: self.fill != Fill::Empty, passkey: self.fill == Fill::Plain }
     }
 
     fn stranger(&self) -> Shell {
@@ -99,13 +104,21 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
             shell: w.stranger(),
             name: w.name(""),
             next: w.text(&next),
-            problems: w.problems(&["", "name", "password"]),
+            passkeys: fill != Fill::Empty,
+            problems: w.problems(&["", "name", "password", "passkey"]),
         }
         .render(),
     );
     add(
         "code",
-        Code { shell: w.stranger(), name: w.name("ada"), next: next.clone(), problems: w.problems(&["code"]) }.render(),
+        Code {
+            shell: w.stranger(),
+            name: w.name("ada"),
+            next: next.clone(),
+            proofs: w.proofs(),
+            problems: w.problems(&["code", "passkey"]),
+        }
+        .render(),
     );
     add("recovery", Recovery { shell: w.stranger(), problems: w.problems(&["code"]) }.render());
     for (name, kind) in [("set-up", SetUpKind::FirstAdministrator), ("invitation", SetUpKind::Invited)] {
@@ -134,7 +147,9 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         key: "JBSW Y3DP EHPK 3PXP JBSW Y3DP EHPK 3PXP".to_owned(),
         account: w.name("ada at console.example.org"),
         picture: Enrol::picture_of(svg),
-        problems: w.problems(&["", "code"]),
+        passkey: w.name("Chromium on Linux"),
+        passkeys_off: (fill == Fill::Empty).then(|| "Passkeys are off here: they need a name.".to_owned()),
+        problems: w.problems(&["", "code", "name", "passkey"]),
     };
     add("enrol", enrol.render());
     let codes = (0..10).map(|i| format!("7k3f-9qpd-2m{i}x-rw8t")).collect();
@@ -149,7 +164,8 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
             intent: w.name("open the console of pay-db-01"),
             minutes: 5,
             next,
-            problems: w.problems(&["code"]),
+            proofs: w.proofs(),
+            problems: w.problems(&["code", "passkey"]),
         }
         .render(),
     );
@@ -206,7 +222,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     let me = Me {
         shell: w.shell(),
         factors: if full {
-            vec![factor("Authenticator app", true), factor("Authenticator app", true)]
+            vec![factor("Authenticator app: Authenticator", true), factor("Passkey: Chromium on Linux", true)]
         } else {
             vec![factor("Authenticator app", false)]
         },

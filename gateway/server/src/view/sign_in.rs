@@ -4,8 +4,10 @@
 use super::{Problems, Shell};
 use askama::Template;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use portcullis_identity::Proofs;
 
-/// Name and password. Posts `csrf name password next` to `/sign-in`.
+/// Name and password, posted as `csrf name password next` to `/sign-in`; or a passkey, as `csrf passkey next` to
+/// `/sign-in/passkey`.
 #[derive(Template)]
 #[template(path = "pages/sign_in.html")]
 pub(crate) struct SignIn {
@@ -15,11 +17,13 @@ pub(crate) struct SignIn {
     pub(crate) name: String,
     /// Where to go afterwards, already checked to be a path of ours.
     pub(crate) next: String,
-    /// What went wrong; wrong name and wrong password are one problem of the whole form.
+    /// Whether there are passkeys here.
+    pub(crate) passkeys: bool,
+    /// What went wrong; wrong name and wrong password are one problem of the whole form. Field `passkey`.
     pub(crate) problems: Problems,
 }
 
-/// The second factor. Posts `csrf code next` to `/sign-in/code`.
+/// The second factor. Posts `csrf code next` to `/sign-in/code`; a passkey's answer stands in place of the code.
 #[derive(Template)]
 #[template(path = "pages/code.html")]
 pub(crate) struct Code {
@@ -29,7 +33,9 @@ pub(crate) struct Code {
     pub(crate) name: String,
     /// Where to go afterwards.
     pub(crate) next: String,
-    /// What went wrong.
+    /// What they have.
+    pub(crate) proofs: Proofs,
+    /// What went wrong; fields `code`, `passkey`.
     pub(crate) problems: Problems,
 }
 
@@ -110,18 +116,19 @@ pub(crate) struct SetUp {
     pub(crate) problems: Problems,
 }
 
-/// Why an authenticator app is being added.
+/// Why a second factor is being added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EnrolReason {
     /// There is none yet.
     First,
-    /// A recovery code was used: the old one is gone.
+    /// A recovery code was used: the old ones go.
     Lost,
     /// The person asked for it.
     Another,
 }
 
-/// The key for an authenticator app, once. Posts `csrf code` to `/enrol`.
+/// The key for an authenticator app, once, posted as `csrf code` to `/enrol`; or a passkey, as `csrf name passkey` to
+/// `/enrol/passkey`.
 #[derive(Template)]
 #[template(path = "pages/enrol.html")]
 pub(crate) struct Enrol {
@@ -135,7 +142,11 @@ pub(crate) struct Enrol {
     pub(crate) account: String,
     /// The picture as an address of its own, so that no foreign markup stands in the page.
     pub(crate) picture: String,
-    /// What went wrong.
+    /// What a new passkey is called, unless its owner says otherwise.
+    pub(crate) passkey: String,
+    /// Why there are no passkeys here, if so.
+    pub(crate) passkeys_off: Option<String>,
+    /// What went wrong; fields `code`, `name`, `passkey`.
     pub(crate) problems: Problems,
 }
 
@@ -160,7 +171,7 @@ pub(crate) struct RecoveryCodes {
     pub(crate) next: String,
 }
 
-/// A fresh factor is asked for. Posts `csrf code next` to `/step-up`.
+/// A fresh factor is asked for. Posts `csrf code next` to `/step-up`; a passkey's answer stands in place of the code.
 #[derive(Template)]
 #[template(path = "pages/step_up.html")]
 pub(crate) struct StepUp {
@@ -172,7 +183,9 @@ pub(crate) struct StepUp {
     pub(crate) minutes: u32,
     /// Where to go afterwards.
     pub(crate) next: String,
-    /// What went wrong.
+    /// What they have.
+    pub(crate) proofs: Proofs,
+    /// What went wrong; fields `code`, `passkey`.
     pub(crate) problems: Problems,
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::Removal;
 use crate::testing::{NOON, digest, on_both, person};
 
 fn id(n: u128) -> FactorId {
@@ -33,11 +34,14 @@ async fn an_authenticator_counts_from_its_first_code_on() {
         assert_eq!(left, [id(3)]);
         assert_eq!(store.totp_factors(bob).await.unwrap().len(), 1, "other people keep theirs");
 
-        assert!(matches!(store.remove_totp(bob, id(3)).await, Err(Error::NotFound(_))), "not theirs");
+        assert_eq!(store.remove_factor(bob, id(3)).await.unwrap(), Removal::Unknown, "not theirs");
+        store.add_totp(id(5), ada, "tablet", b"sealed 5", NOON).await.unwrap();
+        assert!(store.confirm_totp(id(5), 8, Others::Keep, NOON).await.unwrap());
         let before = store.epoch().await.unwrap();
-        store.remove_totp(ada, id(3)).await.unwrap();
+        assert_eq!(store.remove_factor(ada, id(3)).await.unwrap(), Removal::Gone);
         assert!(store.epoch().await.unwrap() > before);
-        assert!(store.totp_factors(ada).await.unwrap().is_empty());
+        assert_eq!(store.remove_factor(ada, id(5)).await.unwrap(), Removal::Last);
+        assert_eq!(store.totp_factors(ada).await.unwrap().len(), 1);
     })
     .await;
 }

@@ -50,7 +50,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
         }
         let (body, progress) = Sending::new(Full::new(Bytes::from(body.unwrap_or_default())));
         let request = request.body(body).map_err(wrong)?;
-        let response = match live.exchange(request, progress.as_deref(), Some(LIST)).await {
+        let response = match live.exchange(Box::new(request), progress.as_deref(), Some(LIST)).await {
             Ok(response) => response,
             Err(Broken::Failed(e)) => return Err(fault(&e)),
             Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
