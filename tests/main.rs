@@ -9,11 +9,14 @@ mod doors {
     mod table;
 }
 mod journeys {
+    mod accounts;
     mod api_door;
     mod api_leash;
+    mod break_glass;
     mod canaries;
     mod console;
     mod console_time;
+    mod cutting;
     mod first_day;
     mod hostile_screen;
     mod killed;
@@ -29,6 +32,7 @@ mod journeys {
     mod provider_modules;
     mod recordings;
     mod refused_starts;
+    mod scim;
     mod sign_in;
 }
 mod support;

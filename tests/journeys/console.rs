@@ -149,6 +149,6 @@ async fn signing_out_cuts_the_screen() {
     screen.picture().await;
     assert_eq!(ada.submit("/sign-out", &[]).await.status(), StatusCode::SEE_OTHER);
     let (code, reason) = screen.ended(Duration::from_secs(5)).await;
-    assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out"));
+    assert_eq!((code, reason.as_str()), (4000, "access ended: you signed out"));
     gateway.stop().await;
 }

@@ -187,7 +187,7 @@ async fn what_is_being_opened_is_counted_cut_and_left_like_a_screen() {
     assert_eq!(ada.submit("/sign-out", &[]).await.status(), StatusCode::SEE_OTHER);
     for mut one in all {
         let (code, reason) = one.ended(SOON).await;
-        assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out"));
+        assert_eq!((code, reason.as_str()), (4000, "access ended: you signed out"));
     }
     let cut = event(&gateway, "silent", "failed").await;
     assert!(cut["reason"].as_str().expect("a reason").contains("not open yet"), "{cut}");

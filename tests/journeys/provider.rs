@@ -199,7 +199,7 @@ async fn who_signs_out_at_the_provider_loses_the_console_within_five_seconds_wit
     screen.handshake().await;
     at.sign_out(&company).await;
     let (code, reason) = screen.ended(Duration::from_secs(5)).await;
-    assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out: Example Corp ended the sign-in"));
+    assert_eq!((code, reason.as_str()), (4000, "access ended: Example Corp ended the sign-in"));
     company.gateway.stop().await;
 }
 

@@ -102,7 +102,9 @@ impl Accounts {
         store.add_grant(tool, &grant("viewer", Selector::Everything, Record::Yes, now)?, None, now).await?;
         let (token, hash) = secret("pct_")?;
         let id = TokenId::new(Uuid::now_v7());
-        let new = NewToken { id, hash, user: tool, name: "bench".into(), hypervisor: None, expires_at: now + LASTS };
+        let (networks, expires_at) = (vec![], now + LASTS);
+        let name = "bench".into();
+        let new = NewToken { id, hash, user: tool, name, hypervisor: None, networks, expires_at, made_by: None };
         store.add_token(&new, now).await?;
         let plain = watcher(&store, "plain", Record::No, now).await?;
         let recorded = watcher(&store, "recorded", Record::Yes, now).await?;

@@ -4,6 +4,9 @@
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
+/// How long a sealed code for emergencies counts, and counts as fresh: nothing else may be there to prove.
+pub const EMERGENCY: Duration = Duration::HOUR;
+
 /// One proof of identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,6 +27,8 @@ pub enum Factor {
     Token,
     /// A second factor that an identity provider asked for, where the configuration says that its word counts.
     ProviderSecond,
+    /// A sealed code for emergencies.
+    BreakGlass,
 }
 
 impl Factor {
@@ -38,6 +43,7 @@ impl Factor {
             Self::Provider => "company sign-in",
             Self::Token => "token",
             Self::ProviderSecond => "second factor of the company sign-in",
+            Self::BreakGlass => "sealed emergency code",
         }
     }
 }
@@ -72,12 +78,19 @@ impl Assurance {
         &self.proofs
     }
 
+    /// Whether a factor was proven, whenever that was.
+    pub fn has(&self, factor: Factor) -> bool {
+        self.proofs.iter().any(|(f, _)| *f == factor)
+    }
+
     /// How much was proven, whenever that was. A passkey alone counts as two: something held, and a PIN, finger or face.
-    /// One that was only touched is what is held, and no more. A token counts as what its maker proved: two.
+    /// One that was only touched is what is held, and no more. A token counts as what its maker proved: two. So does a
+    /// sealed code: it was made at the gateway's own machine, and the network it is used from is checked.
     pub fn level(&self) -> Level {
-        let has = |f| self.proofs.iter().any(|(p, _)| *p == f);
+        let has = |f| self.has(f);
         if has(Factor::Passkey)
             || has(Factor::Token)
+            || has(Factor::BreakGlass)
             || (has(Factor::Password) || has(Factor::Provider)) && (has(Factor::Totp) || has(Factor::SecurityKey))
             || has(Factor::Provider) && has(Factor::ProviderSecond)
         {
@@ -98,7 +111,20 @@ impl Assurance {
     /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
     /// (a clock that was set back) is not fresh.
     pub fn is_fresh(&self, window: Duration, now: OffsetDateTime) -> bool {
-        self.level() == Level::Two && self.stepped_up_at().is_some_and(|at| at <= now && now - at <= window)
+        let within = |at: OffsetDateTime, window| at <= now && now - at <= window;
+        self.level() == Level::Two
+            && (self.stepped_up_at().is_some_and(|at| within(at, window))
+                || self.emergency_at().is_some_and(|at| within(at, EMERGENCY)))
+    }
+
+    /// Until when a fresh factor is not asked for, with a window.
+    pub fn fresh_until(&self, window: Duration) -> Option<OffsetDateTime> {
+        self.stepped_up_at().map(|at| at + window).max(self.emergency_at().map(|at| at + EMERGENCY))
+    }
+
+    /// When a sealed code for emergencies was used.
+    fn emergency_at(&self) -> Option<OffsetDateTime> {
+        self.proofs.iter().find(|(f, _)| *f == Factor::BreakGlass).map(|(_, at)| *at)
     }
 }
 
@@ -133,6 +159,18 @@ mod tests {
         let mut b = Assurance::default();
         b.prove(Factor::Provider, t);
         assert_eq!((b.level(), b.stepped_up_at()), (Level::One, None));
+    }
+
+    #[test]
+    fn a_sealed_code_counts_for_an_hour_whatever_the_window() {
+        let t = datetime!(2026-01-01 00:00 UTC);
+        let mut a = Assurance::default();
+        a.prove(Factor::BreakGlass, t);
+        assert_eq!(a.level(), Level::Two);
+        assert!(a.is_fresh(Duration::ZERO, t + Duration::HOUR));
+        assert!(!a.is_fresh(Duration::ZERO, t + Duration::HOUR + Duration::SECOND));
+        assert!(!a.is_fresh(Duration::HOUR, t - Duration::SECOND));
+        assert_eq!(a.fresh_until(Duration::MINUTE), Some(t + Duration::HOUR));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod console;
 pub mod event;
 pub mod id;
 pub mod machine;
+pub mod network;
 pub mod resource;
 pub mod secret;
 
@@ -28,5 +29,6 @@ pub use id::{
     UserId,
 };
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};
+pub use network::Network;
 pub use resource::{Effect, MachineRef, Operation, OwnObject, Resource};
 pub use secret::Secret;

@@ -138,6 +138,33 @@ impl Grants {
         Ok(grant)
     }
 
+    /// Gives a role because of a group of a directory: the configuration says which. Until it is taken back.
+    pub async fn give_from_directory(
+        &self,
+        engine: &Engine,
+        user: UserId,
+        role: RoleName,
+        selector: Selector,
+    ) -> Result<Grant, Error> {
+        let now = self.clock.now();
+        if !engine.has_role(&role) {
+            return Err(Error::UnknownRole(role));
+        }
+        let grant = Grant {
+            id: GrantId::new(Uuid::now_v7()),
+            role,
+            selector,
+            from: now,
+            until: None,
+            conditions: Conditions::default(),
+            source: GrantSource::IdentityProvider,
+        };
+        let _turn = self.turn.lock().await;
+        self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
+        self.store.add_grant(user, &grant, None, now).await?;
+        Ok(grant)
+    }
+
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
@@ -212,9 +239,9 @@ impl Grants {
         }
     }
 
-    /// The grants of everybody who can sign in: neither disabled nor yet to choose a password.
+    /// The grants of everybody who can sign in: neither disabled nor locked nor yet to choose a password.
     async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
-        let can = |u: &User| u.disabled_at.is_none() && u.password_hash.is_some();
+        let can = |u: &User| u.is_open() && u.password_hash.is_some();
         let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
         let mut held: BTreeMap<UserId, Vec<Grant>> = BTreeMap::new();
         for holding in self.store.grants().await?.into_iter().filter(|h| people.contains(&h.user)) {

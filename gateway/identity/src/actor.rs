@@ -3,6 +3,7 @@
 
 use crate::{Error, Identity, Inner, Stage, rows};
 use portcullis_domain::{Actor, Grant, SessionId, UserId, Via};
+use portcullis_store::User;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
@@ -47,7 +48,7 @@ impl Inner {
             return Ok(known);
         }
         let found = self.store.user(user).await.map_err(Error::store)?;
-        let known = match found.filter(|u| u.disabled_at.is_none()) {
+        let known = match found.filter(User::is_open) {
             None => None,
             Some(u) => Some((Arc::from(u.name), self.store.grants_of(user).await.map_err(Error::store)?.into())),
         };
@@ -71,7 +72,7 @@ impl Inner {
         }
         for user in people.into_iter().filter(|u| missing.contains(&u.id)) {
             let held = grants.remove(&user.id).unwrap_or_default();
-            let known = user.disabled_at.is_none().then(|| (Arc::from(user.name), Arc::from(held)));
+            let known = user.is_open().then(|| (Arc::from(user.name), Arc::from(held)));
             self.actors.keep(user.id, epoch, known);
         }
         Ok(())
@@ -126,6 +127,6 @@ impl Identity {
     /// When a session ends whatever happens; none when it no longer counts.
     pub async fn session_ends_at(&self, session: SessionId) -> Result<Option<OffsetDateTime>, Error> {
         let live = self.0.store.live_session(session, self.0.clock.now()).await.map_err(Error::store)?;
-        Ok(live.map(|live| self.0.rows.last_instant(live.created_at)))
+        Ok(live.map(|live| self.0.rows.last_instant(live.user, live.created_at)))
     }
 }

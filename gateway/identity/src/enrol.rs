@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 const CODES: usize = 10;
 /// A secret that was shown and not confirmed is not shown again after this.
 const SHOWN: Duration = Duration::minutes(30);
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+pub(crate) const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// What a person needs to put an authenticator in place. Show it once, on a page that is not stored.
 pub struct Enrolment {
@@ -40,7 +40,7 @@ pub(crate) enum From {
     SignedIn,
 }
 
-fn grouped(text: &str) -> Zeroizing<String> {
+pub(crate) fn grouped(text: &str) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
     for (i, c) in text.chars().filter(|c| *c != '=').enumerate() {
         if i > 0 && i % 4 == 0 {

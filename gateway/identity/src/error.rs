@@ -97,6 +97,8 @@ pub enum Why {
     UnknownName,
     /// The account is disabled.
     Disabled,
+    /// The account is locked.
+    Locked,
     /// The account has no password yet.
     NoPassword,
     /// The password is wrong.
@@ -109,6 +111,10 @@ pub enum Why {
     WrongRecoveryCode,
     /// The invitation is unknown, used or over.
     WrongInvitation,
+    /// The sealed code is unknown, used, or newer ones took its place.
+    WrongBreakGlass,
+    /// It does not count from this network.
+    WrongNetwork,
     /// The console ticket is unknown, used, over, or for something else.
     WrongTicket,
     /// The form was not made for this session.
@@ -149,12 +155,15 @@ impl Why {
         match self {
             Self::UnknownName => "nobody has this name",
             Self::Disabled => "the account is disabled",
+            Self::Locked => "the account is locked",
             Self::NoPassword => "the account has no password yet",
             Self::WrongPassword => "wrong password",
             Self::WrongCode => "wrong authenticator code",
             Self::UsedCode => "authenticator code was used before",
             Self::WrongRecoveryCode => "recovery code is wrong or was used before",
             Self::WrongInvitation => "invitation is unknown, used or over",
+            Self::WrongBreakGlass => "sealed code is unknown, used, or newer ones took its place",
+            Self::WrongNetwork => "it does not count from this network",
             Self::WrongTicket => "console ticket is unknown, used, over or for something else",
             Self::WrongForm => "the form was not made for this session",
             Self::Provider(flaw) => flaw.words(),

@@ -14,6 +14,7 @@
 //!                       v                       confirm_enrolment,        │
 //!                   MustEnrol ──────────────────confirm_passkey───────────┘
 //!  finish_at_provider: as sign_in, or straight to SignedIn where the provider's second factor counts
+//!  Stranger ── break_glass ──> SignedIn, for an hour, without any way to change how somebody signs in
 //!  any stage ── sign_in, redeem_invitation ──> as from Stranger       any stage ── sign_out ──> Stranger
 //!  any stage ── sign_in_with_passkey ──> SignedIn
 //! ```
@@ -23,7 +24,8 @@
 //!
 //! What must never happen here:
 //! - `SignedIn` without a first factor (a password, or the word of a provider) and a second one that were both proven
-//!   for this session, or a passkey that checked its person;
+//!   for this session, or a passkey that checked its person, or a sealed code for emergencies;
+//! - an emergency code that counts twice, from a network that is not allowed, or for longer than an hour;
 //! - a try that is not counted before its work: limits are checked, then counted, then the password is hashed;
 //! - an answer, a number of hashes or a number of writes that tells whether a name exists;
 //! - a code, ticket or invitation that counts twice, on one node or on several (the store decides).
@@ -34,10 +36,17 @@
 //! - 2026-11-21: cookie ids are 128 random bits, the size that tower-sessions has; drawn from aws-lc-rs at `create`.
 //! - 2026-11-21: tokens and their owners' grants are a table in memory, rebuilt when the store's epoch moves; a node
 //!   that has not reached the store for 30 s accepts no token.
+//! - 2026-11-28: a token that is presented from a network that it is not bound to is answered like an unknown one; whose
+//!   it is stands in the trail only.
+//! - 2026-11-28: a sealed emergency code counts as fresh for its whole hour, because what a step-up would ask for may be
+//!   what is broken; it opens an account of its own, so that what was done in an emergency is told from what people did.
 //! - 2026-11-21: a failed or undecided try counts against the name as typed, known or not, and against its network
 //!   prefix; a successful one is taken back.
 
+mod accounts;
 mod actor;
+mod blocklist;
+mod break_glass;
 mod chance;
 mod enrol;
 mod error;
@@ -45,6 +54,7 @@ mod limit;
 mod oidc;
 mod password;
 mod people;
+mod provision;
 mod rows;
 mod rules;
 mod settings;
@@ -57,7 +67,11 @@ mod webauthn;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
+pub use accounts::SessionLine;
+pub use blocklist::{Blocklist, sort_blocklist};
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
 pub use oidc::{
@@ -66,8 +80,9 @@ pub use oidc::{
 };
 pub use people::{FactorKind, FactorLine, Redeem};
 pub use rows::SessionRows;
-pub use settings::Settings;
+pub use settings::{BreakGlassSettings, PasswordSettings, Settings};
 pub use stage::{Next, Stage};
+pub use token::{Maker, TokenWish};
 pub use webauthn::{AllowedModel, PasskeySettings, Proofs, UserVerification};
 
 use actor::Actors;
@@ -90,6 +105,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     settings: Settings,
     passwords: Arc<Passwords>,
+    blocklist: Option<Arc<Blocklist>>,
     actors: Actors,
     tokens: Tokens,
     passkeys: Passkeys,
@@ -111,7 +127,8 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Checks the settings and makes ready; hashes one password to have something to compare unknown names with.
     pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
-        Self::with_providers(store, keys, clock, settings, Vec::new())
+        let passwords = Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?;
+        Self::with(store, keys, clock, settings, passwords, Vec::new())
     }
 
     /// The same with a connection to each identity provider of the settings, in their order.
@@ -122,12 +139,26 @@ impl Identity {
         settings: Settings,
         connections: Vec<Connection>,
     ) -> Result<Self, Error> {
+        let passwords = Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?;
+        Self::with(store, keys, clock, settings, passwords, connections)
+    }
+
+    fn with(
+        store: Store,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        passwords: Passwords,
+        connections: Vec<Connection>,
+    ) -> Result<Self, Error> {
         settings.check()?;
-        let passwords = Arc::new(Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?);
+        let passwords = Arc::new(passwords);
+        let blocklist = settings.passwords.blocklist.as_deref().map(Blocklist::open).transpose()?.map(Arc::new);
         let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
         let passkeys = Passkeys::new(&settings)?;
         Ok(Self(Arc::new(Inner {
             passwords,
+            blocklist,
             passkeys,
             rows,
             actors: Actors::default(),

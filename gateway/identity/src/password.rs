@@ -36,7 +36,21 @@ pub(crate) struct Place(OwnedSemaphorePermit);
 
 impl Passwords {
     pub(crate) fn new(keys: &Keys, threads: usize, wait: Duration) -> Result<Self, Error> {
-        let (memory, passes, lanes) = COST;
+        Self::with_cost(keys, threads, wait, COST)
+    }
+
+    /// With hashes that cost next to nothing: for tests of what stands around them.
+    #[cfg(test)]
+    pub(crate) fn quick(keys: &Keys) -> Self {
+        Self::with_cost(keys, 4, Duration::from_mins(1), (8, 1, 1)).unwrap()
+    }
+
+    fn with_cost(
+        keys: &Keys,
+        threads: usize,
+        wait: Duration,
+        (memory, passes, lanes): (u32, u32, u32),
+    ) -> Result<Self, Error> {
         let params = Params::new(memory, passes, lanes, None).map_err(|_| Error::Crypto("Argon2 parameters"))?;
         let mut all = Self {
             pepper: hmac::Key::new(hmac::HMAC_SHA256, keys.derive("password pepper").expose()),

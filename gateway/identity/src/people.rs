@@ -5,11 +5,11 @@ use crate::{
     Error, Identity, Inner, Why, chance,
     limit::subject_of_name,
     rules,
-    stage::{Keep, Next, Stage},
+    stage::{Keep, Next, STAGE, Stage},
     webauthn::works_alone,
 };
 use portcullis_domain::{Conditions, Factor, Grant, GrantId, GrantSource, Secret, Selector, SessionId, UserId};
-use portcullis_store::{Backoff, FactorId, FirstUser, NewUser, Removal, SessionRow, Try, User};
+use portcullis_store::{Backoff, FactorId, FirstUser, NewUser, Removal, SessionRow, Try, User, UserKind};
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 use tower_sessions::Session;
@@ -85,14 +85,21 @@ fn new_password(typed: &Secret) -> Result<Secret, Error> {
 }
 
 impl Inner {
-    async fn person(&self, user: UserId) -> Result<User, Error> {
+    pub(crate) async fn person(&self, user: UserId) -> Result<User, Error> {
         self.store.user(user).await.map_err(Error::store)?.ok_or(Error::NotFound("this person"))
     }
 
     /// Checks a new password under the rules and hashes it.
     async fn new_hash(&self, password: Secret, name_key: String, display_name: String) -> Result<String, Error> {
         let place = self.passwords.place().await?;
-        let rule = move |text: &Secret| rules::check_strength(text, &name_key, &[&display_name]);
+        let (shortest, blocklist) = (self.settings.passwords.shortest, self.blocklist.clone());
+        let rule = move |text: &Secret| {
+            rules::check_strength(text, shortest, &name_key, &[&display_name])?;
+            match &blocklist {
+                Some(list) if list.holds(text)? => Err(Error::Weak(rules::BREACHED.to_owned())),
+                _ => Ok(()),
+            }
+        };
         self.passwords.hash(place, password, rule).await
     }
 
@@ -157,6 +164,9 @@ impl Identity {
         if found.disabled_at.is_some() {
             return Err(Error::Invalid("the account is disabled: enable it first".to_owned()));
         }
+        if found.kind != UserKind::Person {
+            return Err(Error::Invalid("nobody signs in with a password to this account".to_owned()));
+        }
         self.0.invitation(Some(user), INVITE).await
     }
 
@@ -196,6 +206,12 @@ impl Identity {
         let token = chance::sha256(redeem.token.as_bytes());
         let user = inner.store.redeem_invitation(&token, now, &hash, first.as_ref()).await.map_err(Error::store)?;
         let user = user.ok_or(Error::refused(Why::WrongInvitation, whose.map(|u| u.id)))?;
+        // As the row has it, however long ago: a sign-in that was given up half-way is this person's, too.
+        let before = session.get::<Stage>(STAGE).await.map_err(Error::Session)?;
+        if before.and_then(|stage| stage.user()) == Some(user) {
+            // It ended with the other sessions of this person: the browser goes on with another one.
+            session.flush().await.map_err(Error::Session)?;
+        }
         self.refresh().await?;
         inner.after_password(session, user, now, peer).await
     }
@@ -215,6 +231,9 @@ impl Identity {
     /// Takes away password, authenticators, passkeys, recovery codes, sessions and tokens, and gives an invitation: an administrator
     /// can let somebody begin anew, and never chooses a secret for them.
     pub async fn reset(&self, user: UserId) -> Result<Secret, Error> {
+        if self.0.person(user).await?.kind != UserKind::Person {
+            return Err(Error::Invalid("there is nothing to reset: nobody signs in with a password to it".to_owned()));
+        }
         self.0.store.reset_user(user, self.0.clock.now()).await.map_err(Error::store)?;
         self.refresh().await?;
         self.invite(user).await
@@ -323,7 +342,7 @@ impl Identity {
         if !self.sessions_of(user).await?.iter().any(|s| s.session == other) {
             return Err(Error::NotFound("this session"));
         }
-        self.end_session(other, "ended by its person from another session").await
+        self.end_session(other, "you ended this session from another browser").await
     }
 
     /// Ends a session, whoever it belongs to: policy must have allowed it.
@@ -333,15 +352,10 @@ impl Identity {
         if ended { Ok(()) } else { Err(Error::NotFound("this session")) }
     }
 
-    /// Why a session ended, where that is known.
-    pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
-        self.0.store.why_ended(session).await.map_err(Error::store)
-    }
-
     /// Ends every other session of who is signed in; gives how many there were.
     pub async fn end_others(&self, session: &Session) -> Result<u64, Error> {
         let (user, id, _) = self.0.signed_in(session).await?;
-        let why = "ended by its person from another session";
+        let why = "you ended this session from another browser";
         let ended = self.0.store.end_sessions_of(user, Some(id), self.0.clock.now(), why).await;
         let ended = ended.map_err(Error::store)?;
         self.refresh().await?;

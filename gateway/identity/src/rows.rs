@@ -7,7 +7,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use portcullis_domain::{Clock, SessionId, UserId};
+use portcullis_domain::{Clock, SessionId, UserId, assurance::EMERGENCY};
 use portcullis_store::{Digest, NewSession, Rotation, Store};
 use std::{
     collections::{HashMap, HashSet},
@@ -81,6 +81,8 @@ pub struct SessionRows {
     absolute: Duration,
     /// Whose sessions end sooner. Read again when somebody's rights change; a use of the session then takes effect.
     strict: Arc<ArcSwap<HashSet<UserId>>>,
+    /// Whose sessions last an hour at most: accounts for emergencies.
+    brief: Arc<ArcSwap<HashSet<UserId>>>,
 }
 
 impl fmt::Debug for SessionRows {
@@ -113,12 +115,17 @@ pub(crate) fn stage_of(data: &str) -> Option<Stage> {
 impl SessionRows {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, settings: &Settings) -> Self {
         let (idle, strict_idle, absolute) = (settings.idle(), settings.strict_idle(), settings.absolute());
-        Self { store, clock, idle, strict_idle, absolute, strict: Arc::default() }
+        Self { store, clock, idle, strict_idle, absolute, strict: Arc::default(), brief: Arc::default() }
     }
 
     /// Whose sessions end sooner from now on.
     pub(crate) fn be_strict_with(&self, people: HashSet<UserId>) {
         self.strict.store(Arc::new(people));
+    }
+
+    /// Whose sessions last an hour at most from now on.
+    pub(crate) fn be_brief_with(&self, accounts: HashSet<UserId>) {
+        self.brief.store(Arc::new(accounts));
     }
 
     /// Until when a session counts that began at one instant and was heard of at another.
@@ -134,12 +141,13 @@ impl SessionRows {
             Some(_) if strict => self.strict_idle,
             Some(_) => self.idle,
         };
-        (seen_at + idle).min(self.last_instant(created_at))
+        (seen_at + idle).min(self.last_instant(user, created_at))
     }
 
-    /// When a session ends that began at an instant, whatever happens.
-    pub(crate) fn last_instant(&self, created_at: OffsetDateTime) -> OffsetDateTime {
-        created_at + self.absolute
+    /// When a person's session ends that began at an instant, whatever happens.
+    pub(crate) fn last_instant(&self, user: Option<UserId>, created_at: OffsetDateTime) -> OffsetDateTime {
+        let brief = user.is_some_and(|user| self.brief.load().contains(&user));
+        created_at + if brief { self.absolute.min(EMERGENCY) } else { self.absolute }
     }
 
     /// Notes that a session is in use, at most once a minute.
@@ -249,7 +257,10 @@ impl SessionStore for SessionRows {
         if STEP.try_with(|step| step.from == *id).unwrap_or(false) {
             return Ok(());
         }
-        self.store.end_session_by_hash(&hash(*id), self.clock.now(), "signed out").await.map_err(|e| backend(&e))?;
+        self.store
+            .end_session_by_hash(&hash(*id), self.clock.now(), "you signed out")
+            .await
+            .map_err(|e| backend(&e))?;
         Ok(())
     }
 }

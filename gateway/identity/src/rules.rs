@@ -7,8 +7,9 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 use zxcvbn::{Score, zxcvbn};
 
-/// Below this a password is refused; a second factor is always required beside it (NIST SP 800-63B-4 3.1.1.2).
-const SHORTEST: usize = 8;
+/// What is said of a password that was found in a breach.
+pub(crate) const BREACHED: &str =
+    "this password is on a list of passwords that were stolen elsewhere: choose one that you use nowhere else";
 /// Above this it is refused rather than cut.
 const LONGEST: usize = 256;
 /// Four bytes a code point, and some that normalisation composes.
@@ -96,11 +97,13 @@ pub(crate) fn normalise(password: &str) -> Option<Secret> {
 }
 
 /// Refuses a weak password, saying why and what helps.
-pub(crate) fn check_strength(password: &Secret, name_key: &str, others: &[&str]) -> Result<(), Error> {
+pub(crate) fn check_strength(password: &Secret, shortest: usize, name_key: &str, others: &[&str]) -> Result<(), Error> {
     let weak = |why: &str| Err(Error::Weak(why.to_owned()));
     let Some(text) = password.expose_text() else { return weak("the password is not text") };
-    if text.chars().count() < SHORTEST {
-        return weak("the password is too short: use at least 8 characters, better four or more words");
+    if text.chars().count() < shortest {
+        return weak(&format!(
+            "the password is too short: use at least {shortest} characters, better four or more words"
+        ));
     }
     let folded = Zeroizing::new(text.to_lowercase());
     if COMMON.contains(&folded.as_str()) {
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     fn strength(password: &str) -> Result<(), Error> {
-        check_strength(&normalise(password).unwrap(), "ada", &["Ada Lovelace"])
+        check_strength(&normalise(password).unwrap(), 8, "ada", &["Ada Lovelace"])
     }
 
     #[test]
@@ -150,6 +153,20 @@ mod tests {
             assert!(error.to_string().contains(says), "{bad}: {error}");
             assert!(!error.to_string().contains(bad), "a reason repeats the password");
         }
+    }
+
+    // SEC-134
+    #[test]
+    fn what_is_shortest_is_counted_in_code_points() {
+        let strong = normalise("qz7w kx2v").unwrap();
+        assert!(check_strength(&strong, 9, "ada", &[]).is_ok());
+        let told = check_strength(&strong, 15, "ada", &[]).unwrap_err().to_string();
+        assert!(told.contains("at least 15 characters"), "{told}");
+        // Fourteen code points of four bytes each are fourteen, and fifteen are enough.
+        let emoji =
+            |n: usize| normalise(&"🦀🐢🦉🐝🦊🐙🦄🐍🦅🐳🦒🐸🦇🐌🦔".chars().take(n).collect::<String>()).unwrap();
+        assert!(check_strength(&emoji(14), 15, "ada", &[]).is_err());
+        assert!(check_strength(&emoji(15), 15, "ada", &[]).is_ok());
     }
 
     #[test]

@@ -6,9 +6,46 @@ use crate::{
     oidc::{self, ProviderSettings},
     webauthn::PasskeySettings,
 };
+use portcullis_domain::Network;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use time::Duration;
+
+/// The longest banner, in characters.
+const LONGEST_BANNER: usize = 4_000;
+
+/// What a password has to be: `[identity.passwords]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PasswordSettings {
+    /// The shortest password, in code points. 8 to 64; 8 by default, because a second factor is always asked for beside
+    /// it (NIST SP 800-63B-4 3.1.1.2). 15 where it should hold alone.
+    pub shortest: usize,
+    /// A file of SHA-1 digests of stolen passwords, sorted; see the `blocklist` module. None: only the common ones that
+    /// the program knows are refused.
+    pub blocklist: Option<PathBuf>,
+}
+
+impl Default for PasswordSettings {
+    fn default() -> Self {
+        Self { shortest: 8, blocklist: None }
+    }
+}
+
+/// Sealed codes for emergencies: `[identity.break_glass]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BreakGlassSettings {
+    /// The networks from which alone a code counts. The machine itself by default; none: nobody can use one.
+    pub networks: Vec<Network>,
+}
+
+impl Default for BreakGlassSettings {
+    fn default() -> Self {
+        let own = ["127.0.0.0/8", "::1"].iter().filter_map(|n| n.parse().ok()).collect();
+        Self { networks: own }
+    }
+}
 
 /// Settings of sign-in; the defaults are the secure ones.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +67,12 @@ pub struct Settings {
     pub sessions_per_user: u32,
     /// Identity providers that people can sign in at.
     pub providers: Vec<ProviderSettings>,
+    /// What everybody reads and has to confirm after signing in, at most 4,000 characters. Empty: nothing.
+    pub banner: String,
+    /// What a password has to be.
+    pub passwords: PasswordSettings,
+    /// Sealed codes for emergencies.
+    pub break_glass: BreakGlassSettings,
     /// Passkeys.
     pub passkeys: PasskeySettings,
     /// The portal's own origin, `https://host[:port]`, which passkeys are bound to. Set by whoever reads the
@@ -49,6 +92,9 @@ impl Default for Settings {
             issuer: "Portcullis".to_owned(),
             sessions_per_user: 5,
             providers: Vec::new(),
+            banner: String::new(),
+            passwords: PasswordSettings::default(),
+            break_glass: BreakGlassSettings::default(),
             passkeys: PasskeySettings::default(),
             portal: String::new(),
         }
@@ -70,6 +116,8 @@ impl Settings {
                 "issuer must be 1 to 64 characters without a colon",
             ),
             ((1..=100).contains(&self.sessions_per_user), "sessions_per_user must be 1 to 100"),
+            (self.banner.chars().count() <= LONGEST_BANNER, "banner must be at most 4000 characters"),
+            ((8..=64).contains(&self.passwords.shortest), "passwords.shortest must be 8 to 64"),
         ];
         match rules.iter().find(|(kept, _)| !kept) {
             Some((_, rule)) => Err(Error::Settings((*rule).to_owned())),
@@ -112,6 +160,8 @@ mod tests {
             (Settings { issuer: "a:b".into(), ..d() }, "issuer"),
             (Settings { issuer: String::new(), ..d() }, "issuer"),
             (Settings { sessions_per_user: 0, ..d() }, "sessions_per_user"),
+            (Settings { banner: "x".repeat(4_001), ..d() }, "banner"),
+            (Settings { passwords: PasswordSettings { shortest: 7, blocklist: None }, ..d() }, "passwords.shortest"),
         ] {
             assert!(bad.check().unwrap_err().to_string().contains(key), "{key}");
         }
@@ -120,6 +170,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error() {
         assert!(serde_json::from_str::<Settings>(r#"{"idle_second": 60}"#).is_err());
+        assert!(serde_json::from_str::<Settings>(r#"{"break_glass": {"networks": ["10.1.2.3/8"]}}"#).is_err());
         assert_eq!(serde_json::from_str::<Settings>(r#"{"idle_seconds": 60}"#).unwrap().idle(), Duration::MINUTE);
     }
 }

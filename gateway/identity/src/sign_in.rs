@@ -15,8 +15,13 @@ use time::OffsetDateTime;
 use tower_sessions::Session;
 use unicode_normalization::UnicodeNormalization;
 
-/// A recovery code as it is compared: base32 without blanks and hyphens. None when it is none.
+/// A recovery code as it is compared. None when it is none.
 pub(crate) fn fold_recovery(code: &str) -> Option<String> {
+    fold_code(code, 16)
+}
+
+/// A code from paper as it is compared: so many letters of base32, without blanks and hyphens. None when it is none.
+pub(crate) fn fold_code(code: &str, letters: usize) -> Option<String> {
     if code.len() > 128 {
         return None;
     }
@@ -31,7 +36,7 @@ pub(crate) fn fold_recovery(code: &str) -> Option<String> {
             other => other,
         })
         .collect();
-    (folded.len() == 16 && folded.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'))).then_some(folded)
+    (folded.len() == letters && folded.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'))).then_some(folded)
 }
 
 impl Inner {
@@ -54,6 +59,7 @@ impl Inner {
             Some(u) if u.password_hash.is_none() => refuse(Why::NoPassword, Some(&u)),
             Some(u) if !verified => refuse(Why::WrongPassword, Some(&u)),
             Some(u) if u.disabled_at.is_some() => refuse(Why::Disabled, Some(&u)),
+            Some(u) if !u.is_open() => refuse(Why::Locked, Some(&u)),
             Some(u) => {
                 self.forget_password(&subject, peer, now).await?;
                 Ok(u)
@@ -97,7 +103,7 @@ impl Inner {
     /// The person, if they may be here at all.
     async fn allowed(&self, user: UserId) -> Result<User, Error> {
         let found = self.store.user(user).await.map_err(Error::store)?;
-        found.filter(|u| u.disabled_at.is_none()).ok_or_else(|| Error::refused(Why::Disabled, Some(user)))
+        found.filter(User::is_open).ok_or_else(|| Error::refused(Why::Disabled, Some(user)))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{Error, Identity, Inner, Why, chance, rows::Step};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use portcullis_domain::{Assurance, SessionId, UserId};
+use portcullis_domain::{Assurance, Factor, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
@@ -126,9 +126,13 @@ impl Inner {
         }
     }
 
-    /// Who is signed in with a second factor of the last five minutes, or [`Error::NotFresh`].
+    /// Who is signed in with a second factor of the last five minutes, or [`Error::NotFresh`]. Never in an emergency:
+    /// what a sealed code opens for an hour must not be a way to stay.
     pub(crate) async fn signed_in_fresh(&self, session: &Session) -> Result<(UserId, SessionId, Assurance), Error> {
         let found = self.signed_in(session).await?;
+        if found.2.has(Factor::BreakGlass) {
+            return Err(Error::Invalid("an emergency session changes no way to sign in".to_owned()));
+        }
         if found.2.is_fresh(Duration::minutes(5), self.clock.now()) { Ok(found) } else { Err(Error::NotFresh) }
     }
 
@@ -141,6 +145,11 @@ impl Inner {
         peer: Option<IpAddr>,
     ) -> Result<SessionId, Error> {
         let now = self.clock.now();
+        // Whatever way led here: a closed account is entered by none.
+        let found = self.store.user(user).await.map_err(Error::store)?;
+        if !found.is_some_and(|u| u.is_open()) {
+            return Err(Error::refused(Why::Disabled, Some(user)));
+        }
         let id = SessionId::new(chance::id(now)?);
         // Before the step, so that the provider can end what comes of it; and again after it, in case it just did.
         if !self.attach(session, id).await? {

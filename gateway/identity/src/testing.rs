@@ -3,7 +3,7 @@
 
 pub(crate) mod authenticator;
 
-use crate::{Identity, Next, Redeem, Settings, Stage, totp};
+use crate::{Identity, Next, Redeem, Settings, Stage, password::Passwords, totp};
 use base64::Engine;
 use portcullis_domain::{Clock, ManualClock, Secret, UserId};
 use portcullis_store::{Keys, Store};
@@ -50,20 +50,45 @@ impl Bench {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let node = |store, keys, clock, settings| Identity::new(store, keys, clock, settings).unwrap();
+        Self::on(tempfile::tempdir().unwrap(), settings, node).await
+    }
+
+    /// One for very many calls: passwords are hashed at next to no cost, and the database lies in memory where it can.
+    pub(crate) async fn quick(settings: Settings) -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let node = |store, keys: Arc<Keys>, clock, settings| {
+            let passwords = Passwords::quick(&keys);
+            Identity::with(store, keys, clock, settings, passwords, Vec::new()).unwrap()
+        };
+        Self::on(dir.unwrap(), settings, node).await
+    }
+
+    async fn on(
+        dir: TempDir,
+        settings: Settings,
+        make: impl Fn(Store, Arc<Keys>, Arc<dyn Clock>, Settings) -> Identity,
+    ) -> Self {
         let url = format!("sqlite://{}", dir.path().join("test.db").display());
         let store = Store::open(&url).await.unwrap();
         let clock = Arc::new(ManualClock::new(datetime!(2026-11-21 12:00 UTC)));
         let keys = Arc::new(Keys::for_tests());
         let node = |store: Store| {
             let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-            Identity::new(store, Arc::clone(&keys), clock, settings.clone()).unwrap()
+            make(store, Arc::clone(&keys), clock, settings.clone())
         };
         let id = node(store.clone());
         let other = node(Store::open(&url).await.unwrap());
         id.refresh().await.unwrap();
         other.refresh().await.unwrap();
         Self { id, other, clock, store, url, _dir: dir }
+    }
+
+    /// A node on the same database with other settings.
+    pub(crate) fn with_settings(&self, settings: Settings) -> Identity {
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        Identity::new(self.store.clone(), Arc::new(Keys::for_tests()), clock, settings).unwrap()
     }
 
     pub(crate) fn clock_now(&self) -> time::OffsetDateTime {

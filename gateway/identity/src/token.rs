@@ -3,8 +3,8 @@
 
 use crate::{Error, Identity, chance, rules};
 use arc_swap::ArcSwapOption;
-use portcullis_domain::{Actor, Assurance, Factor, Grant, HypervisorName, Secret, TokenId, UserId, Via};
-use portcullis_store::{Digest, LiveToken, NewToken, TokenRow};
+use portcullis_domain::{Actor, Assurance, Factor, Grant, HypervisorName, Network, Secret, TokenId, UserId, Via};
+use portcullis_store::{Digest, LiveToken, NewToken, TokenRow, UserKind};
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
@@ -28,7 +28,53 @@ const LONGEST: Duration = Duration::days(366);
 /// Roles whose holders' browsers are signed out sooner (security defaults: 15 minutes): left alone, they can do most.
 const STRICT: [&str; 2] = ["administrator", "security-lead"];
 
-type Table = HashMap<Digest, (OffsetDateTime, TokenId, Arc<Actor>)>;
+/// The most networks that a token is bound to.
+const MOST_NETWORKS: usize = 16;
+
+/// A token as a node keeps it.
+struct Known {
+    until: OffsetDateTime,
+    id: TokenId,
+    /// The networks from which alone it counts; none: from everywhere.
+    networks: Vec<Network>,
+    actor: Arc<Actor>,
+}
+
+impl Known {
+    fn counts_from(&self, peer: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|n| n.contains(peer))
+    }
+}
+
+type Table = HashMap<Digest, Known>;
+
+/// A token that somebody wants to make.
+#[derive(Debug, Clone)]
+pub struct TokenWish<'a> {
+    /// Whose it is to be.
+    pub user: UserId,
+    /// What it is called: 1 to 64 characters.
+    pub name: &'a str,
+    /// The only hypervisor that it reaches; none means all that its owner reaches.
+    pub hypervisor: Option<HypervisorName>,
+    /// The networks from which alone it counts, at most 16; none means from everywhere.
+    pub networks: Vec<Network>,
+    /// First instant at which it no longer counts: within 366 days.
+    pub expires_at: OffsetDateTime,
+    /// Who makes it.
+    pub by: Maker,
+}
+
+/// Who makes a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// The person themselves, for their own tools.
+    Owner,
+    /// An administrator, for a service account.
+    Administrator(UserId),
+    /// The command line, for a service account.
+    Shell,
+}
 
 #[derive(Default)]
 pub(crate) struct Tokens {
@@ -36,7 +82,7 @@ pub(crate) struct Tokens {
     /// When the store last answered, seconds since 1970.
     heard_at: AtomicI64,
     /// Uses that are not written down yet.
-    used: Mutex<HashMap<TokenId, OffsetDateTime>>,
+    used: Mutex<HashMap<TokenId, (OffsetDateTime, IpAddr)>>,
     touched_at: AtomicI64,
     swept_at: AtomicI64,
 }
@@ -67,14 +113,32 @@ fn table(live: Vec<LiveToken>, grants: &HashMap<UserId, Arc<[Grant]>>) -> Table 
                 assurance,
                 scope: token.hypervisor,
             };
-            (hash, (token.expires_at, token.id, Arc::new(actor)))
+            let known =
+                Known { until: token.expires_at, id: token.id, networks: token.networks, actor: Arc::new(actor) };
+            (hash, known)
         })
         .collect()
 }
 
 impl Identity {
-    /// Who a tool acts as, by the token that it presented. Memory only; none for anything that does not count.
-    pub fn token_actor(&self, bearer: &str, _peer: IpAddr) -> Option<Arc<Actor>> {
+    /// Who a tool acts as, by the token that it presented and where it comes from. Memory only; none for anything that
+    /// does not count.
+    pub fn token_actor(&self, bearer: &str, peer: IpAddr) -> Option<Arc<Actor>> {
+        self.find_token(bearer, |known, now| {
+            known.counts_from(peer).then(|| {
+                let mut used = self.0.tokens.used.lock().unwrap_or_else(PoisonError::into_inner);
+                used.insert(known.id, (now, peer));
+                Arc::clone(&known.actor)
+            })
+        })
+    }
+
+    /// Whose a token is that would count, but not from there: for the trail. The answer to it is that to an unknown one.
+    pub fn token_elsewhere(&self, bearer: &str, peer: IpAddr) -> Option<Arc<Actor>> {
+        self.find_token(bearer, |known, _| (!known.counts_from(peer)).then(|| Arc::clone(&known.actor)))
+    }
+
+    fn find_token<T>(&self, bearer: &str, then: impl FnOnce(&Known, OffsetDateTime) -> Option<T>) -> Option<T> {
         let tokens = &self.0.tokens;
         let now = self.0.clock.now();
         let silence = now.unix_timestamp() - tokens.heard_at.load(Ordering::Relaxed);
@@ -82,33 +146,53 @@ impl Identity {
             return None;
         }
         let table = tokens.table.load();
-        let (until, id, actor) = table.as_ref()?.get(&chance::sha256(bearer.as_bytes()))?;
-        if now >= *until {
-            return None;
-        }
-        tokens.used.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, now);
-        Some(Arc::clone(actor))
+        let known = table.as_ref()?.get(&chance::sha256(bearer.as_bytes())).filter(|known| now < known.until)?;
+        then(known, now)
     }
 
-    /// Makes a token for a tool of a person; its text is given once. It lasts at most 366 days.
-    pub async fn mint_token(
-        &self,
-        user: UserId,
-        name: &str,
-        hypervisor: Option<HypervisorName>,
-        expires_at: OffsetDateTime,
-    ) -> Result<(TokenId, Secret), Error> {
+    /// Makes a token for a tool; its text is given once. People make their own; those of a service account are made for
+    /// it; a break-glass account has none.
+    pub async fn mint_token(&self, wish: TokenWish<'_>) -> Result<(TokenId, Secret), Error> {
         let now = self.0.clock.now();
-        let name = rules::check_label(name)?;
-        if expires_at <= now || expires_at > now + LONGEST {
+        let name = rules::check_label(wish.name)?;
+        if wish.expires_at <= now || wish.expires_at > now + LONGEST {
             return Err(Error::Invalid("a token ends in the future, within 366 days".to_owned()));
         }
+        if wish.networks.len() > MOST_NETWORKS {
+            return Err(Error::Invalid(format!("a token is bound to at most {MOST_NETWORKS} networks")));
+        }
+        let owner = self.0.store.user(wish.user).await.map_err(Error::store)?.filter(portcullis_store::User::is_open);
+        let owner = owner.ok_or(Error::NotFound("this account, or it is closed: its token"))?;
+        let made_by = match (owner.kind, wish.by) {
+            (UserKind::Person, Maker::Owner) | (UserKind::Service, Maker::Shell) => None,
+            (UserKind::Service, Maker::Administrator(by)) => Some(by),
+            (UserKind::Person, _) => {
+                return Err(Error::Invalid("people make their own tokens: nobody else may know one".to_owned()));
+            }
+            (UserKind::Service | UserKind::BreakGlass, _) => {
+                return Err(Error::Invalid("this account cannot make tokens".to_owned()));
+            }
+        };
         let (text, hash) = chance::secret_text("pct_")?;
         let id = TokenId::new(chance::id(now)?);
-        let new = NewToken { id, hash, user, name, hypervisor, expires_at };
+        let TokenWish { user, hypervisor, networks, expires_at, .. } = wish;
+        let new = NewToken { id, hash, user, name, hypervisor, networks, expires_at, made_by };
         self.0.store.add_token(&new, now).await.map_err(Error::store)?;
         self.refresh().await?;
         Ok((id, text))
+    }
+
+    /// Gives a token another text, once, and takes the old one back. Everything that it is limited to stays: owner,
+    /// hypervisor, networks, and its end.
+    pub async fn renew_token(&self, user: UserId, token: TokenId, by: Maker) -> Result<(TokenId, Secret), Error> {
+        let now = self.0.clock.now();
+        let all = self.0.store.tokens_of(user).await.map_err(Error::store)?;
+        let old = all.into_iter().find(|t| t.id == token && t.revoked_at.is_none() && now < t.expires_at);
+        let old = old.ok_or(Error::NotFound("this token"))?;
+        let TokenRow { user, hypervisor, networks, expires_at, .. } = old;
+        let made = self.mint_token(TokenWish { user, name: &old.name, hypervisor, networks, expires_at, by }).await?;
+        self.revoke_token(user, token).await?;
+        Ok(made)
     }
 
     /// Takes a token of a person back. [`Error::NotFound`] when it is not theirs or was taken back before.
@@ -127,8 +211,8 @@ impl Identity {
             return None;
         }
         let table = tokens.table.load();
-        let found = table.as_ref()?.values().find(|(until, id, _)| *id == token && now < *until);
-        found.map(|(_, _, actor)| Arc::clone(actor))
+        let found = table.as_ref()?.values().find(|known| known.id == token && now < known.until);
+        found.map(|known| Arc::clone(&known.actor))
     }
 
     /// The tokens of a person, newest first.
@@ -157,6 +241,8 @@ impl Identity {
             }
             let grants = grants.into_iter().map(|(user, g)| (user, Arc::from(g))).collect();
             inner.rows.be_strict_with(strict);
+            let emergency = inner.store.accounts_of(UserKind::BreakGlass).await.map_err(Error::store)?;
+            inner.rows.be_brief_with(emergency.into_iter().collect());
             inner.tokens.table.store(Some(Arc::new(table(live, &grants))));
             inner.actors.clear();
             inner.epoch.send_replace(epoch);
@@ -165,8 +251,8 @@ impl Identity {
         if due(&inner.tokens.touched_at, TOUCH, now) {
             let used = std::mem::take(&mut *inner.tokens.used.lock().unwrap_or_else(PoisonError::into_inner));
             inner.store.drop_strangers(now).await.map_err(Error::store)?;
-            for (token, at) in used {
-                inner.store.touch_token(token, at).await.map_err(Error::store)?;
+            for (token, (at, from)) in used {
+                inner.store.touch_token(token, at, from).await.map_err(Error::store)?;
             }
         }
         if due(&inner.tokens.swept_at, SWEEP, now) {
@@ -186,4 +272,4 @@ impl Identity {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

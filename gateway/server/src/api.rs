@@ -93,7 +93,11 @@ fn caller(house: &House, name: &HypervisorName, peer: Peer, headers: &HeaderMap)
     let actor = token.and_then(|t| house.identity.token_actor(t, peer.ip));
     match actor {
         Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == name) => Ok(Caller::Known(actor)),
-        _ if house.strangers.check(peer.ip) => Ok(Caller::Stranger),
+        _ if house.strangers.check(peer.ip) => {
+            let elsewhere = token.and_then(|t| house.identity.token_elsewhere(t, peer.ip));
+            Ok(elsewhere
+                .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
+        }
         _ => {
             house.strangers.refused(peer.ip);
             Err(Refusal::TooMany(5))
@@ -126,6 +130,11 @@ impl Call<'_> {
             let why = "Your access asks for a recording, and a console over this API cannot be recorded. Open it in the \
                        browser, or ask for access without a recording.";
             return Err(refuse(open, Outcome::Denied, Refusal::Forbidden(why.into())));
+        }
+        if permit.operation().action.is_console()
+            && let Err(refusal) = house.trained(actor.user).await
+        {
+            return Err(refuse(open, Outcome::Denied, refusal));
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };

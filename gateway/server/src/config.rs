@@ -4,11 +4,13 @@
 //! `PORTCULLIS__SECTION__KEY=value` in the environment overrides `[section] key`. Relative paths count from the
 //! folder of the file. Secrets never stand in the file: keys name files.
 
+use portcullis_domain::{Network, RoleName, Selector};
 use portcullis_identity::Settings as IdentitySettings;
 use portcullis_upstream::HypervisorConfig;
 use serde::Deserialize;
 use std::{
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -52,6 +54,12 @@ pub struct Config {
     /// Sign-in and sessions.
     #[serde(default)]
     pub identity: IdentitySettings,
+    /// Networks by the names that people know them under.
+    #[serde(default)]
+    pub zones: BTreeMap<String, Vec<Network>>,
+    /// Accounts that a directory keeps.
+    #[serde(default)]
+    pub scim: Scim,
     /// Limits of every listener.
     #[serde(default)]
     pub limits: Limits,
@@ -130,6 +138,42 @@ pub struct Health {
     pub listen: Option<SocketAddr>,
 }
 
+/// `[scim]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scim {
+    /// The service account whose tokens a directory presents at `/scim/v2`. None: nothing is answered there.
+    pub account: Option<String>,
+    /// What a group gives to those who are in it. A group that is not here gives nothing.
+    #[serde(default)]
+    pub groups: Vec<DirectoryGroup>,
+}
+
+/// `[[scim.groups]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGroup {
+    /// What the directory calls the group.
+    pub name: String,
+    /// The role that it gives.
+    pub role: RoleName,
+    /// On what: `everything`, `hypervisor:NAME`, `pool:HYPERVISOR/POOL`, `tag:TAG` or `machine:HYPERVISOR/ID`.
+    pub on: String,
+}
+
+impl DirectoryGroup {
+    /// What it gives the role on; none when that cannot be read.
+    pub fn selector(&self) -> Option<Selector> {
+        let (kind, value) = self.on.split_once(':').unwrap_or((&self.on, ""));
+        Selector::parse(kind, value).ok()
+    }
+
+    /// The same in words, by which a grant that it gave is known again.
+    pub fn words(&self) -> String {
+        format!("{} on {}", self.role, self.on)
+    }
+}
+
 /// `[limits]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,6 +220,8 @@ pub struct Consoles {
     pub per_person: usize,
     /// Live consoles a hypervisor may have through this node.
     pub per_hypervisor: usize,
+    /// Whether people need a training that still counts before a console opens.
+    pub training: bool,
 }
 
 const fn two_gib() -> u64 {
@@ -201,7 +247,7 @@ impl Default for Limits {
 
 impl Default for Consoles {
     fn default() -> Self {
-        Self { idle_seconds: 900, longest_seconds: 12 * 3600, per_person: 10, per_hypervisor: 50 }
+        Self { idle_seconds: 900, longest_seconds: 12 * 3600, per_person: 10, per_hypervisor: 50, training: false }
     }
 }
 
@@ -261,6 +307,9 @@ impl Config {
                 *path = base.join(&*path);
             }
         }
+        if let Some(list) = self.identity.passwords.blocklist.as_mut().filter(|p| p.is_relative()) {
+            *list = base.join(&*list);
+        }
         if let Some(relative) = self.store.url.strip_prefix("sqlite://").filter(|p| !p.starts_with('/')) {
             self.store.url = format!("sqlite://{}", base.join(relative).display());
         }
@@ -287,6 +336,16 @@ impl Config {
         if !self.store.url.starts_with("sqlite://") && !self.store.url.starts_with("postgres://") {
             return wrong("store.url: use sqlite://FILE or postgres://…".into());
         }
+        if let Some(group) = self.scim.groups.iter().find(|g| g.selector().is_none()) {
+            return wrong(format!(
+                "scim.groups: {:?}: on: {:?} is nothing that a role is given on",
+                group.name, group.on
+            ));
+        }
+        let named = |name: &str| (1..=32).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+        if let Some(zone) = self.zones.keys().find(|name| !named(name)) {
+            return wrong(format!("zones.{zone:?}: a name is 1 to 32 characters on one line"));
+        }
         let limits = &self.limits;
         for (key, n) in [
             ("connections", limits.connections),
@@ -304,6 +363,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// Where an address is, as people know it: its zone, and the address.
+    pub fn place_of(&self, address: IpAddr) -> String {
+        let address = address.to_canonical();
+        match self.zones.iter().find(|(_, networks)| networks.iter().any(|n| n.contains(address))) {
+            Some((zone, _)) => format!("{zone} ({address})"),
+            None => address.to_string(),
+        }
     }
 }
 
@@ -357,6 +427,17 @@ mod tests {
         assert_eq!(c.tls.cert_file, Path::new("/etc/p/tls/cert.pem"));
         assert_eq!(c.store.url, "sqlite:///etc/p/portcullis.db");
         assert_eq!(c.portal.origin(), "https://localhost:8443");
+    }
+
+    #[test]
+    fn a_place_is_told_by_the_name_of_its_zone() {
+        let zones = "[zones]\noffice = [\"10.1.0.0/16\", \"2001:db8::/32\"]\n";
+        let c = parse(&format!("{GOOD}{zones}"), &[]).expect("good");
+        let told = |ip: &str| c.place_of(ip.parse().expect("an address"));
+        assert_eq!(told("::ffff:10.1.2.3"), "office (10.1.2.3)");
+        assert_eq!(told("192.0.2.1"), "192.0.2.1");
+        let e = parse(&format!("{GOOD}[zones]\noffice = [\"10.1.2.3/16\"]\n"), &[]).expect_err("wrong").to_string();
+        assert!(e.contains("10.1.2.3/16") && !e.contains('\n'), "{e}");
     }
 
     #[test]

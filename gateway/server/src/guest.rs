@@ -118,8 +118,14 @@ impl Guest {
         let named = about.is_empty() || open.name(&about);
         let words = if named { step.words.to_owned() } else { format!("{about}: {}", step.words) };
         held.said = Some((step.outcome, words));
-        held.details = step.user.map(|(user, _)| ("user", user.to_string())).into_iter().collect();
+        held.details.retain(|(name, _)| *name != "user");
+        held.details.extend(step.user.map(|(user, _)| ("user", user.to_string())));
         Ok(())
+    }
+
+    /// Adds a named detail to the closing words of the visit's event.
+    pub(crate) fn tell(&self, name: &'static str, value: impl Into<String>) {
+        self.held().details.push((name, value.into()));
     }
 
     /// Writes down what exactly is about to be done to somebody, durable before it is: the event that was opened at the

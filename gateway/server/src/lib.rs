@@ -41,6 +41,7 @@ mod providers;
 mod recordings;
 mod reply;
 mod router;
+mod scim;
 mod screen;
 mod start;
 mod state;

@@ -25,6 +25,8 @@ use uuid::Uuid;
 
 /// How long the store may take to say who is still signed in.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// And how long to say why somebody is not.
+const WORDS: Duration = Duration::from_secs(1);
 
 /// What a person reads whose session is gone.
 const SIGNED_OUT: &str = "you were signed out";
@@ -204,12 +206,9 @@ pub(crate) async fn keep(house: Arc<House>) {
         // A store that is slow must not stretch the five seconds in which a revocation counts.
         let actors =
             tokio::time::timeout(PATIENCE, house.identity.actors_of(&sessions)).await.ok().and_then(Result::ok);
+        let ended = why_ended(&house, &sessions, actors.as_ref()).await;
         for live in lives {
-            let lost = match lost(&house, &live, actors.as_ref()) {
-                Some(reason) => Some(house.why_signed_out(&live, reason).await),
-                None => None,
-            };
-            match lost {
+            match lost(&house, &live, actors.as_ref(), &ended) {
                 Some(reason) => drop(live.leash.send_replace(Some(Ending::Cut(reason)))),
                 None => live.keep_signed_in(&house),
             }
@@ -217,27 +216,39 @@ pub(crate) async fn keep(house: Arc<House>) {
     }
 }
 
+/// Why those sessions ended that did. Whoever waits for the words is cut all the same: they may take a second together.
+async fn why_ended(
+    house: &House,
+    sessions: &BTreeSet<SessionId>,
+    actors: Option<&HashMap<SessionId, Actor>>,
+) -> HashMap<SessionId, String> {
+    let mut ended = HashMap::new();
+    let Some(actors) = actors else { return ended };
+    let ask = async {
+        for session in sessions.iter().filter(|s| !actors.contains_key(s)) {
+            if let Ok(Some(why)) = house.identity.why_ended(*session).await {
+                ended.insert(*session, why);
+            }
+        }
+    };
+    drop(tokio::time::timeout(WORDS, ask).await);
+    ended
+}
+
 /// Why a live session may not go on, if so. Step-up is asked when a console opens, not while it is open.
-fn lost(house: &House, live: &Live, actors: Option<&HashMap<SessionId, Actor>>) -> Option<String> {
+fn lost(
+    house: &House,
+    live: &Live,
+    actors: Option<&HashMap<SessionId, Actor>>,
+    ended: &HashMap<SessionId, String>,
+) -> Option<String> {
     let Some(actors) = actors else { return Some("your sign-in could not be checked".into()) };
-    let Some(actor) = actors.get(&live.session) else { return Some(SIGNED_OUT.into()) };
+    let Some(actor) = actors.get(&live.session) else {
+        return Some(ended.get(&live.session).cloned().unwrap_or_else(|| SIGNED_OUT.into()));
+    };
     match house.engine.renew(&live.permit, actor, &house.fleet.inventory(), house.clock.now()) {
         Decision::Permit(_) | Decision::StepUp(_) => None,
         Decision::Deny(reason) => Some(reason.to_string()),
-    }
-}
-
-impl House {
-    /// The same reason, with why the session ended where that is known.
-    async fn why_signed_out(&self, live: &Live, reason: String) -> String {
-        if reason != SIGNED_OUT {
-            return reason;
-        }
-        let why = tokio::time::timeout(PATIENCE, self.identity.why_ended(live.session)).await;
-        match why.ok().and_then(Result::ok).flatten() {
-            Some(why) if why != "signed out" => format!("{SIGNED_OUT}: {why}"),
-            _ => reason,
-        }
     }
 }
 

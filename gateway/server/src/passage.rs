@@ -48,6 +48,9 @@ pub(crate) enum Caller {
     Stranger,
     /// Somebody, with everything that a decision needs.
     Known(Arc<Actor>),
+    /// Whose credential it is that does not count as it was presented, and why: both for the trail. They are answered
+    /// like nobody.
+    Barred(Arc<Actor>, &'static str),
 }
 
 /// What somebody carries who came through: the next room asks for it.
@@ -107,10 +110,11 @@ where
         Trailed::Yes => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),
     });
     let who = caller.await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
-    if let Caller::Known(actor) = &who {
+    if let Caller::Known(actor) | Caller::Barred(actor, _) = &who {
         entry.learn(actor);
     }
     let (operation, mut actor) = match (asked, who) {
+        (_, Caller::Barred(_, why)) => return Err(entry.refuse_because(Outcome::Denied, why, Refusal::Unknown)),
         (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
         (Asked::Nothing, Caller::Stranger) => return Ok((entry, None, None, Effect::Unsafe)),

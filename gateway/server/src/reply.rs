@@ -23,6 +23,8 @@ pub(crate) enum Refusal {
     Method,
     /// A fresh factor is needed.
     StepUp,
+    /// The banner has to be confirmed first.
+    Banner,
     /// The request cannot be understood; the text says what to do.
     Bad(String),
     /// It did not come from our own page.
@@ -49,7 +51,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unknown => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::StepUp | Self::Foreign => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::StepUp | Self::Banner | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
@@ -75,6 +77,9 @@ impl Refusal {
                 "Confirm that it is you",
                 "This needs a fresh code from your authenticator app, or your passkey.".into(),
             ),
+            Self::Banner => {
+                ("Read this first", "Confirm the notice of this gateway in your browser, then try again.".into())
+            }
             Self::Bad(why) => ("That could not be understood", why.clone()),
             Self::Foreign => (
                 "Not from our page",

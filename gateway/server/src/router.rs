@@ -11,6 +11,7 @@ use crate::{
     pages,
     passage::{self, Asked, Caller, Trailed, Visit},
     reply::{self, Carried, Refusal},
+    scim,
     state::House,
 };
 use axum::{
@@ -20,7 +21,7 @@ use axum::{
     handler::Handler,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Redirect, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use http::{HeaderMap, Method, header};
 use portcullis_identity::Stage;
@@ -69,6 +70,22 @@ fn on_post<T: 'static>(pattern: &'static str, handler: impl Handler<T, Arc<House
     }
 }
 
+/// A directory's route, by its method.
+fn on<T: 'static>(method: &'static str, pattern: &'static str, handler: impl Handler<T, Arc<House>>) -> Served {
+    let mount = match method {
+        "PUT" => put(handler),
+        "PATCH" => patch(handler),
+        "DELETE" => delete(handler),
+        _ => return on_get(pattern, handler),
+    };
+    Served {
+        #[cfg(test)]
+        method,
+        pattern,
+        handler: mount,
+    }
+}
+
 /// Everything that is served.
 fn served() -> Vec<Served> {
     vec![
@@ -99,6 +116,10 @@ fn served() -> Vec<Served> {
         on_get("/step-up", pages::factors::step_up_form),
         on_post("/step-up", pages::factors::step_up),
         on_get("/api/v1/passkeys/step-up", pages::passkeys::ask_to_confirm),
+        on_get("/banner", pages::banner::form),
+        on_post("/banner", pages::banner::confirm),
+        on_get("/break-glass", pages::break_glass::form),
+        on_post("/break-glass", pages::break_glass::enter),
         on_get("/me", pages::factors::me),
         on_post("/me/sessions/end", pages::factors::end_session),
         on_post("/me/sessions/end-others", pages::factors::end_others),
@@ -118,6 +139,15 @@ fn served() -> Vec<Served> {
         on_post("/users/{id}/enable", admin::users::enable),
         on_post("/users/{id}/reset", admin::users::reset),
         on_post("/users/{id}/sign-out", admin::users::sign_out),
+        on_post("/users/{id}/sessions/end", admin::accounts::end_session),
+        on_post("/users/{id}/lock", admin::accounts::lock),
+        on_post("/users/{id}/unlock", admin::accounts::unlock),
+        on_post("/users/{id}/training", admin::accounts::training),
+        on_post("/users/{id}/tokens", admin::accounts::mint),
+        on_post("/users/{id}/tokens/revoke", admin::accounts::revoke),
+        on_post("/service-accounts", admin::accounts::create_service),
+        on_get("/break-glass/uses", admin::emergencies::list),
+        on_post("/break-glass/review", admin::emergencies::review),
         on_get("/grants", admin::grants::list),
         on_post("/grants", admin::grants::add),
         on_post("/grants/revoke", admin::grants::revoke),
@@ -128,6 +158,20 @@ fn served() -> Vec<Served> {
         on_get("/recordings", admin::sessions::list_recordings),
         on_get("/trail", admin::trail::search),
         on_get("/trail/{node}/{number}", admin::trail::show),
+        on_get("/scim/v2/ServiceProviderConfig", scim::users::service),
+        on_get("/scim/v2/ResourceTypes", scim::users::kinds),
+        on_get("/scim/v2/Users", scim::users::list),
+        on_post("/scim/v2/Users", scim::users::create),
+        on_get("/scim/v2/Users/{id}", scim::users::show),
+        on("PUT", "/scim/v2/Users/{id}", scim::users::replace),
+        on("PATCH", "/scim/v2/Users/{id}", scim::users::patch),
+        on("DELETE", "/scim/v2/Users/{id}", scim::users::delete),
+        on_get("/scim/v2/Groups", scim::groups::list),
+        on_post("/scim/v2/Groups", scim::groups::create),
+        on_get("/scim/v2/Groups/{id}", scim::groups::show),
+        on("PUT", "/scim/v2/Groups/{id}", scim::groups::replace),
+        on("PATCH", "/scim/v2/Groups/{id}", scim::groups::patch),
+        on("DELETE", "/scim/v2/Groups/{id}", scim::groups::delete),
         on_get("/assets/{*path}", crate::assets::serve),
         on_get("/favicon.ico", crate::assets::favicon),
     ]
@@ -142,12 +186,16 @@ async fn enter(
     next: Next,
 ) -> Response {
     let tool = request.uri().path().starts_with("/api/");
+    let directory = request.uri().path().starts_with("/scim/");
     let back = request.uri().path_and_query().map(ToString::to_string).filter(|_| request.method() == Method::GET);
     let (answer, stage) = match approach(&house, peer, &session, request, next).await {
         Ok(both) => both,
         Err((refusal, stage)) => (refusal.into_response(), stage),
     };
     let Some(Carried(refusal)) = answer.extensions().get::<Carried>().cloned() else { return answer };
+    if directory {
+        return scim::refused(&refusal, peer);
+    }
     if tool {
         let mut answer = refusal.problem(peer.request);
         if matches!(*refusal, Refusal::StepUp) {
@@ -160,6 +208,9 @@ async fn enter(
     match (&*refusal, stage) {
         (Refusal::Unknown, stage) => {
             Redirect::to(&pages::login::next_step(stage.as_ref(), back.as_deref())).into_response()
+        }
+        (Refusal::Banner, _) if back.is_some() => {
+            Redirect::to(&pages::banner::address(back.as_deref())).into_response()
         }
         (Refusal::StepUp, _) if back.is_some() => {
             Redirect::to(&pages::factors::step_up_address(back.as_deref())).into_response()
@@ -186,6 +237,10 @@ async fn approach(
     })?;
     if matches!(found.route.door, Door::Public) {
         return Ok((next.run(request).await, None));
+    }
+    if matches!(found.route.door, Door::Directory) {
+        let answer = scim::enter(house, peer, session, found.route, request, next).await;
+        return answer.map(|answer| (answer, None)).map_err(plain);
     }
     let (parts, body) = request.into_parts();
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
@@ -233,6 +288,10 @@ async fn approach(
             return Ok(Caller::Stranger);
         }
         let actor = house.identity.actor(session).await.map_err(|e| house.unavailable(&e))?;
+        let first = pages::banner::comes_first(found.route);
+        if first && house.identity.banner_to_confirm(session).await.map_err(|e| house.unavailable(&e))?.is_some() {
+            return Err(Refusal::Banner);
+        }
         Ok(actor.map_or(Caller::Stranger, |actor| Caller::Known(Arc::new(actor))))
     };
     let again = || async {
@@ -252,7 +311,7 @@ async fn approach(
 
 /// The last room for our own doors: the handler. The event closes with what came of it, unless the handler took it
 /// over. A change goes on to its end although the browser may hang up, and is answered when its end is durable.
-async fn serve(
+pub(crate) async fn serve(
     house: &Arc<House>,
     guest: Guest,
     changes: bool,
@@ -282,7 +341,7 @@ fn ask(found: &Found<'_>, stage: &Stage) -> Result<Asked, Refusal> {
         // Nobody who could enrol: refused in the passage like everybody unknown, with an event.
         Door::Enrolling if matches!(stage, Stage::Stranger | Stage::NeedsSecond { .. }) => Asked::Presence,
         Door::Public | Door::Stranger | Door::Provider | Door::Signed | Door::Enrolling => Asked::Nothing,
-        Door::SignedIn => Asked::Presence,
+        Door::SignedIn | Door::Directory => Asked::Presence,
         Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?),
     })
 }

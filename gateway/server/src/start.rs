@@ -71,6 +71,9 @@ impl Running {
         if let Some(why) = identity.passkeys_off() {
             tracing::warn!("{why}; authenticator apps go on working");
         }
+        if let Some(group) = config.scim.groups.iter().find(|g| !engine.has_role(&g.role)) {
+            return Err(wrong("scim.groups", format!("{:?}: there is no role called {}", group.name, group.role)));
+        }
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };

@@ -41,15 +41,15 @@ mod tests;
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
 pub(crate) use me::{FactorRow, Me, SessionRow, TokenRow, TokenState, device};
 pub(crate) use people::{
-    Choice, GrantForm, GrantRow, GrantState, Grants, OneTimeLink, PersonPage, RoleCard, Roles, UserRow, UserState,
-    Users,
+    Choice, Emergencies, EmergencyRow, GrantForm, GrantRow, GrantState, Grants, OneTimeLink, PersonPage, RoleCard,
+    Roles, UserRow, UserState, Users,
 };
 pub(crate) use reply::ErrorPage;
 pub(crate) use running::{
     HypervisorRow, HypervisorState, Hypervisors, LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings,
 };
 pub(crate) use sign_in::{
-    Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, SignedOut, StepUp,
+    Banner, BreakGlass, Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, SignedOut, StepUp,
 };
 pub(crate) use trail::{Trail, TrailEvent, TrailFilter, TrailRow, Verified};
 
@@ -65,6 +65,8 @@ pub(crate) struct Shell {
     pub(crate) who: Option<Who>,
     /// Messages from the request before this one.
     pub(crate) flashes: Vec<Flash>,
+    /// Uses of sealed codes that nobody has written about yet, for those who can.
+    pub(crate) emergencies: u64,
 }
 
 impl Shell {
@@ -75,7 +77,7 @@ impl Shell {
 
     /// For somebody who is.
     pub(crate) fn signed_in(csrf: impl Into<String>, who: Who) -> Self {
-        Self { csrf: csrf.into(), who: Some(who), flashes: Vec::new() }
+        Self { csrf: csrf.into(), who: Some(who), ..Self::default() }
     }
 
     /// The same with messages.

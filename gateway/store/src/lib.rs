@@ -22,6 +22,9 @@
 //!   ([`Store::rotate_session`]), so that ending it and advancing it exclude each other.
 //! - 2026-11-21: the database migrates inside one transaction on SQLite and under an advisory lock on PostgreSQL.
 
+mod attestation;
+mod break_glass;
+mod directory;
 mod epoch;
 mod error;
 mod factor;
@@ -30,6 +33,7 @@ mod grant;
 mod lockout;
 mod passkey;
 mod provider;
+mod provision;
 mod recording;
 mod seal;
 mod session;
@@ -42,6 +46,9 @@ mod trail_log;
 mod tx;
 mod user;
 
+pub use attestation::{Attestation, Attested};
+pub use break_glass::{BreakGlassCode, NewBreakGlassCode, Review};
+pub use directory::{DirectoryGrant, DirectoryGroup};
 pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
@@ -49,6 +56,7 @@ pub use grant::Holding;
 pub use lockout::{Backoff, Limit, Try};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use provider::{LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
+pub use provision::Provisioned;
 pub use recording::{NewRecording, Recording, RecordingEnd, RecordingFilter};
 pub use seal::{Keys, Place};
 pub use session::{LiveSession, NewSession, Rotation, SessionRow};
@@ -57,7 +65,7 @@ pub use token::{LiveToken, NewToken, TokenRow};
 pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
 pub use trail_log::{TrailLog, TrailLoss};
 pub use tx::Store;
-pub use user::{FirstUser, Invitation, NewUser, User};
+pub use user::{FirstUser, Invitation, NewUser, User, UserKind};
 
 /// SHA-256 of a secret that only its holder knows.
 pub type Digest = [u8; 32];

@@ -6,7 +6,7 @@ use crate::{
     grant::{grants_from, insert_grant, revoke},
     session::end_one,
     tx::{Tx, execute, fetch, parse, read},
-    user::insert_user,
+    user::{UserKind, insert_user},
 };
 use portcullis_domain::{Grant, GrantSource, SessionId, UserId, micros};
 use std::{collections::HashSet, fmt, str::FromStr};
@@ -205,7 +205,7 @@ async fn align(
 async fn make(tx: &mut Tx, voucher: &Voucher, now: OffsetDateTime) -> Result<UserId, Error> {
     for candidate in &voucher.candidates {
         if fetch!(*tx, (String,), "select id from users where name_key = $1", &candidate.name_key)?.is_empty() {
-            insert_user(tx, candidate, now).await?;
+            insert_user(tx, candidate, UserKind::Person, now).await?;
             execute!(
                 *tx,
                 "insert into provider_people (issuer, subject, provider, user_id, linked_at, seen_at) \

@@ -84,6 +84,8 @@ pub struct SessionRow {
     pub peer: Option<IpAddr>,
     /// What the browser calls itself.
     pub agent: Option<String>,
+    /// What identity keeps about it.
+    pub data: String,
 }
 
 #[derive(sqlx::FromRow)]
@@ -135,6 +137,7 @@ impl TryFrom<Row> for SessionRow {
             expires_at: from_micros(row.expires_at),
             peer: row.peer.map(|p| parse(T, "peer", &p)).transpose()?,
             agent: row.agent,
+            data: row.data,
         })
     }
 }
@@ -300,6 +303,12 @@ impl Store {
         Ok(live)
     }
 
+    /// Why a session was ended; none while it counts, when it ran out, and when it was forgotten.
+    pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
+        let sql = "select ended_why from sessions where session_id = $1 and ended_why is not null";
+        Ok(read!(self, (String,), sql, session.to_string())?.into_iter().next().map(|row| row.0))
+    }
+
     /// Ends the session behind a digest; false when it had ended before.
     pub async fn end_session_by_hash(&self, id_hash: &Digest, now: OffsetDateTime, why: &str) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
@@ -416,17 +425,6 @@ impl Store {
             micros(now)
         )?;
         rows.into_iter().map(SessionRow::try_from).collect()
-    }
-
-    /// Why a session ended; none when it did not, or nothing is known of it.
-    pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
-        let rows = read!(
-            self,
-            (Option<String>,),
-            "select ended_why from sessions where session_id = $1",
-            session.to_string()
-        )?;
-        Ok(rows.into_iter().next().and_then(|(why,)| why))
     }
 
     /// Forgets the browsers that nobody signed in with and that expired: there may be many, and nobody asks for them.

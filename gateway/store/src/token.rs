@@ -5,7 +5,8 @@ use crate::{
     Digest, Error, Store, from_micros,
     tx::{execute, parse, read},
 };
-use portcullis_domain::{HypervisorName, TokenId, UserId, micros};
+use portcullis_domain::{HypervisorName, Network, TokenId, UserId, micros};
+use std::net::IpAddr;
 use time::OffsetDateTime;
 
 /// A token to be.
@@ -21,8 +22,12 @@ pub struct NewToken {
     pub name: String,
     /// The only hypervisor that it reaches, if it is limited to one.
     pub hypervisor: Option<HypervisorName>,
+    /// The networks from which alone it counts; none means from everywhere.
+    pub networks: Vec<Network>,
     /// First instant at which it no longer counts.
     pub expires_at: OffsetDateTime,
+    /// Who made it, where that was not its owner.
+    pub made_by: Option<UserId>,
 }
 
 /// A token as shown in a list.
@@ -36,6 +41,10 @@ pub struct TokenRow {
     pub name: String,
     /// The only hypervisor that it reaches.
     pub hypervisor: Option<HypervisorName>,
+    /// The networks from which alone it counts; none means from everywhere.
+    pub networks: Vec<Network>,
+    /// Who made it, where that was not its owner.
+    pub made_by: Option<UserId>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// First instant at which it no longer counts.
@@ -44,6 +53,8 @@ pub struct TokenRow {
     pub revoked_at: Option<OffsetDateTime>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<OffsetDateTime>,
+    /// From where it was last used.
+    pub last_used_from: Option<IpAddr>,
 }
 
 /// A token that counts, with what a node needs to recognise it.
@@ -69,12 +80,16 @@ struct Row {
     expires_at: i64,
     revoked_at: Option<i64>,
     last_used_at: Option<i64>,
+    last_used_from: Option<String>,
+    networks: String,
+    made_by: Option<String>,
 }
 
 // Columns by name: with `*`, a column that a newer node adds breaks PostgreSQL's prepared statements on the older ones.
 macro_rules! columns {
     () => {
-        "t.id, t.hash, t.user_id, u.name as user_name, t.name, t.hypervisor, t.created_at, t.expires_at, t.revoked_at, t.last_used_at"
+        "t.id, t.hash, t.user_id, u.name as user_name, t.name, t.hypervisor, t.created_at, t.expires_at, t.revoked_at, \
+         t.last_used_at, t.last_used_from, t.networks, t.made_by"
     };
 }
 
@@ -95,6 +110,10 @@ impl TryFrom<Row> for LiveToken {
                 expires_at: from_micros(row.expires_at),
                 revoked_at: row.revoked_at.map(from_micros),
                 last_used_at: row.last_used_at.map(from_micros),
+                last_used_from: row.last_used_from.map(|p| parse(T, "last_used_from", &p)).transpose()?,
+                // One that cannot be read is corrupt, never a token without networks.
+                networks: row.networks.split_whitespace().map(|n| parse(T, "networks", n)).collect::<Result<_, _>>()?,
+                made_by: row.made_by.map(|u| parse(T, "made_by", &u)).transpose()?,
             },
         })
     }
@@ -106,15 +125,17 @@ impl Store {
         let mut tx = self.begin().await?;
         execute!(
             tx,
-            "insert into tokens (id, hash, user_id, name, hypervisor, created_at, expires_at) \
-             values ($1, $2, $3, $4, $5, $6, $7)",
+            "insert into tokens (id, hash, user_id, name, hypervisor, created_at, expires_at, networks, made_by) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             new.id.to_string(),
             new.hash.as_slice(),
             new.user.to_string(),
             &new.name,
             new.hypervisor.as_ref().map(HypervisorName::as_str),
             micros(now),
-            micros(new.expires_at)
+            micros(new.expires_at),
+            new.networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            new.made_by.map(|u| u.to_string())
         )
         .map_err(|e| e.or_conflict("this token").or_missing("this person"))?;
         tx.bump().await?;
@@ -163,17 +184,37 @@ impl Store {
                 "select ",
                 columns!(),
                 " from tokens t join users u on u.id = t.user_id \
-             where t.revoked_at is null and t.expires_at > $1 and u.disabled_at is null"
+             where t.revoked_at is null and t.expires_at > $1 and u.disabled_at is null and u.locked_at is null"
             ),
             micros(now)
         )?;
         rows.into_iter().map(LiveToken::try_from).collect()
     }
 
-    /// Notes that a token was used. Not a change of rights: the epoch stays.
-    pub async fn touch_token(&self, id: TokenId, now: OffsetDateTime) -> Result<(), Error> {
+    /// Every token that was ever made, with its owner's name, newest first.
+    pub async fn tokens(&self) -> Result<Vec<LiveToken>, Error> {
+        let rows = read!(
+            self,
+            Row,
+            concat!(
+                "select ",
+                columns!(),
+                " from tokens t join users u on u.id = t.user_id order by t.created_at desc, t.id"
+            )
+        )?;
+        rows.into_iter().map(LiveToken::try_from).collect()
+    }
+
+    /// Notes that a token was used, and from where. Not a change of rights: the epoch stays.
+    pub async fn touch_token(&self, id: TokenId, now: OffsetDateTime, from: IpAddr) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        execute!(tx, "update tokens set last_used_at = $2 where id = $1", id.to_string(), micros(now))?;
+        execute!(
+            tx,
+            "update tokens set last_used_at = $2, last_used_from = $3 where id = $1",
+            id.to_string(),
+            micros(now),
+            from.to_canonical().to_string()
+        )?;
         tx.commit().await
     }
 }

@@ -4,13 +4,26 @@
 use crate::{
     Digest, Error, Store, from_micros,
     grant::insert_grant,
-    tx::{Tx, execute, fetch, parse, read},
+    tx::{Tx, execute, fetch, from_word, parse, read, word},
 };
 use portcullis_domain::{Grant, UserId, micros};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 /// How many former password hashes are kept, so that none of them is chosen again.
 const HISTORY: i64 = 5;
+
+/// What an account is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserKind {
+    /// A person, who signs in.
+    Person,
+    /// A machine: it never signs in, its tools present tokens that an administrator made.
+    Service,
+    /// An account for emergencies: entered with a sealed code only.
+    BreakGlass,
+}
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +42,17 @@ pub struct User {
     pub created_at: OffsetDateTime,
     /// Since when they may not sign in.
     pub disabled_at: Option<OffsetDateTime>,
+    /// What the account is for.
+    pub kind: UserKind,
+    /// Since when the account is locked, and why.
+    pub locked: Option<(OffsetDateTime, String)>,
+}
+
+impl User {
+    /// Whether the account may be used at all: neither disabled nor locked.
+    pub const fn is_open(&self) -> bool {
+        self.disabled_at.is_none() && self.locked.is_none()
+    }
 }
 
 /// A person to be.
@@ -71,12 +95,15 @@ struct Row {
     password_hash: Option<String>,
     created_at: i64,
     disabled_at: Option<i64>,
+    kind: String,
+    locked_at: Option<i64>,
+    locked_why: Option<String>,
 }
 
 // Columns by name: with `*`, a column that a newer node adds breaks PostgreSQL's prepared statements on the older ones.
 macro_rules! columns {
     () => {
-        "id, name, name_key, display_name, password_hash, created_at, disabled_at"
+        "id, name, name_key, display_name, password_hash, created_at, disabled_at, kind, locked_at, locked_why"
     };
 }
 
@@ -91,19 +118,22 @@ impl TryFrom<Row> for User {
             password_hash: row.password_hash,
             created_at: from_micros(row.created_at),
             disabled_at: row.disabled_at.map(from_micros),
+            kind: from_word("users", "kind", row.kind)?,
+            locked: row.locked_at.map(|at| (from_micros(at), row.locked_why.unwrap_or_default())),
         })
     }
 }
 
-pub(crate) async fn insert_user(tx: &mut Tx, user: &NewUser, now: OffsetDateTime) -> Result<(), Error> {
+pub(crate) async fn insert_user(tx: &mut Tx, user: &NewUser, kind: UserKind, now: OffsetDateTime) -> Result<(), Error> {
     execute!(
         *tx,
-        "insert into users (id, name, name_key, display_name, created_at) values ($1, $2, $3, $4, $5)",
+        "insert into users (id, name, name_key, display_name, created_at, kind) values ($1, $2, $3, $4, $5, $6)",
         user.id.to_string(),
         &user.name,
         &user.name_key,
         &user.display_name,
-        micros(now)
+        micros(now),
+        word(&kind)
     )
     .map(drop)
     .map_err(|e| e.or_conflict("a person with this name"))
@@ -146,8 +176,13 @@ async fn end_sessions(tx: &mut Tx, id: UserId, now: OffsetDateTime, why: &str) -
 impl Store {
     /// Adds a person, without a password. [`Error::Conflict`] when the name is taken.
     pub async fn create_user(&self, user: &NewUser, now: OffsetDateTime) -> Result<(), Error> {
+        self.create_account(user, UserKind::Person, now).await
+    }
+
+    /// Adds an account of a kind, without a password. [`Error::Conflict`] when the name is taken.
+    pub async fn create_account(&self, user: &NewUser, kind: UserKind, now: OffsetDateTime) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        insert_user(&mut tx, user, now).await?;
+        insert_user(&mut tx, user, kind, now).await?;
         tx.bump().await?;
         tx.commit().await
     }
@@ -170,6 +205,12 @@ impl Store {
             .into_iter()
             .map(User::try_from)
             .collect()
+    }
+
+    /// The ids of the accounts of a kind.
+    pub async fn accounts_of(&self, kind: UserKind) -> Result<Vec<UserId>, Error> {
+        let rows = read!(self, (String,), "select id from users where kind = $1 order by id", word(&kind))?;
+        rows.iter().map(|row| parse("users", "id", &row.0)).collect()
     }
 
     /// Sets a password hash, remembers it among the last five, and takes every token of the person back.
@@ -203,6 +244,27 @@ impl Store {
         if let Some(at) = disabled_at {
             end_sessions(&mut tx, id, at, "the account was disabled").await?;
             revoke_tokens(&mut tx, &id.to_string(), at).await?;
+        }
+        tx.bump().await?;
+        tx.commit().await
+    }
+
+    /// Locks an account with a reason, which ends its sessions; or lifts the lock with `None`. Its tokens count again
+    /// when the lock is lifted.
+    pub async fn set_locked(&self, id: UserId, lock: Option<&str>, now: OffsetDateTime) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        let changed = execute!(
+            tx,
+            "update users set locked_at = $2, locked_why = $3 where id = $1",
+            id.to_string(),
+            lock.map(|_| micros(now)),
+            lock
+        )?;
+        if changed == 0 {
+            return Err(Error::NotFound("this person"));
+        }
+        if lock.is_some() {
+            end_sessions(&mut tx, id, now, "the account was locked").await?;
         }
         tx.bump().await?;
         tx.commit().await
@@ -289,7 +351,7 @@ impl Store {
             let rows = fetch!(
                 tx,
                 (i64,),
-                "select created_at from users where id = $1 and disabled_at is null",
+                "select created_at from users where id = $1 and disabled_at is null and locked_at is null and kind = 'person'",
                 user.to_string()
             )?;
             if rows.is_empty() {
@@ -301,7 +363,7 @@ impl Store {
             if !fetch!(tx, (String,), "select id from users limit 1")?.is_empty() {
                 return Ok(None);
             }
-            insert_user(&mut tx, &first.user, now).await?;
+            insert_user(&mut tx, &first.user, UserKind::Person, now).await?;
             for grant in &first.grants {
                 insert_grant(&mut tx, first.user.id, grant, None, now).await?;
             }

@@ -161,7 +161,7 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))));
     assert!(s.grants.keeps(&s.engine, ada).await.unwrap().is_some());
     assert_eq!(s.grants.keeps(&s.engine, bob).await.unwrap(), None);
-    // A second one does not count while invited, disabled, for a time only, or on something only.
+    // A second one does not count while invited, disabled, locked, for a time only, or on something only.
     let eve = s.invited("eve").await;
     s.give(ada, wish(eve, "security-lead")).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "invited");
@@ -172,6 +172,9 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     s.give(ada, NewGrant { selector: Selector::Tag("web".into()), ..wish(bob, "security-lead") }).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "for a time, on a tag");
     s.store.set_disabled(eve, None).await.unwrap();
+    s.store.set_locked(eve, Some("stolen laptop"), NOW).await.unwrap();
+    assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "locked");
+    s.store.set_locked(eve, None, NOW).await.unwrap();
     assert_eq!(s.revoke(ada, lead).await.unwrap().user, ada);
     assert!(matches!(s.revoke(eve, lead).await, Err(Error::UnknownGrant)));
 }

@@ -61,7 +61,10 @@ async fn an_invitation_sets_a_password_and_does_not_lift_the_second_factor() {
 async fn a_reset_takes_everything_and_chooses_nothing() {
     let b = Bench::new().await;
     let (ada, session) = b.person("ada").await;
-    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, tool) =
+        b.id.mint_token(crate::token::tests::wish(ada.user, "tool", None, b.clock.now() + Duration::DAY))
+            .await
+            .unwrap();
     let token = text(&b.id.reset(ada.user).await.unwrap());
     assert!(!b.is_signed_in(&b.again(&session)).await);
     assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "a token is no way back in");
@@ -99,7 +102,10 @@ async fn a_new_password_needs_the_old_one_a_fresh_factor_and_ends_other_sessions
     let again = change(PASSWORD, PASSWORD).await.unwrap_err();
     assert!(again.to_string().contains("used before"), "{again}");
     let before = session.id();
-    let (_, tool) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, tool) =
+        b.id.mint_token(crate::token::tests::wish(ada.user, "tool", None, b.clock.now() + Duration::DAY))
+            .await
+            .unwrap();
     change(PASSWORD, OTHER).await.unwrap();
     assert!(b.id.token_actor(&text(&tool), peer()).is_none(), "whoever stole the password may have made it");
     assert_ne!(session.id(), before);
@@ -236,4 +242,38 @@ async fn a_console_keeps_its_session_alive_until_it_ends() {
     b.clock.advance(Duration::minutes(11));
     assert!(b.id.actor_of(id).await.unwrap().is_none());
     assert!(!b.id.keep_alive(id, b.clock.now()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_link_that_is_used_in_a_browser_of_its_own_person_goes_on_there() {
+    let b = Bench::new().await;
+    let (ada, session) = b.person("ada").await;
+    // In one that gave a sign-in of theirs up, too, long enough ago to be a stranger's again.
+    let half = b.browser();
+    b.next_step();
+    b.id.sign_in(&half, "ada", secret(PASSWORD), peer()).await.unwrap();
+    b.clock.advance(Duration::minutes(11));
+    let token = b.id.invite(ada.user).await.unwrap();
+    let password = secret("eighteen violet trombones asleep");
+    let redeem = Redeem { token: &text(&token), name: None, display_name: "", password };
+    let half = b.again(&half);
+    assert_eq!(b.id.stage(&half).await.unwrap(), Stage::Stranger);
+    assert_eq!(b.id.redeem_invitation(&half, redeem, peer()).await.unwrap(), Next::SecondFactor);
+    let session = {
+        drop(session);
+        b.next_step();
+        b.id.second_factor(&half, &b.code(&ada.app), peer()).await.unwrap();
+        half
+    };
+    let before = session.id();
+    let token = b.id.invite(ada.user).await.unwrap();
+    let password = secret("nineteen violet trombones asleep");
+    let redeem = Redeem { token: &text(&token), name: None, display_name: "", password };
+    let session = b.again(&session);
+    b.id.stage(&session).await.unwrap();
+    assert_eq!(b.id.redeem_invitation(&session, redeem, peer()).await.unwrap(), Next::SecondFactor);
+    assert!(session.id() != before && !b.is_signed_in(&b.again(&session)).await);
+    b.next_step();
+    b.id.second_factor(&session, &b.code(&ada.app), peer()).await.unwrap();
+    assert!(b.is_signed_in(&b.again(&session)).await);
 }

@@ -122,6 +122,7 @@ async fn use_is_written_down_once_a_minute() {
     assert_eq!(seen().await, begun + Duration::MINUTE);
 }
 
+// SEC-147
 #[tokio::test]
 async fn the_cookie_is_not_in_the_database() {
     let b = Bench::new().await;
@@ -145,6 +146,7 @@ async fn a_row_whose_content_names_another_person_is_refused() {
     assert!(b.id.stage(&b.again(&bob)).await.is_err());
 }
 
+// SEC-098
 #[tokio::test]
 async fn an_id_that_a_stranger_brings_is_never_taken_over() {
     let b = Bench::new().await;

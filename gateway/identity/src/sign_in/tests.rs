@@ -12,6 +12,7 @@ fn noted<T>(result: Result<T, Error>) -> Why {
     }
 }
 
+// SEC-098
 #[tokio::test]
 async fn the_walk_from_stranger_to_signed_in_changes_the_id_at_each_step() {
     let b = Bench::new().await;
@@ -269,6 +270,7 @@ async fn a_recovery_code_works_once_leads_to_enrolment_only_and_replaces_the_aut
     assert_eq!(b.id.recover(&session, &newer[0], peer()).await.unwrap(), Next::Enrol);
 }
 
+// SEC-098
 #[tokio::test]
 async fn signing_in_as_somebody_else_ends_the_session_before_and_keeps_nothing_of_it() {
     let b = Bench::new().await;

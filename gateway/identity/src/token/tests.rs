@@ -4,6 +4,15 @@ use crate::testing::{Bench, is_in, peer, text};
 use portcullis_domain::{Clock, Conditions, GrantId, GrantSource, Level, Selector};
 use uuid::Uuid;
 
+pub(crate) fn wish(
+    user: UserId,
+    name: &str,
+    hypervisor: Option<HypervisorName>,
+    expires_at: OffsetDateTime,
+) -> TokenWish<'_> {
+    TokenWish { user, name, hypervisor, networks: vec![], expires_at, by: Maker::Owner }
+}
+
 fn grant() -> Grant {
     Grant {
         id: GrantId::new(Uuid::from_u128(1)),
@@ -22,7 +31,7 @@ async fn a_token_is_its_owner_of_now_limited_to_its_hypervisor() {
     let (ada, _) = b.person("ada").await;
     let end = b.clock.now() + Duration::DAY;
     let lab: HypervisorName = "lab".parse().unwrap();
-    let (id, token) = b.id.mint_token(ada.user, "terraform", Some(lab.clone()), end).await.unwrap();
+    let (id, token) = b.id.mint_token(wish(ada.user, "terraform", Some(lab.clone()), end)).await.unwrap();
     let token = text(&token);
     assert!(token.starts_with("pct_") && !is_in(&b.dump(), &token));
     let actor = b.id.token_actor(&token, peer()).unwrap();
@@ -54,8 +63,8 @@ async fn revoking_and_disabling_end_tokens_on_every_node() {
     let (ada, _) = b.person("ada").await;
     let (bob, _) = b.person("bob").await;
     let end = b.clock.now() + Duration::DAY;
-    let (one, first) = b.id.mint_token(ada.user, "one", None, end).await.unwrap();
-    let (_, second) = b.id.mint_token(ada.user, "two", None, end).await.unwrap();
+    let (one, first) = b.id.mint_token(wish(ada.user, "one", None, end)).await.unwrap();
+    let (_, second) = b.id.mint_token(wish(ada.user, "two", None, end)).await.unwrap();
     let (first, second) = (text(&first), text(&second));
     b.other.refresh().await.unwrap();
     assert!(matches!(b.id.revoke_token(bob.user, one).await, Err(Error::NotFound(_))));
@@ -74,7 +83,7 @@ async fn revoking_and_disabling_end_tokens_on_every_node() {
 async fn a_node_that_lost_the_store_accepts_no_token_after_half_a_minute() {
     let b = Bench::new().await;
     let (ada, _) = b.person("ada").await;
-    let (_, token) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, token) = b.id.mint_token(wish(ada.user, "tool", None, b.clock.now() + Duration::DAY)).await.unwrap();
     let token = text(&token);
     b.store.close().await;
     assert!(matches!(b.id.refresh().await, Err(Error::Store(_))));
@@ -88,14 +97,15 @@ async fn a_node_that_lost_the_store_accepts_no_token_after_half_a_minute() {
 async fn uses_are_written_down_by_the_minute_without_moving_the_epoch() {
     let b = Bench::new().await;
     let (ada, _) = b.person("ada").await;
-    let (_, token) = b.id.mint_token(ada.user, "tool", None, b.clock.now() + Duration::DAY).await.unwrap();
+    let (_, token) = b.id.mint_token(wish(ada.user, "tool", None, b.clock.now() + Duration::DAY)).await.unwrap();
     b.clock.advance(Duration::seconds(20));
     let used_at = b.clock.now();
     b.id.token_actor(&text(&token), peer()).unwrap();
     let epoch = b.store.epoch().await.unwrap();
     b.clock.advance(Duration::minutes(2));
     b.id.refresh().await.unwrap();
-    assert_eq!(b.id.tokens_of(ada.user).await.unwrap()[0].last_used_at, Some(used_at));
+    let row = b.id.tokens_of(ada.user).await.unwrap().remove(0);
+    assert_eq!((row.last_used_at, row.last_used_from), (Some(used_at), Some(peer())));
     assert_eq!(b.store.epoch().await.unwrap(), epoch);
 }
 
@@ -105,6 +115,79 @@ async fn tokens_without_a_name_or_without_an_end_are_refused() {
     let (ada, _) = b.person("ada").await;
     let now = b.clock.now();
     for (name, end) in [("", now + Duration::DAY), ("x", now), ("x", now + Duration::days(367))] {
-        assert!(matches!(b.id.mint_token(ada.user, name, None, end).await, Err(Error::Invalid(_))), "{name} {end}");
+        assert!(
+            matches!(b.id.mint_token(wish(ada.user, name, None, end)).await, Err(Error::Invalid(_))),
+            "{name} {end}"
+        );
+    }
+}
+
+// SEC-011
+#[tokio::test]
+async fn a_token_counts_from_its_networks_only() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let networks = vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let expires_at = b.clock.now() + Duration::DAY;
+    let bound = TokenWish { networks, ..wish(ada.user, "bound", None, expires_at) };
+    let (id, token) = b.id.mint_token(bound).await.unwrap();
+    let token = text(&token);
+    b.other.refresh().await.unwrap();
+    for node in [&b.id, &b.other] {
+        for (from, counts) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("2001:db8::1", true),
+            ("10.2.0.1", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("2001:db9::1", false),
+        ] {
+            let from: IpAddr = from.parse().unwrap();
+            assert_eq!(node.token_actor(&token, from).is_some(), counts, "{from}");
+            // Whose it is stands in the trail, and only where it is the network that it fails on.
+            assert_eq!(
+                node.token_elsewhere(&token, from).map(|a| a.via),
+                (!counts).then_some(Via::Token(id)),
+                "{from}"
+            );
+        }
+        assert!(node.token_elsewhere("pct_unknown", "10.2.0.1".parse().unwrap()).is_none());
+    }
+    b.clock.advance(Duration::DAY);
+    b.id.refresh().await.unwrap();
+    assert!(b.id.token_elsewhere(&token, "10.2.0.1".parse().unwrap()).is_none(), "one that is over is unknown");
+    let crowd = (0..17).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
+    let crowd = TokenWish { networks: crowd, ..wish(ada.user, "crowd", None, b.clock.now() + Duration::DAY) };
+    assert!(matches!(b.id.mint_token(crowd).await, Err(Error::Invalid(_))));
+}
+
+// SEC-146
+#[tokio::test]
+async fn a_token_that_is_renewed_keeps_everything_that_it_is_limited_to() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let (bob, _) = b.person("bob").await;
+    for round in 0_u8..24 {
+        let hypervisor = (round % 2 == 0).then(|| "lab".parse().unwrap());
+        let networks: Vec<Network> = (0..round % 4).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
+        let expires_at = b.clock.now() + Duration::hours(i64::from(round) + 2);
+        let made = TokenWish { hypervisor, networks, ..wish(ada.user, "tool", None, expires_at) };
+        let (old, old_text) = b.id.mint_token(made).await.unwrap();
+        b.clock.advance(Duration::HOUR);
+        b.id.refresh().await.unwrap();
+        assert!(matches!(b.id.renew_token(bob.user, old, Maker::Owner).await, Err(Error::NotFound(_))), "not theirs");
+        let (new, new_text) = b.id.renew_token(ada.user, old, Maker::Owner).await.unwrap();
+        let all = b.id.tokens_of(ada.user).await.unwrap();
+        let row = |id| all.iter().find(|t| t.id == id).unwrap();
+        let limits = |t: &TokenRow| (t.user, t.hypervisor.clone(), t.networks.clone(), t.expires_at, t.name.clone());
+        assert_eq!(limits(row(new)), limits(row(old)), "{round}");
+        let inside: IpAddr = "10.0.0.1".parse().unwrap();
+        assert!(b.id.token_actor(&text(&old_text), inside).is_none(), "the old text is worth nothing");
+        assert!(b.id.token_actor(&text(&new_text), inside).is_some());
+        assert!(matches!(b.id.renew_token(ada.user, old, Maker::Owner).await, Err(Error::NotFound(_))), "once");
+        b.clock.advance(Duration::hours(i64::from(round) + 1));
+        b.id.refresh().await.unwrap();
+        assert!(matches!(b.id.renew_token(ada.user, new, Maker::Owner).await, Err(Error::NotFound(_))), "it is over");
     }
 }

@@ -121,7 +121,7 @@ impl Inner {
         if !theirs || !names(&answer, kept.user, owner) {
             return Err(refused(Why::WrongPasskey));
         }
-        if person.is_none_or(|p| p.disabled_at.is_some()) {
+        if person.is_none_or(|p| !p.is_open()) {
             return Err(refused(Why::Disabled));
         }
         self.use_up(&kept, &result, now).await?;

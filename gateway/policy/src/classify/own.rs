@@ -23,6 +23,8 @@ pub enum Door {
     Enrolling,
     /// Somebody who is signed in with both factors, for what is their own.
     SignedIn,
+    /// The directory that the configuration names, by a token of its service account.
+    Directory,
     /// Somebody who may do this to one of the gateway's own things.
     Own(Action, OwnObject),
     /// Somebody who may do this to the machine that the path names as `{hypervisor}/{machine}`. A `{mode}` in the
@@ -33,7 +35,7 @@ pub enum Door {
 /// One route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnRoute {
-    /// `GET` or `POST`.
+    /// `GET` or `POST`; for a directory also `PUT`, `PATCH` and `DELETE`.
     pub method: &'static str,
     /// The path; `{name}` is one part of it, `{*name}` everything that follows.
     pub pattern: &'static str,
@@ -76,6 +78,7 @@ const fn kind_of(door: Door) -> &'static str {
     match door {
         Door::Machine(action) if action.is_console() => "console",
         Door::Machine(_) => "machine",
+        Door::Directory => "scim",
         Door::Public
         | Door::Stranger
         | Door::Provider
@@ -92,6 +95,11 @@ const fn read(object: OwnObject) -> Door {
 
 const fn write(object: OwnObject) -> Door {
     Door::Own(Action::Write, object)
+}
+
+/// A directory's own (RFC 7644 section 3.2).
+const fn scim(method: &'static str, pattern: &'static str) -> OwnRoute {
+    OwnRoute { method, pattern, door: Door::Directory, trailed: true, kind: kind_of(Door::Directory) }
 }
 
 /// Every route.
@@ -124,6 +132,12 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/step-up", Door::SignedIn, Trail::No),
     step("/step-up", Door::SignedIn, "step-up"),
     get("/api/v1/passkeys/step-up", Door::SignedIn, Trail::No),
+    // A notice that everybody confirms after signing in.
+    get("/banner", Door::SignedIn, Trail::No),
+    step("/banner", Door::SignedIn, "banner"),
+    // Sealed codes for emergencies: each try and each use stands out in the trail by its kind.
+    get("/break-glass", Door::Stranger, Trail::No),
+    step("/break-glass", Door::Stranger, "break-glass"),
     // One's own things. Where a fresh factor is needed, the identity room asks for it.
     get("/me", Door::SignedIn, Trail::No),
     step("/me/sessions/end", Door::SignedIn, "session"),
@@ -149,6 +163,15 @@ pub const ROUTES: &[OwnRoute] = &[
     post("/users/{id}/enable", write(OwnObject::Users)),
     post("/users/{id}/reset", write(OwnObject::Users)),
     post("/users/{id}/sign-out", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/users/{id}/sessions/end", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/users/{id}/lock", Door::Own(Action::Lock, OwnObject::Users)),
+    post("/users/{id}/unlock", Door::Own(Action::Lock, OwnObject::Users)),
+    post("/users/{id}/training", write(OwnObject::Users)),
+    post("/users/{id}/tokens", write(OwnObject::Users)),
+    post("/users/{id}/tokens/revoke", Door::Own(Action::Lock, OwnObject::Sessions)),
+    post("/service-accounts", write(OwnObject::Users)),
+    get("/break-glass/uses", read(OwnObject::Users), Trail::Yes),
+    post("/break-glass/review", write(OwnObject::Users)),
     get("/grants", read(OwnObject::Policy), Trail::Yes),
     post("/grants", write(OwnObject::Policy)),
     post("/grants/revoke", write(OwnObject::Policy)),
@@ -159,6 +182,21 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/recordings", read(OwnObject::Recordings), Trail::Yes),
     get("/trail", read(OwnObject::Audit), Trail::Yes),
     get("/trail/{node}/{number}", read(OwnObject::Audit), Trail::Yes),
+    // What a directory calls.
+    scim("GET", "/scim/v2/ServiceProviderConfig"),
+    scim("GET", "/scim/v2/ResourceTypes"),
+    scim("GET", "/scim/v2/Users"),
+    scim("POST", "/scim/v2/Users"),
+    scim("GET", "/scim/v2/Users/{id}"),
+    scim("PUT", "/scim/v2/Users/{id}"),
+    scim("PATCH", "/scim/v2/Users/{id}"),
+    scim("DELETE", "/scim/v2/Users/{id}"),
+    scim("GET", "/scim/v2/Groups"),
+    scim("POST", "/scim/v2/Groups"),
+    scim("GET", "/scim/v2/Groups/{id}"),
+    scim("PUT", "/scim/v2/Groups/{id}"),
+    scim("PATCH", "/scim/v2/Groups/{id}"),
+    scim("DELETE", "/scim/v2/Groups/{id}"),
 ];
 
 /// A request's route, with what its path holds.
@@ -198,7 +236,13 @@ impl Found<'_> {
     pub fn operation(&self) -> Option<Operation> {
         let effect = if self.route.method == "GET" { Effect::Safe } else { Effect::Unsafe };
         match self.route.door {
-            Door::Public | Door::Stranger | Door::Provider | Door::Signed | Door::Enrolling | Door::SignedIn => None,
+            Door::Public
+            | Door::Stranger
+            | Door::Provider
+            | Door::Signed
+            | Door::Enrolling
+            | Door::SignedIn
+            | Door::Directory => None,
             Door::Own(action, object) => Some(Operation { action, resource: Resource::Own(object), effect }),
             Door::Machine(action) => {
                 let hypervisor = self.param("hypervisor")?.parse().ok()?;
@@ -268,7 +312,11 @@ mod tests {
             let path = route.pattern.replace("{*path}", "a/b.js").replace("{mode}", "view").replace(['{', '}'], "");
             let found = find(route.method, &path).unwrap();
             assert_eq!(found.route, route, "{path}");
-            for method in ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "OPTIONS", "get", ""] {
+            let directory =
+                |method: &&str| route.door != Door::Directory || !["PUT", "PATCH", "DELETE"].contains(method);
+            for method in
+                ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "OPTIONS", "get", ""].into_iter().filter(directory)
+            {
                 assert_eq!(find(method, &path), Err(Missing::Method), "{method} {path}");
             }
             assert_eq!(

@@ -2,6 +2,8 @@
 //! The pages of administrators, auditors and security leads. Each is an operation on one of the gateway's own things:
 //! the passage has decided it, and its event is open, before a handler here runs.
 
+pub(crate) mod accounts;
+pub(crate) mod emergencies;
 pub(crate) mod grants;
 pub(crate) mod hypervisors;
 pub(crate) mod sessions;

@@ -31,7 +31,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
         .map(|live| LiveRow {
             id: live.id.to_string(),
             user: live.user_name.to_string(),
-            place: live.place.to_string(),
+            place: house.config.place_of(live.place),
             hypervisor: live.machine.hypervisor.to_string(),
             machine: live.machine.machine.to_string(),
             machine_name: inventory

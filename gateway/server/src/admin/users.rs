@@ -7,13 +7,13 @@ use crate::{
     reply::{self, Refusal},
     start::invitation_link,
     state::House,
-    view::{OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
+    view::{Choice, OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
 use portcullis_governance::By;
 use portcullis_identity::{Error, FactorLine};
-use portcullis_store::{Holding, User};
+use portcullis_store::{Holding, User, UserKind};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
     listed(&house, &guest, None, ("", ""), Problems::none()).await
 }
 
-async fn listed(
+pub(super) async fn listed(
     house: &House,
     guest: &Guest,
     link: Option<OneTimeLink>,
@@ -59,6 +59,9 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
     let known = user.password_hash.is_some() || house.store.provider_of(user.id).await.map_err(failed)?.is_some();
     let state = match (user.disabled_at, known, has_factor) {
         (Some(_), _, _) => UserState::Disabled,
+        _ if user.locked.is_some() => UserState::Locked,
+        _ if user.kind == UserKind::Service => UserState::Service,
+        _ if user.kind == UserKind::BreakGlass => UserState::Emergency,
         (None, false, _) => UserState::Invited,
         (None, true, false) => UserState::NoFactor,
         (None, true, true) => UserState::Active,
@@ -109,22 +112,30 @@ fn one_time(house: &House, token: &Secret, who: &str) -> OneTimeLink {
     OneTimeLink { url: invitation_link(&house.config, token), who: who.to_owned(), expires: house.when(expires) }
 }
 
-async fn find(house: &House, id: &str) -> Result<User, Refusal> {
+pub(super) async fn find(house: &House, id: &str) -> Result<User, Refusal> {
     let id: UserId = id.parse().map_err(|_| Refusal::NotFound)?;
     house.store.user(id).await.map_err(|e| house.unavailable(&e))?.ok_or(Refusal::NotFound)
 }
 
 pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    shown(&house, &guest, &user, None).await
+    shown(&house, &guest, &user, (None, None, Problems::none())).await
 }
 
-async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLink>) -> Answer {
+/// The page of somebody, with what was made just now (a link, a token) or what went wrong.
+pub(super) async fn shown(
+    house: &House,
+    guest: &Guest,
+    user: &User,
+    (link, minted, problems): (Option<OneTimeLink>, Option<String>, Problems),
+) -> Answer {
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let holdings = house.store.grants().await.map_err(failed)?;
     let factors = house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?;
-    let sessions = house.store.sessions_of(user.id, house.clock.now()).await.map_err(failed)?;
+    let training = house.identity.training_of(user.id).await.map_err(|e| house.unavailable(&e))?;
+    let now = house.clock.now();
+    let wrong = !problems.is_empty();
     let mine = holdings.iter().filter(|h| h.user == user.id);
     let grants = mine.map(|h| super::grants::row(house, h, &user.name)).collect();
     let provider = house.store.provider_of(user.id).await.map_err(failed)?.map(|p| {
@@ -132,24 +143,36 @@ async fn shown(house: &House, guest: &Guest, user: &User, link: Option<OneTimeLi
         let title = titles.iter().find(|(name, _)| *name == p.provider).map_or(p.provider.as_str(), |(_, title)| title);
         (title.to_owned(), p.subject.clone(), house.when(p.seen_at))
     });
-    page(&PersonPage {
+    let shown = PersonPage {
         shell: house.shell(guest).await,
         user: row(house, user, &holdings).await?,
         created: house.when(user.created_at),
         provider,
         factors: factors.iter().map(FactorLine::words).collect(),
-        sessions: sessions.len(),
+        sessions: house.session_rows(user.id, None).await?,
+        tokens: house.token_rows(user.id).await?,
+        service: user.kind == UserKind::Service,
+        person: user.kind == UserKind::Person,
+        locked: user.locked.as_ref().map(|(at, why)| (house.when(*at), why.clone())),
+        training: training.map(|t| (house.when(t.until), now < t.until)),
+        asks_training: house.config.consoles.training,
+        minted,
+        hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         grants,
+        may_end: house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions)),
+        may_lock: house.may(actor, Action::Lock, Resource::Own(OwnObject::Users)),
         may_write: house.may(actor, Action::Write, Resource::Own(OwnObject::Users)),
         may_grant: house.may(actor, Action::Write, Resource::Own(OwnObject::Policy)),
         kept: house.grants.objects(&house.engine, By::Person(actor), user.id).await.map_err(reply::governance)?,
         link,
-    })
+        problems,
+    };
+    if wrong { again(&shown) } else { page(&shown) }
 }
 
 /// Does something to somebody's account, unless it is one's own, the last administrator's, or one with rights beyond
 /// one's own: nobody becomes somebody stronger by resetting them.
-async fn change<T>(
+pub(super) async fn change<T>(
     house: &House,
     guest: &Guest,
     user: &User,
@@ -191,7 +214,7 @@ pub(crate) async fn reset(State(house): State<Arc<House>>, guest: Guest, Path(id
     let token = Box::pin(change(&house, &guest, &user, house.identity.reset(user.id))).await?;
     let link = one_time(&house, &token, &user.name);
     let user = find(&house, &id).await?;
-    shown(&house, &guest, &user, Some(link)).await
+    shown(&house, &guest, &user, (Some(link), None, Problems::none())).await
 }
 
 /// Ends every browser of somebody.

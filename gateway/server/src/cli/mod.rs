@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: one verb a job. Exit codes: 0 yes, 1 no, 2 could not.
 
+mod account;
 mod audit;
 mod grant;
 mod init;
@@ -8,6 +9,7 @@ mod machine;
 mod policy;
 mod recording;
 mod serve;
+mod token;
 mod user;
 
 use crate::{
@@ -36,12 +38,16 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
-    /// People: list, invite, reset, factors, remove-factor, disable, enable, claims
+    /// People and service accounts: list, invite, reset, factors, remove-factor, claims, disable, enable, lock, unlock,
+    /// service, break-glass, training, blocklist
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
+    /// Tokens for tools: list, mint, renew, revoke
+    #[command(subcommand)]
+    Token(token::Token),
     /// The policy: matrix, check, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -137,6 +143,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => Box::pin(verb.run()).await,
+            Verb::Token(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
             Verb::Machine(verb) => verb.run().await,

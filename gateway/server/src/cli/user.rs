@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis user`: people, from a shell on the gateway's own machine.
 
-use super::{Answer, At, Desk};
+use super::{Answer, At, Desk, account};
 use crate::start::{invitation_link, set_up_link};
 use clap::Subcommand;
 use portcullis_domain::SystemClock;
 use portcullis_governance::{By, Grants};
 use portcullis_identity::{FactorLine, Flaw, Identity};
 use portcullis_policy::Engine;
-use portcullis_store::User as Row;
+use portcullis_store::{User as Row, UserKind};
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -86,6 +86,12 @@ pub(super) enum User {
         #[command(flatten)]
         at: At,
     },
+    Lock(account::Lock),
+    Unlock(account::Unlock),
+    Service(account::Service),
+    BreakGlass(account::BreakGlass),
+    Training(account::Training),
+    Blocklist(account::Blocklist),
 }
 
 /// A role that follows from claims.
@@ -227,6 +233,12 @@ impl User {
                 let words = format!("{} can sign in again.", user.name);
                 at.out.tell(&json!({ "user": user.name, "state": "enabled" }), &words);
             }
+            Self::Lock(verb) => return verb.run().await,
+            Self::Unlock(verb) => return verb.run().await,
+            Self::Service(verb) => return verb.run().await,
+            Self::BreakGlass(verb) => return Box::pin(verb.run()).await,
+            Self::Training(verb) => return verb.run().await,
+            Self::Blocklist(verb) => return verb.run(),
         }
         Ok(Answer::Yes)
     }
@@ -246,6 +258,9 @@ fn line(vouched: bool, user: Row) -> Line {
     Line {
         state: match (user.disabled_at, vouched || user.password_hash.is_some()) {
             (Some(_), _) => "disabled",
+            _ if user.locked.is_some() => "locked",
+            _ if user.kind == UserKind::Service => "service",
+            _ if user.kind == UserKind::BreakGlass => "emergency",
             (None, false) => "invited",
             (None, true) => "active",
         },

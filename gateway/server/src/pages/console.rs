@@ -58,6 +58,11 @@ pub(crate) async fn show(
         ConsoleDoor::Control | ConsoleDoor::View => (ConsoleMode::View, None),
         ConsoleDoor::Closed(why) => (ConsoleMode::View, Some(why.clone())),
     };
+    let closed = match (closed, house.trained(actor.user).await) {
+        (None, Err(Refusal::Forbidden(why))) => Some(why),
+        (None, Err(other)) => return Err(other),
+        (closed, _) => closed,
+    };
     let shown = ConsolePage {
         shell: house.shell(&guest).await,
         hypervisor: machine.at.hypervisor.to_string(),
@@ -84,6 +89,7 @@ pub(crate) async fn ticket(
     let mode: ConsoleMode = mode.parse().map_err(|_| Refusal::NotFound)?;
     let machine = find(&house, &actor, &hypervisor, &machine)?;
     let session = session_of(&actor.via)?;
+    let trained_until = house.trained(actor.user).await?;
     let made_at = house.clock.now();
     let ticket = house
         .identity
@@ -91,6 +97,7 @@ pub(crate) async fn ticket(
         .await
         .map_err(|e| reply::identity(&e, house.clock.now()))?;
     let lasts_until = guest.lasts_until().ok_or(Refusal::Unknown)?;
+    let lasts_until = trained_until.map_or(lasts_until, |until| until.min(lasts_until));
     let until = lives::ends_at(&house, session, lasts_until, made_at).await?;
     let body = serde_json::json!({
         "ticket": ticket.expose_text().unwrap_or_default(),
@@ -123,6 +130,7 @@ pub(crate) async fn stream(
     let machine = find(&house, &actor, &hypervisor, &machine)?;
     let offer = read_offer(request.headers())?;
     let session = session_of(&actor.via)?;
+    let trained_until = house.trained(actor.user).await?;
     let taken = house.identity.take_ticket(&offer.ticket, session, &machine.at, mode).await;
     let made_at = taken.map_err(|e| match e {
         Error::Refused(_) => {
@@ -132,6 +140,7 @@ pub(crate) async fn stream(
     })?;
     let answer = switching(&offer.accept)?;
     let lasts_until = guest.lasts_until().ok_or(Refusal::Unknown)?;
+    let lasts_until = trained_until.map_or(lasts_until, |until| until.min(lasts_until));
     let ends_at = lives::ends_at(&house, session, lasts_until, made_at).await?;
     let (permit, open) = guest.take().ok_or(Refusal::Unknown)?;
     let permit = Arc::new(permit);

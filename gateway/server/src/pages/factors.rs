@@ -10,10 +10,7 @@ use crate::{
     guest::{Guest, Step},
     reply::{self, Refusal},
     state::House,
-    view::{
-        Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, SessionRow, Shell, StepUp, TokenRow,
-        TokenState, Tone, device,
-    },
+    view::{Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, Tone, device},
 };
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
@@ -81,6 +78,7 @@ pub(crate) async fn enrol(
             }
             let words = "an authenticator app was added; new recovery codes were made";
             guest.say(&Step { user: known(&after), ..Step::done(&name, words) })?;
+            house.describe(&guest, &headers).await;
             let account = format!("{name} at {}", house.authority);
             page(&RecoveryCodes { shell: Shell::default(), codes: plain(codes), account, next: "/".into() })
         }
@@ -179,44 +177,8 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
         Via::Session(session) => Some(session),
         Via::Token(_) | Via::CommandLine => None,
     };
-    let mut sessions: Vec<_> = house
-        .store
-        .sessions_of(user, now)
-        .await
-        .map_err(failed)?
-        .into_iter()
-        .map(|s| SessionRow {
-            id: s.session.to_string(),
-            device: device(s.agent.as_deref().unwrap_or_default()),
-            place: s.peer.map_or_else(|| "unknown".to_owned(), |p| p.to_string()),
-            started: house.when(s.created_at),
-            seen: house.when(s.seen_at),
-            ends: house.when(s.expires_at),
-            current: Some(s.session) == current,
-        })
-        .collect();
-    sessions.sort_by_key(|s| !s.current);
-    let mut tokens: Vec<_> = house
-        .store
-        .tokens_of(user)
-        .await
-        .map_err(failed)?
-        .into_iter()
-        .map(|t| TokenRow {
-            id: t.id.to_string(),
-            name: t.name,
-            hypervisor: t.hypervisor.map(|h| h.to_string()),
-            created: house.when(t.created_at),
-            expires: house.when(t.expires_at),
-            used: t.last_used_at.map(|at| house.when(at)),
-            state: match t.revoked_at {
-                Some(_) => TokenState::Revoked,
-                None if t.expires_at <= now => TokenState::Expired,
-                None => TokenState::Live,
-            },
-        })
-        .collect();
-    tokens.sort_by_key(|t| t.state != TokenState::Live);
+    let sessions = house.session_rows(user, current).await?;
+    let tokens = house.token_rows(user).await?;
     let recovery_left = house.store.recovery_codes_left(user).await.map_err(failed)?;
     let grants = actor.grants.iter().filter(|g| g.is_active(now));
     let grants = grants.map(|g| format!("{} on {}{}", g.role, g.selector, until_words(g.until))).collect();
@@ -232,6 +194,7 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
         hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         grants,
         has_password: user.is_some_and(|u| u.password_hash.is_some()),
+        shortest: house.identity.settings().passwords.shortest,
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }

@@ -171,18 +171,19 @@ pub(crate) async fn sign_out(State(house): State<Arc<House>>, guest: Guest) -> A
     }
 }
 
-pub(crate) async fn set_up_form(guest: Guest) -> Answer {
-    link_form(&guest, SetUpKind::FirstAdministrator)
+pub(crate) async fn set_up_form(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    link_form(&house, &guest, SetUpKind::FirstAdministrator)
 }
 
-pub(crate) async fn invitation_form(guest: Guest) -> Answer {
-    link_form(&guest, SetUpKind::Invited)
+pub(crate) async fn invitation_form(State(house): State<Arc<House>>, guest: Guest) -> Answer {
+    link_form(&house, &guest, SetUpKind::Invited)
 }
 
-fn link_form(guest: &Guest, kind: SetUpKind) -> Answer {
+fn link_form(house: &House, guest: &Guest, kind: SetUpKind) -> Answer {
     page(&SetUp {
         shell: Shell::stranger(guest.csrf.clone()),
         kind,
+        shortest: house.identity.settings().passwords.shortest,
         token: String::new(),
         name: String::new(),
         display_name: String::new(),
@@ -242,7 +243,8 @@ async fn redeem(house: &Arc<House>, guest: &Guest, form: Redeem, kind: SetUpKind
             let shown = house.shown(&error)?;
             let Redeem { token, name, display_name, .. } = form;
             let shell = Shell::stranger(guest.csrf.clone());
-            again(&SetUp { shell, kind, token, name, display_name, problems: Problems::one(field, shown) })
+            let shortest = house.identity.settings().passwords.shortest;
+            again(&SetUp { shell, kind, shortest, token, name, display_name, problems: Problems::one(field, shown) })
         }
     }
 }

@@ -3,12 +3,15 @@
 //!
 //! A handler is reached through the passage only; it reads what it may show, fills a struct of `view`, and answers.
 
+pub(crate) mod banner;
+pub(crate) mod break_glass;
 pub(crate) mod console;
 pub(crate) mod factors;
 pub(crate) mod login;
 pub(crate) mod machines;
 pub(crate) mod passkeys;
 pub(crate) mod provider;
+pub(crate) mod rows;
 pub(crate) mod tokens;
 
 use crate::{
@@ -124,12 +127,8 @@ impl House {
         let flashes: Vec<(String, String)> = guest.session.remove(FLASHES).await.ok().flatten().unwrap_or_default();
         let flashes = flashes.into_iter().map(|(tone, text)| Flash::new(Tone::from_word(&tone), text)).collect();
         let now = self.clock.now();
-        let fresh_until = actor
-            .assurance
-            .stepped_up_at()
-            .map(|at| at + STEP_UP)
-            .filter(|until| *until > now)
-            .map(|until| When::new(until, now));
+        let fresh_until =
+            actor.assurance.fresh_until(STEP_UP).filter(|until| *until > now).map(|until| When::new(until, now));
         let user = self.store.user(actor.user).await.ok().flatten();
         let display_name = user.map(|u| u.display_name).filter(|n| !n.is_empty());
         let who = Who {
@@ -139,7 +138,12 @@ impl House {
             fresh_until,
             proofs: self.identity.proofs_of(actor.user).await.unwrap_or_default(),
         };
-        Shell::signed_in(guest.csrf.clone(), who).with(flashes)
+        let emergencies = if who.doors.users { self.identity.break_glass_unreviewed().await } else { Ok(0) };
+        let emergencies = emergencies.unwrap_or_else(|error| {
+            tracing::error!(error = %crate::state::chain(&error), "whether a sealed code was used is not known");
+            0
+        });
+        Shell { emergencies, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
     }
 
     /// Which administration pages somebody may read.

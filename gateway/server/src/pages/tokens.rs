@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tokens for tools: shown once, limited in time and to a hypervisor, listed and revocable.
+//! Tokens for tools: shown once, limited in time, to a hypervisor and to networks, listed and revocable.
 
 use super::{
     Answer, Form,
     factors::{fresh, mine},
     go_with,
+    rows::networks,
 };
 use crate::{
     guest::{Guest, Step},
@@ -13,7 +14,8 @@ use crate::{
     view::{Problems, Tone},
 };
 use axum::extract::State;
-use portcullis_domain::HypervisorName;
+use portcullis_domain::{HypervisorName, Network};
+use portcullis_identity::{Error, Maker, TokenWish};
 use serde::Deserialize;
 use std::sync::Arc;
 use time::Duration;
@@ -27,31 +29,78 @@ pub(crate) struct Mint {
     name: String,
     #[serde(default)]
     hypervisor: String,
+    #[serde(default)]
+    networks: String,
     days: String,
+}
+
+/// A wish for a token as it was typed, or the field that it fails on and why.
+pub(crate) struct Typed {
+    pub(crate) name: String,
+    pub(crate) hypervisor: Option<HypervisorName>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) days: i64,
+}
+
+impl Mint {
+    /// Reads what was typed.
+    pub(crate) fn read(&self, house: &House) -> Result<Result<Typed, Problems>, Refusal> {
+        let name = self.name.trim();
+        if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
+            return Ok(Err(Problems::one("token_name", "Give it a name of 1 to 64 letters.")));
+        }
+        let Some(days) = self.days.trim().parse::<i64>().ok().filter(|d| (1..=LONGEST).contains(d)) else {
+            return Ok(Err(Problems::one("days", "Choose 1 to 365 days.")));
+        };
+        let networks = match networks(&self.networks) {
+            Ok(networks) => networks,
+            Err(why) => return Ok(Err(Problems::one("networks", format!("{why}.")))),
+        };
+        let hypervisor = match self.hypervisor.as_str() {
+            "" => None,
+            text => {
+                let name: HypervisorName = text.parse().map_err(|_| Refusal::NotFound)?;
+                Some(house.tables.contains_key(&name).then_some(name).ok_or(Refusal::NotFound)?)
+            }
+        };
+        Ok(Ok(Typed { name: name.to_owned(), hypervisor, networks, days }))
+    }
+}
+
+/// What a token is limited to, for the trail.
+pub(crate) fn limits(typed: &Typed) -> String {
+    let on = typed.hypervisor.as_ref().map_or_else(|| "all hypervisors".to_owned(), ToString::to_string);
+    let from: Vec<String> = typed.networks.iter().map(ToString::to_string).collect();
+    let from = if from.is_empty() { "everywhere".to_owned() } else { from.join(" ") };
+    format!("for {} days, on {on}, from {from}", typed.days)
 }
 
 /// Makes a token. It can never do more than its owner can at that moment.
 pub(crate) async fn mint(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Mint>) -> Answer {
     fresh(&house, &guest)?;
     let actor = guest.actor()?;
-    let name = form.name.trim();
-    if name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control) {
-        return mine(&house, &guest, None, Problems::one("token_name", "Give it a name of 1 to 64 letters.")).await;
-    }
-    let Some(days) = form.days.trim().parse::<i64>().ok().filter(|d| (1..=LONGEST).contains(d)) else {
-        return mine(&house, &guest, None, Problems::one("days", "Choose 1 to 365 days.")).await;
+    let typed = match form.read(&house)? {
+        Ok(typed) => typed,
+        Err(problems) => return mine(&house, &guest, None, problems).await,
     };
-    let hypervisor = match form.hypervisor.as_str() {
-        "" => None,
-        text => {
-            let name: HypervisorName = text.parse().map_err(|_| Refusal::NotFound)?;
-            Some(house.tables.contains_key(&name).then_some(name).ok_or(Refusal::NotFound)?)
+    let words = format!("a token was made, {}", limits(&typed));
+    let wish = TokenWish {
+        user: actor.user,
+        name: &typed.name,
+        hypervisor: typed.hypervisor,
+        networks: typed.networks,
+        expires_at: house.clock.now() + Duration::days(typed.days),
+        by: Maker::Owner,
+    };
+    let minted = match house.identity.mint_token(wish).await {
+        Ok((_, minted)) => minted,
+        Err(error @ Error::Invalid(_)) => {
+            let shown = house.shown(&error)?;
+            return mine(&house, &guest, None, Problems::one("networks", shown)).await;
         }
+        Err(error) => return Err(reply::identity(&error, house.clock.now())),
     };
-    let until = house.clock.now() + Duration::days(days);
-    let minted = house.identity.mint_token(actor.user, name, hypervisor, until).await;
-    let (_, minted) = minted.map_err(|e| reply::identity(&e, house.clock.now()))?;
-    guest.say(&Step::done(name, &format!("a token was made, for {days} days")))?;
+    guest.say(&Step::done(&typed.name, &words))?;
     mine(&house, &guest, minted.expose_text().map(str::to_owned), Problems::none()).await
 }
 

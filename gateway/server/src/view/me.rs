@@ -34,6 +34,8 @@ pub(crate) struct SessionRow {
     pub(crate) seen: When,
     /// When it ends at the latest.
     pub(crate) ends: When,
+    /// What was proven in it, and when.
+    pub(crate) proven: Vec<(&'static str, When)>,
     /// Whether it is this one.
     pub(crate) current: bool,
 }
@@ -58,12 +60,16 @@ pub(crate) struct TokenRow {
     pub(crate) name: String,
     /// The hypervisor it is limited to; none means all.
     pub(crate) hypervisor: Option<String>,
+    /// The networks it is limited to; none means everywhere.
+    pub(crate) networks: Vec<String>,
     /// Since when.
     pub(crate) created: When,
     /// Until when.
     pub(crate) expires: When,
     /// When it was last used.
     pub(crate) used: Option<When>,
+    /// From where it was last used.
+    pub(crate) used_from: Option<String>,
     /// Whether it works.
     pub(crate) state: TokenState,
 }
@@ -71,7 +77,7 @@ pub(crate) struct TokenRow {
 /// My factors, sessions, tokens and password, at `/me`. Posts:
 /// `/me/password` (`csrf old password`), `/me/factors/remove` (`csrf id`),
 /// `/me/recovery-codes` (`csrf`), `/me/sessions/end` (`csrf id`), `/me/sessions/end-others` (`csrf`),
-/// `/me/tokens` (`csrf name hypervisor days`; empty `hypervisor` means all), `/me/tokens/revoke` (`csrf id`).
+/// `/me/tokens` (`csrf name hypervisor networks days`; empty means all), `/me/tokens/revoke` (`csrf id`).
 #[derive(Template)]
 #[template(path = "pages/me.html")]
 pub(crate) struct Me {
@@ -93,7 +99,9 @@ pub(crate) struct Me {
     pub(crate) grants: Vec<String>,
     /// Whether there is a password to change: who comes from a company's provider has none.
     pub(crate) has_password: bool,
-    /// What went wrong; fields `old`, `password`, `token_name`, `days`.
+    /// The fewest characters of a password.
+    pub(crate) shortest: usize,
+    /// What went wrong; fields `old`, `password`, `token_name`, `networks`, `days`.
     pub(crate) problems: Problems,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! People, roles and grants.
 
-use super::{Problems, Shell, When};
+use super::{Problems, SessionRow, Shell, TokenRow, When};
 use askama::Template;
 
 /// One entry of a list to choose from.
@@ -42,6 +42,12 @@ pub(crate) enum UserState {
     NoFactor,
     /// Disabled by an administrator.
     Disabled,
+    /// Locked by a security lead.
+    Locked,
+    /// A machine: never signs in.
+    Service,
+    /// For emergencies: entered with a sealed code.
+    Emergency,
 }
 
 impl UserState {
@@ -52,6 +58,9 @@ impl UserState {
             Self::Invited => "invited",
             Self::NoFactor => "no second factor yet",
             Self::Disabled => "disabled",
+            Self::Locked => "locked",
+            Self::Service => "service account",
+            Self::Emergency => "emergency access",
         }
     }
 
@@ -60,7 +69,8 @@ impl UserState {
         match self {
             Self::Active => "good",
             Self::Invited | Self::NoFactor => "warn",
-            Self::Disabled => "off",
+            Self::Disabled | Self::Locked => "off",
+            Self::Service | Self::Emergency => "note",
         }
     }
 }
@@ -82,7 +92,7 @@ pub(crate) struct UserRow {
     pub(crate) seen: Option<When>,
 }
 
-/// Everyone, at `/users`. Posts `csrf name display_name` to `/users`.
+/// Everyone, at `/users`. Posts `csrf name display_name` to `/users` and to `/service-accounts`.
 #[derive(Template)]
 #[template(path = "pages/users.html")]
 pub(crate) struct Users {
@@ -103,8 +113,10 @@ pub(crate) struct Users {
 }
 
 /// One person, at `/users/{id}`. Posts `csrf` to `/users/{id}/disable`, `/users/{id}/enable`, `/users/{id}/reset` (new
-/// one-time link; password and factors go), `/users/{id}/sign-out` (ends every session) and `csrf grant next` to
-/// `/grants/revoke`.
+/// one-time link; password and factors go), `/users/{id}/sign-out` (ends every session), `/users/{id}/unlock`; `csrf
+/// reason` to `/users/{id}/lock`; `csrf id` to `/users/{id}/sessions/end` and `/users/{id}/tokens/revoke`; `csrf name
+/// hypervisor networks days` to `/users/{id}/tokens` (service accounts); `csrf until` to `/users/{id}/training`; and `csrf
+/// grant next` to `/grants/revoke`.
 #[derive(Template)]
 #[template(path = "pages/person.html")]
 pub(crate) struct PersonPage {
@@ -118,8 +130,28 @@ pub(crate) struct PersonPage {
     pub(crate) provider: Option<(String, String, When)>,
     /// Their second factors in words.
     pub(crate) factors: Vec<String>,
-    /// How many browsers of theirs are signed in.
-    pub(crate) sessions: usize,
+    /// The browsers of theirs that are signed in.
+    pub(crate) sessions: Vec<SessionRow>,
+    /// The tokens, live ones first.
+    pub(crate) tokens: Vec<TokenRow>,
+    /// Whether it is a service account, for which tokens are made here.
+    pub(crate) service: bool,
+    /// Whether it is a person, who can be reset.
+    pub(crate) person: bool,
+    /// Since when the account is locked, and why.
+    pub(crate) locked: Option<(When, String)>,
+    /// Until when their training counts, and whether that is still to come.
+    pub(crate) training: Option<(When, bool)>,
+    /// Whether consoles ask for a training.
+    pub(crate) asks_training: bool,
+    /// A token that was made just now: shown once, never again.
+    pub(crate) minted: Option<String>,
+    /// The hypervisors that a token can be limited to.
+    pub(crate) hypervisors: Vec<Choice>,
+    /// Whether the person who looks may end sessions and revoke tokens.
+    pub(crate) may_end: bool,
+    /// Whether the person who looks may lock and unlock.
+    pub(crate) may_lock: bool,
     /// Their grants.
     pub(crate) grants: Vec<GrantRow>,
     /// Whether the person who looks may change them.
@@ -130,6 +162,43 @@ pub(crate) struct PersonPage {
     pub(crate) kept: Option<String>,
     /// A link that was made just now.
     pub(crate) link: Option<OneTimeLink>,
+    /// What went wrong; fields `token_name`, `networks`, `days`, `until`.
+    pub(crate) problems: Problems,
+}
+
+/// One use of a sealed code.
+#[derive(Debug, Clone)]
+pub(crate) struct EmergencyRow {
+    /// The code's id.
+    pub(crate) id: String,
+    /// What stood on its envelope.
+    pub(crate) number: u32,
+    /// When it was used.
+    pub(crate) used: When,
+    /// From where.
+    pub(crate) place: String,
+    /// Who it was, what for, and who wrote that when.
+    pub(crate) review: Option<(String, String, String, When)>,
+}
+
+/// The uses of sealed codes, at `/break-glass/uses`. Posts `csrf id who why` to `/break-glass/review`.
+#[derive(Template)]
+#[template(path = "pages/emergencies.html")]
+pub(crate) struct Emergencies {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The uses, newest first.
+    pub(crate) rows: Vec<EmergencyRow>,
+    /// How many codes are ready for use.
+    pub(crate) ready: usize,
+    /// Whether the person who looks may write.
+    pub(crate) may_write: bool,
+    /// The form as typed before.
+    pub(crate) typed_who: String,
+    /// The form as typed before.
+    pub(crate) typed_why: String,
+    /// What went wrong.
+    pub(crate) problems: Problems,
 }
 
 /// One role.
@@ -312,4 +381,4 @@ pub(crate) struct Grants {
     pub(crate) problems: Problems,
 }
 
-super::places! { Users = "users", PersonPage = "users", Roles = "roles", Grants = "grants", }
+super::places! { Users = "users", PersonPage = "users", Emergencies = "users", Roles = "roles", Grants = "grants", }

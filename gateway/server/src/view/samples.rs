@@ -130,6 +130,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         let page = SetUp {
             shell: w.stranger(),
             kind,
+            shortest: 8,
             token: w.text(""),
             name: w.name(""),
             display_name: w.name(""),
@@ -201,6 +202,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         started: when(-50),
         seen: when(-1),
         ends: when(11 * 60),
+        proven: vec![("password", when(-50)), ("authenticator code", when(-4))],
         current,
     };
     let factor = |what: &str, removable: bool| FactorRow {
@@ -214,9 +216,11 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         id: "01935d0a00007000800000000000000d".to_owned(),
         name: w.name(name),
         hypervisor: hypervisor.map(str::to_owned),
+        networks: if hypervisor.is_some() { vec!["10.1.0.0/16".into(), "2001:db8::/32".into()] } else { vec![] },
         created: when(-60 * 24 * 3),
         expires: when(60 * 24 * 27),
         used: (state == TokenState::Live).then(|| when(-2)),
+        used_from: (state == TokenState::Live).then(|| w.text("build hall (10.1.2.3)")),
         state,
     };
     let full = fill != Fill::Empty;
@@ -259,7 +263,8 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
             vec![]
         },
         has_password: full,
-        problems: w.problems(&["old", "password", "token_name", "days"]),
+        shortest: 8,
+        problems: w.problems(&["old", "password", "token_name", "networks", "days"]),
     };
     add("me", me.render());
 
@@ -273,7 +278,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
             link: link(&w),
             name: w.name(""),
             display_name: w.name(""),
-            problems: w.problems(&["name", "display_name"]),
+            problems: w.problems(&["name", "display_name", "service_name"]),
         }
         .render(),
     );
@@ -284,7 +289,18 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         created: when(-60 * 24 * 200),
         provider: full.then(|| (w.text("Example Corp"), w.text("00u1x7"), when(-3600))),
         factors: if full { vec!["Authenticator app".to_owned(), w.text("9 recovery codes")] } else { vec![] },
-        sessions: usize::from(full) * 2,
+        sessions: if full { vec![session("x", false), session("curl/8", false)] } else { vec![] },
+        tokens: if full { vec![token("backup", Some("lxd-1"), TokenState::Live)] } else { vec![] },
+        service: fill == Fill::Hostile,
+        person: fill != Fill::Hostile,
+        locked: (fill == Fill::Hostile).then(|| (when(-3), w.text("stolen laptop"))),
+        training: (fill == Fill::Plain).then(|| (when(60 * 24 * 90), true)),
+        asks_training: fill != Fill::Hostile,
+        minted: (fill == Fill::Hostile).then(|| "pct_7Jr0qv1JQyB9mU4eWn2sT6xZc8dKf3gH5pLaR0iYuXo".to_owned()),
+        hypervisors: vec![Choice::new("lxd-1", w.name("lxd-1"))],
+        may_end: full,
+        may_lock: full,
+        problems: w.problems(&["token_name", "networks", "days", "until"]),
         grants: grants(&w),
         may_write: true,
         may_grant: true,
@@ -292,6 +308,30 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         link: (fill == Fill::Hostile).then(|| link(&w)).flatten(),
     };
     add("person", person.render());
+    let emergency = |id: &str, review| EmergencyRow {
+        id: id.to_owned(),
+        number: 1,
+        used: when(-90),
+        place: w.text("office (10.1.2.3)"),
+        review,
+    };
+    let review = (w.name("Grace Hopper"), w.text("the provider was down"), w.name("ada"), when(-30));
+    add(
+        "emergencies",
+        Emergencies {
+            shell: Shell { emergencies: u64::from(full), ..w.shell() },
+            rows: if full { vec![emergency("u1", None), emergency("u2", Some(review))] } else { vec![] },
+            ready: usize::from(full),
+            may_write: true,
+            typed_who: w.name(""),
+            typed_why: w.text(""),
+            problems: w.problems(&[""]),
+        }
+        .render(),
+    );
+    add("break-glass", BreakGlass { shell: w.stranger(), problems: w.problems(&["code"]) }.render());
+    let text = w.text("This system is for authorised use only.\nWhat you do here is written down.");
+    add("banner", Banner { shell: w.stranger(), text, next: w.text("/c/lab/web-1") }.render());
     let card = |name: &str, words: &str, may: &[&str], holders| RoleCard {
         name: name.to_owned(),
         words: w.text(words),

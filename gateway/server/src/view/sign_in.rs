@@ -51,6 +51,28 @@ pub(crate) struct Recovery {
     pub(crate) problems: Problems,
 }
 
+/// A sealed code for emergencies. Posts `csrf code` to `/break-glass`.
+#[derive(Template)]
+#[template(path = "pages/break_glass.html")]
+pub(crate) struct BreakGlass {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// What went wrong.
+    pub(crate) problems: Problems,
+}
+
+/// What has to be confirmed after signing in. Posts `csrf next` to `/banner`.
+#[derive(Template)]
+#[template(path = "pages/banner.html")]
+pub(crate) struct Banner {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The words, with their line breaks.
+    pub(crate) text: String,
+    /// Where to go afterwards.
+    pub(crate) next: String,
+}
+
 /// For whom a one-time link was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetUpKind {
@@ -84,6 +106,8 @@ pub(crate) struct SetUp {
     pub(crate) shell: Shell,
     /// For whom.
     pub(crate) kind: SetUpKind,
+    /// The fewest characters of a password.
+    pub(crate) shortest: usize,
     /// The token as posted before, so that a weak password does not lose it.
     pub(crate) token: String,
     /// The name as typed before.
@@ -184,4 +208,5 @@ pub(crate) struct SignedOut {
 super::places! {
     SignedOut = "",
     SignIn = "", Code = "", Recovery = "", SetUp = "", Enrol = "", RecoveryCodes = "", StepUp = "",
+    BreakGlass = "", Banner = "",
 }

@@ -112,7 +112,16 @@ async fn a_token_outlives_neither_a_reset_nor_a_new_password_nor_a_disabled_acco
         let end = NOON + Duration::DAY;
         let add = async |n: u8, user| {
             let id = TokenId::new(Uuid::from_u128(n.into()));
-            let new = NewToken { id, hash: digest(n), user, name: "tool".into(), hypervisor: None, expires_at: end };
+            let new = NewToken {
+                id,
+                hash: digest(n),
+                user,
+                name: "tool".into(),
+                hypervisor: None,
+                networks: vec![],
+                expires_at: end,
+                made_by: None,
+            };
             store.add_token(&new, NOON).await.unwrap();
         };
         let live =
