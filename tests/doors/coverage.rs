@@ -167,8 +167,10 @@ async fn nobody() {
     let (mut place, _) = furnish(&gateway).await;
     for row in TABLE {
         let stranger = Person::stranger(&gateway, "nobody");
-        let turned_away =
-            matches!(route(row).door, Door::Enrolling | Door::SignedIn | Door::Own(..) | Door::Machine(_));
+        let turned_away = matches!(
+            route(row).door,
+            Door::Enrolling | Door::SignedIn | Door::Directory | Door::Own(..) | Door::Machine(_)
+        );
         let expected = should_leave(row, turned_away);
         let (answer, left) = place.knock(&stranger, row, "", &expected).await;
         check(row, "nobody", &answer, row.nobody);

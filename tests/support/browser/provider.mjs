@@ -63,7 +63,7 @@ try {
   expect('the browser comes back to add an authenticator app', true);
   const app = new Authenticator(await page.textContent('#key'));
   await page.fill('#code', await app.code());
-  await page.click('form button.primary');
+  await page.click('form[action="/enrol"] button');
   await page.waitForSelector('.codes');
   await page.goto(`${given.url}/me`);
   expect('they are signed in', new URL(page.url()).pathname === '/me');
