@@ -295,7 +295,9 @@ impl Config {
     }
 
     fn resolve_paths(&mut self) {
-        let base = self.file.parent().map(Path::to_owned).unwrap_or_default();
+        // The file may be named from where the program was started; what it names stays where it is.
+        let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
+        let base = file.parent().map(Path::to_owned).unwrap_or_default();
         for path in [
             &mut self.tls.cert_file,
             &mut self.tls.key_file,
@@ -427,6 +429,16 @@ mod tests {
         assert_eq!(c.tls.cert_file, Path::new("/etc/p/tls/cert.pem"));
         assert_eq!(c.store.url, "sqlite:///etc/p/portcullis.db");
         assert_eq!(c.portal.origin(), "https://localhost:8443");
+    }
+
+    #[test]
+    fn a_file_may_be_named_from_where_the_program_was_started() {
+        for file in ["portcullis.toml", "./portcullis.toml"] {
+            let c = Config::parse(Path::new(file), GOOD, std::iter::empty()).expect("good");
+            let here = std::env::current_dir().expect("a folder");
+            assert_eq!(c.keys.file, here.join("portcullis.key"), "{file}");
+            assert_eq!(c.store.url, format!("sqlite://{}", here.join("portcullis.db").display()), "{file}");
+        }
     }
 
     #[test]
