@@ -73,6 +73,8 @@ impl Identity {
         self.refresh().await?;
         let mut assurance = Assurance::default();
         assurance.prove(Factor::BreakGlass, now);
+        // The provider that this browser came from may be what is down; its word about somebody ends no emergency.
+        inner.forget_provider(session).await?;
         inner.enter(session, used.user, assurance, Some(peer)).await?;
         Ok(used)
     }

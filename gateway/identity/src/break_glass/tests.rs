@@ -52,6 +52,18 @@ async fn a_sealed_code_opens_its_account_once_for_an_hour_from_allowed_networks(
 }
 
 #[tokio::test]
+async fn a_browser_that_a_provider_sent_half_way_can_still_open_the_envelope() {
+    let (b, account, codes) = bench().await;
+    let session = b.browser();
+    // What is left of a sign-in whose provider ended it, or is gone.
+    let came = serde_json::json!({ "provider": "corp", "link": "00000000-0000-7000-8000-000000000001" });
+    session.insert(crate::oidc::CAME, came).await.unwrap();
+    let used = b.id.break_glass(&session, &codes[0], peer()).await.unwrap();
+    assert_eq!(used.user, account);
+    assert!(b.id.actor(&b.again(&session)).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn an_emergency_leaves_no_way_to_stay() {
     let (b, account, codes) = bench().await;
     let session = b.browser();
