@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The passage: the one way a request travels. Proxied API calls, console upgrades and our own pages all take it.
 //!
-//! The order is written once, in [`admit`], and [`walk`] leads out. Classification comes first because step-up, authorization and the trail all
-//! depend on what is being asked; the trail is the bracket around the walk, so that no early return can skip it.
+//! The order is written once, in [`admit`]; [`walk`] leads through it and out. Classification comes first because step-up,
+//! authorization and the trail all depend on what is being asked; the trail is the bracket around the walk, so that no
+//! early return can skip it.
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};

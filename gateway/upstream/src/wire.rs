@@ -335,6 +335,48 @@ impl AsyncWrite for Tunnel {
 mod tests {
     use super::*;
 
+    /// Notes what each write was given, and takes at most so many bytes of it.
+    struct Noting(Vec<Vec<usize>>, usize);
+
+    impl AsyncWrite for Noting {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bufs.iter().map(|b| b.len()).collect());
+            Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum::<usize>().min(self.1)))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn small_pieces_are_written_as_one_and_large_ones_as_they_are() {
+        let (head, body, large) = ([b'h'; 300], [b'b'; JOINED - 300], [b'l'; JOINED]);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut write = |takes: usize, pieces: &[&[u8]]| {
+            let mut stream = Noting(Vec::new(), takes);
+            let bufs: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+            let Poll::Ready(Ok(taken)) = write_joined(Pin::new(&mut stream), &mut cx, &bufs) else { panic!() };
+            (taken, stream.0)
+        };
+        assert_eq!(write(usize::MAX, &[&head, &body]), (JOINED, vec![vec![JOINED]]));
+        assert_eq!(write(10, &[&head, &body]), (10, vec![vec![JOINED]]), "what was not taken is offered again");
+        assert_eq!(write(usize::MAX, &[&head, &large]), (JOINED + 300, vec![vec![300, JOINED]]));
+        assert_eq!(write(usize::MAX, &[&large]), (JOINED, vec![vec![JOINED]]));
+    }
+
     #[test]
     fn addresses_are_read_or_refused_with_the_key() {
         assert_eq!(Address::parse("k", "h.example:5900").unwrap(), Address::Tcp("h.example".into(), 5900));
