@@ -44,7 +44,7 @@ pub(crate) struct House {
     pub(crate) store: Store,
     pub(crate) keys: Arc<Keys>,
     pub(crate) trail: Trail,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
@@ -127,7 +127,8 @@ impl House {
             Resource::Own(_) => true,
             resource => self.engine.may_see(actor, resource, &self.fleet.inventory(), now),
         };
-        if seen { Refusal::Forbidden(reason.to_string()) } else { Refusal::NotFound }
+        // Whoever only lacks a passkey holds a grant on it: it is no secret to them.
+        if seen || *reason == Reason::Passkey { Refusal::Forbidden(reason.to_string()) } else { Refusal::NotFound }
     }
 
     /// Something of ours does not work: said without its inside, logged with it.

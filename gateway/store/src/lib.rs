@@ -52,7 +52,7 @@ pub use directory::{DirectoryGrant, DirectoryGroup};
 pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
-pub use grant::Holding;
+pub use grant::{GrantRows, Holding};
 pub use lockout::{Backoff, Limit, Try};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use provider::{LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
