@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tokens for tools: recognised in memory, rebuilt when the store's epoch moves.
 
-use crate::{Error, Identity, chance, rules};
+use crate::{Error, Identity, chance, rows::Moved, rules};
 use arc_swap::ArcSwapOption;
 use portcullis_domain::{Actor, Assurance, Factor, Grant, HypervisorName, Network, Secret, TokenId, UserId, Via};
 use portcullis_store::{Digest, LiveToken, NewToken, TokenRow, UserKind};
@@ -228,7 +228,8 @@ impl Identity {
         let now = inner.clock.now();
         // Before the rows: rows that are newer than the epoch are read again, rows that are older never count.
         let epoch = inner.store.epoch().await.map_err(Error::store)?.unsigned_abs();
-        if inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch {
+        let moved = inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch;
+        if moved {
             let live = inner.store.live_tokens(now).await.map_err(Error::store)?;
             let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
             let mut strict = HashSet::new();
@@ -247,6 +248,7 @@ impl Identity {
             inner.actors.clear();
             inner.epoch.send_replace(epoch);
         }
+        inner.rows.heard(now, if moved { Moved::Yes } else { Moved::No });
         inner.tokens.heard_at.store(now.unix_timestamp(), Ordering::Relaxed);
         if due(&inner.tokens.touched_at, TOUCH, now) {
             let used = std::mem::take(&mut *inner.tokens.used.lock().unwrap_or_else(PoisonError::into_inner));
