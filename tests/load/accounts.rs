@@ -8,8 +8,8 @@ use aws_lc_rs::{digest, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use portcullis_domain::{
-    Assurance, Clock as _, Conditions, ConsoleMode, Factor, Grant, GrantId, GrantSource, MachineRef, Secret, Selector,
-    SessionId, SystemClock, TokenId, UserId,
+    Assurance, Clock as _, Conditions, ConsoleMode, Factor, Grant, GrantEffect, GrantId, GrantSource, MachineRef,
+    Secret, Selector, SessionId, SystemClock, TokenId, UserId,
 };
 use portcullis_identity::Stage;
 use portcullis_store::{FactorId, Keys, NewSession, NewToken, NewUser, Others, Place, Rotation, Store, Ticket};
@@ -80,10 +80,20 @@ async fn person(store: &Store, name: &str, now: OffsetDateTime) -> Result<UserId
 
 /// A grant on everything whose step-up lasts for the whole measurement.
 pub(crate) fn grant(role: &str, selector: Selector, record: Record, now: OffsetDateTime) -> Result<Grant> {
-    let conditions = Conditions { step_up_seconds: 86_400, record: matches!(record, Record::Yes) };
+    let conditions =
+        Conditions { step_up_seconds: 86_400, record: matches!(record, Record::Yes), ..Conditions::default() };
     let id = GrantId::new(Uuid::now_v7());
     let role = role.parse()?;
-    Ok(Grant { id, role, selector, from: now, until: None, conditions, source: GrantSource::Administrator })
+    Ok(Grant {
+        id,
+        role,
+        selector,
+        from: now,
+        until: None,
+        conditions,
+        source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
+    })
 }
 
 /// Whether a console under a grant is recorded.

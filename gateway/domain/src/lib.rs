@@ -12,6 +12,8 @@ pub mod assurance;
 pub mod clock;
 pub mod console;
 pub mod event;
+pub mod grant;
+pub mod hours;
 pub mod id;
 pub mod machine;
 pub mod network;
@@ -19,11 +21,13 @@ pub mod resource;
 pub mod secret;
 
 pub use action::{Action, UnknownAction};
-pub use actor::{Actor, Conditions, Grant, GrantSource, RoleName, Selector, Via};
+pub use actor::{Actor, Via};
 pub use assurance::{Assurance, Factor, Level};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use console::{ConsoleMode, Ending};
 pub use event::{Event, Outcome, Phase, Seq, Subject, micros};
+pub use grant::{Conditions, Grant, GrantEffect, GrantSource, Holder, Pattern, RoleName, Segment, Selector};
+pub use hours::Hours;
 pub use id::{
     GrantId, GroupId, HypervisorName, MachineId, NodeId, ParseIdError, RecordingId, RequestId, SessionId, TokenId,
     UserId,

@@ -2,7 +2,7 @@
 //! Giving and taking roles, and the rules about other people's accounts.
 
 use portcullis_domain::{
-    Action, Actor, Clock, Conditions, Grant, GrantId, GrantSource, OwnObject, RoleName, Selector, UserId,
+    Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, OwnObject, RoleName, Selector, UserId,
 };
 use portcullis_policy::{Engine, Kind};
 use portcullis_store::{Holding, Store, User};
@@ -126,6 +126,7 @@ impl Grants {
             until: new.hours.map(|h| now + Duration::hours(h)),
             conditions: new.conditions,
             source: GrantSource::Administrator,
+            effect: GrantEffect::Allow,
         };
         if !giver.outranks(engine, std::slice::from_ref(&grant), now) {
             return Err(Error::Kept(
@@ -158,6 +159,7 @@ impl Grants {
             until: None,
             conditions: Conditions::default(),
             source: GrantSource::IdentityProvider,
+            effect: GrantEffect::Allow,
         };
         let _turn = self.turn.lock().await;
         self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
@@ -200,7 +202,13 @@ impl Grants {
     pub async fn all(&self) -> Result<Vec<Holding>, Error> {
         let disabled: BTreeSet<_> =
             self.store.users().await?.into_iter().filter(|u| u.disabled_at.is_some()).map(|u| u.id).collect();
-        Ok(self.store.grants().await?.into_iter().filter(|h| !disabled.contains(&h.user)).collect())
+        Ok(self
+            .store
+            .grants()
+            .await?
+            .into_iter()
+            .filter(|h| h.holder.person().is_none_or(|u| !disabled.contains(&u)))
+            .collect())
     }
 
     /// Why a person's account cannot be disabled or reset by anybody: they are the last who can run the gateway.
@@ -243,11 +251,8 @@ impl Grants {
     async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
         let can = |u: &User| u.is_open() && u.password_hash.is_some();
         let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
-        let mut held: BTreeMap<UserId, Vec<Grant>> = BTreeMap::new();
-        for holding in self.store.grants().await?.into_iter().filter(|h| people.contains(&h.user)) {
-            held.entry(holding.user).or_default().push(holding.grant);
-        }
-        Ok(held)
+        let all = self.store.grants_by_person().await?;
+        Ok(all.into_iter().filter(|(user, _)| people.contains(user)).collect())
     }
 }
 

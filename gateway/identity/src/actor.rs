@@ -63,13 +63,8 @@ impl Inner {
         if missing.len() < 2 {
             return Ok(());
         }
-        let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
         let people = self.store.users().await.map_err(Error::store)?;
-        for holding in self.store.grants().await.map_err(Error::store)? {
-            if missing.contains(&holding.user) {
-                grants.entry(holding.user).or_default().push(holding.grant);
-            }
-        }
+        let mut grants = self.store.grants_by_person().await.map_err(Error::store)?;
         for user in people.into_iter().filter(|u| missing.contains(&u.id)) {
             let held = grants.remove(&user.id).unwrap_or_default();
             let known = user.is_open().then(|| (Arc::from(user.name), Arc::from(held)));
@@ -81,7 +76,7 @@ impl Inner {
     async fn actor(&self, stage: Stage) -> Result<Option<Actor>, Error> {
         let Stage::SignedIn { user, session, assurance } = stage else { return Ok(None) };
         let Some((name, grants)) = self.known(user).await? else { return Ok(None) };
-        Ok(Some(Actor { user, name, via: Via::Session(session), grants, assurance, scope: None }))
+        Ok(Some(Actor { user, name, via: Via::Session(session), grants, assurance, scope: None, from: None }))
     }
 }
 

@@ -8,7 +8,9 @@ use crate::{
     stage::{Keep, Next, STAGE, Stage},
     webauthn::works_alone,
 };
-use portcullis_domain::{Conditions, Factor, Grant, GrantId, GrantSource, Secret, Selector, SessionId, UserId};
+use portcullis_domain::{
+    Conditions, Factor, Grant, GrantEffect, GrantId, GrantSource, Secret, Selector, SessionId, UserId,
+};
 use portcullis_store::{Backoff, FactorId, FirstUser, NewUser, Removal, SessionRow, Try, User, UserKind};
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
@@ -129,6 +131,7 @@ fn first_grant(role: &str, now: OffsetDateTime) -> Result<Grant, Error> {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Setup,
+        effect: GrantEffect::Allow,
     })
 }
 

@@ -112,6 +112,7 @@ fn table(live: Vec<LiveToken>, grants: &HashMap<UserId, Arc<[Grant]>>) -> Table 
                 grants: Arc::clone(grants.get(&token.user).unwrap_or(&nothing)),
                 assurance,
                 scope: token.hypervisor,
+                from: None,
             };
             let known =
                 Known { until: token.expires_at, id: token.id, networks: token.networks, actor: Arc::new(actor) };
@@ -231,16 +232,12 @@ impl Identity {
         let moved = inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch;
         if moved {
             let live = inner.store.live_tokens(now).await.map_err(Error::store)?;
-            let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
-            let mut strict = HashSet::new();
-            for holding in inner.store.grants().await.map_err(Error::store)? {
-                if STRICT.contains(&holding.grant.role.as_str()) && holding.grant.until.is_none_or(|until| now < until)
-                {
-                    strict.insert(holding.user);
-                }
-                grants.entry(holding.user).or_default().push(holding.grant);
-            }
-            let grants = grants.into_iter().map(|(user, g)| (user, Arc::from(g))).collect();
+            let grants = inner.store.grants_by_person().await.map_err(Error::store)?;
+            let is_strict = |g: &Grant| STRICT.contains(&g.role.as_str()) && g.until.is_none_or(|until| now < until);
+            let strict: HashSet<UserId> =
+                grants.iter().filter(|(_, held)| held.iter().any(is_strict)).map(|(user, _)| *user).collect();
+            let grants: HashMap<UserId, Arc<[Grant]>> =
+                grants.into_iter().map(|(user, g)| (user, Arc::from(g))).collect();
             inner.rows.be_strict_with(strict);
             let emergency = inner.store.accounts_of(UserKind::BreakGlass).await.map_err(Error::store)?;
             inner.rows.be_brief_with(emergency.into_iter().collect());

@@ -14,12 +14,15 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use portcullis_domain::{
-    Action, Actor, Grant, GrantId, HypervisorName, Inventory, Level, Machine, MachineRef, Operation, OwnObject,
-    Resource, RoleName, Selector, Via,
+    Action, Actor, Conditions, Factor, Grant, GrantEffect, GrantId, HypervisorName, Inventory, Level, Machine,
+    MachineRef, Operation, OwnObject, Resource, RoleName, Selector, Via,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use time::{Duration, OffsetDateTime};
 
@@ -65,17 +68,28 @@ impl Target<'_> {
     /// Whether a selector covers it.
     pub(crate) fn is_covered_by(self, selector: &Selector) -> bool {
         match (selector, self) {
+            (selector, Target::Machine(machine)) => selector.covers(machine),
             (Selector::Everything, _) => true,
             (Selector::Hypervisor(h), Target::Hypervisor(at)) => h == at,
-            (Selector::Hypervisor(h), Target::Machine(m)) => *h == m.at.hypervisor,
-            (Selector::Pool(h, pool), Target::Machine(m)) => {
-                m.pool.as_deref() == Some(pool.as_str()) && *h == m.at.hypervisor
-            }
-            (Selector::Tag(tag), Target::Machine(m)) => m.tags.iter().any(|t| t == tag),
-            (Selector::Machine(at), Target::Machine(m)) => *at == m.at,
-            (_, Target::Own)
-            | (Selector::Pool(..) | Selector::Tag(_) | Selector::Machine(_), Target::Hypervisor(_)) => false,
+            (_, Target::Own | Target::Hypervisor(_)) => false,
         }
+    }
+
+    /// Whether a grant counts for it, asked from an address at an instant. Hours are not known yet: a grant that has
+    /// some gives nothing, and forbids always.
+    pub(crate) fn is_met_by(self, grant: &Grant, from: Option<IpAddr>, now: OffsetDateTime) -> bool {
+        let Conditions { hours, networks, kinds, .. } = &grant.conditions;
+        let near = || networks.is_empty() || from.is_some_and(|ip| networks.iter().any(|n| n.contains(ip)));
+        let kind = || match self {
+            Self::Machine(machine) => kinds.is_empty() || kinds.contains(&machine.kind),
+            Self::Hypervisor(_) | Self::Own => kinds.is_empty(),
+        };
+        let forbids = grant.effect == GrantEffect::Deny;
+        self.is_covered_by(&grant.selector)
+            && grant.is_active(now)
+            && kind()
+            && (hours.is_none() || forbids)
+            && (near() || (forbids && from.is_none()))
     }
 }
 
@@ -290,14 +304,22 @@ impl Snapshot {
         sum: &mut Sum,
     ) -> Result<(), Reason> {
         let (mut all, mut asked, mut open) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
+        let mut forbidden = RoleSet::EMPTY;
         // The last of the ends of those that allow it, where none is never.
         let mut last = Some(now);
         for grant in &*actor.grants {
-            if !target.is_covered_by(&grant.selector) || !grant.is_active(now) {
+            if !target.is_met_by(grant, actor.from, now) {
                 continue;
             }
             // A role that the policy no longer has gives nothing.
             let Some(role) = self.rules.find(&grant.role) else { continue };
+            if grant.effect == GrantEffect::Deny {
+                forbidden.insert(role);
+                continue;
+            }
+            if grant.conditions.passkey && !actor.assurance.has(Factor::Passkey) {
+                continue;
+            }
             if !asked.contains(role) {
                 asked.insert(role);
                 let closure = self.rules.closure(role);
@@ -314,6 +336,18 @@ impl Snapshot {
             }
         }
         sum.lasts = earlier(sum.lasts, last);
+        let forbids = |i: &RoleIndex| self.allows(self.rules.closure(*i), kind, action);
+        let by: Vec<RoleName> =
+            forbidden.iter().filter(forbids).filter_map(|i| self.rules.role(i)).map(|r| r.name.clone()).collect();
+        if !by.is_empty() {
+            let hidden = kind == Kind::Machine
+                && (!self.allows(all, kind, Action::View)
+                    || forbidden.iter().any(|i| self.allows(self.rules.closure(i), kind, Action::View)));
+            if hidden {
+                return Err(Reason::Hidden(self.doors(kind, action)));
+            }
+            return Err(Reason::Forbidden { action, kind, by });
+        }
         match self.verdict(all, kind, action) {
             Verdict::Allow if !open.is_empty() => Ok(()),
             Verdict::Allow | Verdict::Fault => Err(Reason::Fault),
@@ -367,10 +401,17 @@ impl Snapshot {
         if !inside || actor.assurance.level() != Level::Two {
             return false;
         }
-        let counts = |g: &&Grant| target.is_covered_by(&g.selector) && g.is_active(now);
         let mut roles = RoleSet::EMPTY;
-        for role in actor.grants.iter().filter(counts).filter_map(|g| self.rules.find(&g.role)) {
-            roles.add(self.rules.closure(role));
+        for grant in actor.grants.iter().filter(|g| target.is_met_by(g, actor.from, now)) {
+            let Some(role) = self.rules.find(&grant.role) else { continue };
+            let closure = self.rules.closure(role);
+            if grant.effect == GrantEffect::Deny && self.allows(closure, kind, action) {
+                return false;
+            }
+            if grant.effect == GrantEffect::Allow && (!grant.conditions.passkey || actor.assurance.has(Factor::Passkey))
+            {
+                roles.add(closure);
+            }
         }
         self.allows(roles, kind, action)
     }

@@ -2,7 +2,7 @@
 //! Why a decision is what it is, for the person who keeps the policy.
 
 use crate::{Engine, Kind, decide::Target, permit::Decision, rules::Effect};
-use portcullis_domain::{Action, Actor, GrantId, Inventory, MachineRef, Operation, Resource, RoleName};
+use portcullis_domain::{Action, Actor, GrantEffect, GrantId, Inventory, MachineRef, Operation, Resource, RoleName};
 use serde::Serialize;
 use std::fmt;
 use time::OffsetDateTime;
@@ -19,6 +19,10 @@ pub enum Counts {
     NotYet,
     /// It is over.
     Over,
+    /// Its hours, networks or kinds of machines are others.
+    Conditions,
+    /// It counts, and forbids what its role allows.
+    Forbids,
     /// The policy has no such role.
     NoSuchRole,
 }
@@ -30,6 +34,8 @@ impl Counts {
             Self::Elsewhere => "covers other things",
             Self::NotYet => "has not begun",
             Self::Over => "is over",
+            Self::Conditions => "its hours, networks or kinds of machines are others",
+            Self::Forbids => "forbids",
             Self::NoSuchRole => "its role is not in the policy",
         }
     }
@@ -136,6 +142,10 @@ impl Engine {
                 Counts::NotYet
             } else if !grant.is_active(now) {
                 Counts::Over
+            } else if !target.is_some_and(|t| t.is_met_by(grant, actor.from, now)) {
+                Counts::Conditions
+            } else if grant.effect == GrantEffect::Deny {
+                Counts::Forbids
             } else if let Some(role) = role {
                 roles.add(snapshot.rules.closure(role));
                 Counts::Yes

@@ -7,7 +7,7 @@ use crate::{
     roleset::{RoleIndex, RoleSet},
     rules::Role,
 };
-use portcullis_domain::{Action, Actor, Grant, Level, RoleName, Selector};
+use portcullis_domain::{Action, Actor, Grant, GrantEffect, Level, RoleName, Segment, Selector};
 use serde::Serialize;
 use std::fmt::Write as _;
 use time::OffsetDateTime;
@@ -46,12 +46,23 @@ impl Engine {
     ) -> bool {
         let snapshot = self.snapshot();
         let mut roles = RoleSet::EMPTY;
-        for grant in grants.into_iter().filter(|g| g.selector == Selector::Everything) {
+        let mut forbidden = RoleSet::EMPTY;
+        for grant in grants.into_iter().filter(|g| g.effect == GrantEffect::Deny || g.selector == Selector::Everything)
+        {
+            if grant.effect == GrantEffect::Deny {
+                if let Some(role) = snapshot.rules.find(&grant.role) {
+                    forbidden.add(snapshot.rules.closure(role));
+                }
+                continue;
+            }
+            if !grant.conditions.is_plain() {
+                continue;
+            }
             if let Some(role) = snapshot.rules.find(&grant.role) {
                 roles.add(snapshot.rules.closure(role));
             }
         }
-        snapshot.allows(roles, kind, action)
+        snapshot.allows(roles, kind, action) && !snapshot.allows(forbidden, kind, action)
     }
 
     /// Whether a role exists.
@@ -122,17 +133,28 @@ impl Snapshot {
     fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
         let Some(role) = self.rules.find(&grant.role) else { return true };
         let given = self.rules.closure(role);
-        let (mut held, mut anywhere) = (RoleSet::EMPTY, RoleSet::EMPTY);
+        let (mut held, mut anywhere, mut forbidden) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
         for g in actor.grants.iter().filter(|g| g.is_active(now)) {
             let Some(role) = self.rules.find(&g.role) else { continue };
+            if g.effect == GrantEffect::Deny {
+                forbidden.add(self.rules.closure(role));
+                continue;
+            }
+            // What counts at some hours or from some places only is no ground to give it for always.
+            if !g.conditions.is_plain() {
+                continue;
+            }
             anywhere.add(self.rules.closure(role));
             if encloses(&g.selector, &grant.selector) {
                 held.add(self.rules.closure(role));
             }
         }
         // What is forbidden to them somewhere may be forbidden inside what the grant covers.
-        let holds =
-            |kind, action| self.allows(held, kind, action) && self.forbidders(anywhere, kind, action).next().is_none();
+        let holds = |kind, action| {
+            self.allows(held, kind, action)
+                && !self.allows(forbidden, kind, action)
+                && self.forbidders(anywhere, kind, action).next().is_none()
+        };
         questions()
             .filter(|(kind, _)| {
                 matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
@@ -147,6 +169,7 @@ fn encloses(outer: &Selector, inner: &Selector) -> bool {
         (Selector::Everything, _) => true,
         (Selector::Hypervisor(a), Selector::Hypervisor(b) | Selector::Pool(b, _)) => a == b,
         (Selector::Hypervisor(a), Selector::Machine(m)) => *a == m.hypervisor,
+        (Selector::Hypervisor(a), Selector::Pattern(p)) => p.hypervisor == Segment::Is(a.clone()),
         (a, b) => a == b,
     }
 }

@@ -42,20 +42,23 @@ impl Store {
     /// has its name.
     pub async fn put_group(&self, group: &DirectoryGroup) -> Result<(), Error> {
         let mut tx = self.begin().await?;
+        tx.bump().await?;
         let id = group.id.to_string();
         execute!(
             tx,
-            "insert into scim_groups (id, name, external_id, created_at) values ($1, $2, $3, $4) \
-             on conflict (id) do update set name = excluded.name, external_id = excluded.external_id",
+            "insert into groups (id, name, external_id, created_at, source, version) \
+             values ($1, $2, $3, $4, 'directory', (select value from epoch where only_row = 1)) \
+             on conflict (id) do update set name = excluded.name, external_id = excluded.external_id, \
+             version = excluded.version",
             &id,
             &group.name,
             group.external_id.as_deref(),
             micros(group.created_at)
         )
         .map_err(|e| e.or_conflict("a group with this name"))?;
-        execute!(tx, "delete from scim_members where group_id = $1", &id)?;
+        execute!(tx, "delete from group_members where group_id = $1", &id)?;
         for member in &group.members {
-            execute!(tx, "insert into scim_members (group_id, user_id) values ($1, $2)", &id, member.to_string())
+            execute!(tx, "insert into group_members (group_id, user_id) values ($1, $2)", &id, member.to_string())
                 .map_err(|e| e.or_missing("a member"))?;
         }
         tx.commit().await
@@ -64,24 +67,25 @@ impl Store {
     /// Removes a group; its grants are for the caller to take back.
     pub async fn remove_group(&self, id: GroupId) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        execute!(tx, "delete from scim_groups where id = $1", id.to_string())?;
+        tx.bump().await?;
+        execute!(tx, "delete from groups where id = $1", id.to_string())?;
         tx.commit().await
     }
 
-    /// Every group, by name.
+    /// Every group of the directory, by name.
     pub async fn groups(&self) -> Result<Vec<DirectoryGroup>, Error> {
         let rows = read!(
             self,
             (String, String, Option<String>, i64),
-            "select id, name, external_id, created_at from scim_groups order by name"
+            "select id, name, external_id, created_at from groups where source = 'directory' order by name"
         )?;
-        let members = read!(self, (String, String), "select group_id, user_id from scim_members")?;
+        let members = read!(self, (String, String), "select group_id, user_id from group_members")?;
         let mut all = Vec::with_capacity(rows.len());
         for (id, name, external_id, created_at) in rows {
-            let own = members.iter().filter(|m| m.0 == id).map(|m| parse("scim_members", "user_id", &m.1));
+            let own = members.iter().filter(|m| m.0 == id).map(|m| parse("group_members", "user_id", &m.1));
             all.push(DirectoryGroup {
                 members: own.collect::<Result<_, _>>()?,
-                id: parse("scim_groups", "id", &id)?,
+                id: parse("groups", "id", &id)?,
                 name,
                 external_id,
                 created_at: from_micros(created_at),

@@ -5,14 +5,15 @@ use crate::{
     Error, Store, from_micros,
     tx::{Tx, execute, fetch, from_word, parse, read, word},
 };
-use portcullis_domain::{Grant, GrantId, GrantSource, Selector, UserId, micros};
+use portcullis_domain::{Grant, GrantId, GrantSource, GroupId, Holder, Selector, UserId, micros};
+use std::collections::HashMap;
 use time::OffsetDateTime;
 
 /// A grant and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// Who holds it.
-    pub user: UserId,
+    pub holder: Holder,
     /// What they hold.
     pub grant: Grant,
     /// Who made it, if that was a person.
@@ -24,10 +25,12 @@ pub struct Holding {
 #[derive(sqlx::FromRow)]
 struct Row {
     id: String,
-    user_id: String,
+    user_id: Option<String>,
+    group_id: Option<String>,
     role: String,
     selector_kind: String,
     selector_value: String,
+    effect: String,
     from_at: i64,
     until_at: Option<i64>,
     conditions: String,
@@ -39,7 +42,7 @@ struct Row {
 // Columns by name: with `*`, a column that a newer node adds breaks PostgreSQL's prepared statements on the older ones.
 macro_rules! columns {
     () => {
-        "id, user_id, role, selector_kind, selector_value, from_at, until_at, conditions, source, created_by, created_at"
+        "id, user_id, group_id, role, selector_kind, selector_value, effect, from_at, until_at, conditions, source, created_by, created_at"
     };
 }
 
@@ -49,11 +52,16 @@ impl TryFrom<Row> for Holding {
     type Error = Error;
     fn try_from(row: Row) -> Result<Self, Error> {
         Ok(Self {
-            user: parse(T, "user_id", &row.user_id)?,
+            holder: match (&row.user_id, &row.group_id) {
+                (Some(user), None) => Holder::Person(parse(T, "user_id", user)?),
+                (None, Some(group)) => Holder::Group(parse(T, "group_id", group)?),
+                _ => return Err(Error::corrupt(T, &row.id, "it has no holder, or two")),
+            },
             grant: Grant {
                 role: parse(T, "role", &row.role)?,
                 selector: Selector::parse(&row.selector_kind, &row.selector_value)
                     .map_err(|e| Error::corrupt(T, &row.id, e))?,
+                effect: from_word(T, "effect", row.effect)?,
                 from: from_micros(row.from_at),
                 until: row.until_at.map(from_micros),
                 conditions: serde_json::from_str(&row.conditions).map_err(|e| Error::corrupt(T, &row.id, e))?,
@@ -66,24 +74,33 @@ impl TryFrom<Row> for Holding {
     }
 }
 
+/// Writes a grant. Moves the epoch first: the row carries its new value.
 pub(crate) async fn insert_grant(
     tx: &mut Tx,
-    user: UserId,
+    holder: Holder,
     grant: &Grant,
     by: Option<UserId>,
     now: OffsetDateTime,
 ) -> Result<(), Error> {
     let (kind, value) = grant.selector.columns();
     let conditions = serde_json::to_string(&grant.conditions).map_err(|e| Error::corrupt(T, grant.id, e))?;
+    let (user, group) = match holder {
+        Holder::Person(user) => (Some(user.to_string()), None),
+        Holder::Group(group) => (None, Some(group.to_string())),
+    };
+    tx.bump().await?;
     execute!(
         *tx,
-        "insert into grants (id, user_id, role, selector_kind, selector_value, from_at, until_at, conditions, source, \
-         created_by, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "insert into grants (id, user_id, group_id, role, selector_kind, selector_value, effect, from_at, until_at, \
+         conditions, source, created_by, created_at, version) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, (select value from epoch where only_row = 1))",
         grant.id.to_string(),
-        user.to_string(),
+        user,
+        group,
         grant.role.as_str(),
         kind,
         value,
+        word(&grant.effect),
         micros(grant.from),
         grant.until.map(micros),
         conditions,
@@ -92,14 +109,16 @@ pub(crate) async fn insert_grant(
         micros(now)
     )
     .map(drop)
-    .map_err(|e| e.or_conflict("this grant").or_missing("this person"))
+    .map_err(|e| e.or_conflict("this grant").or_missing("this person or group"))
 }
 
 /// Takes a grant back; false when it was not there or that was done before.
 pub(crate) async fn revoke(tx: &mut Tx, id: GrantId, by: Option<UserId>, now: OffsetDateTime) -> Result<bool, Error> {
+    tx.bump().await?;
     let changed = execute!(
         *tx,
-        "update grants set revoked_at = $2, revoked_by = $3 where id = $1 and revoked_at is null",
+        "update grants set revoked_at = $2, revoked_by = $3, version = (select value from epoch where only_row = 1) \
+         where id = $1 and revoked_at is null",
         id.to_string(),
         micros(now),
         by.map(|u| u.to_string())
@@ -124,17 +143,16 @@ pub(crate) async fn grants_from(tx: &mut Tx, user: UserId, source: GrantSource) 
 }
 
 impl Store {
-    /// Gives a person a role. `by` is who did it.
+    /// Gives a person or a group a role. `by` is who did it.
     pub async fn add_grant(
         &self,
-        user: UserId,
+        holder: impl Into<Holder>,
         grant: &Grant,
         by: Option<UserId>,
         now: OffsetDateTime,
     ) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        insert_grant(&mut tx, user, grant, by, now).await?;
-        tx.bump().await?;
+        insert_grant(&mut tx, holder.into(), grant, by, now).await?;
         tx.commit().await
     }
 
@@ -145,7 +163,6 @@ impl Store {
             let known = fetch!(tx, (String,), "select id from grants where id = $1", id.to_string())?;
             return if known.is_empty() { Err(Error::NotFound("this grant")) } else { Ok(false) };
         }
-        tx.bump().await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -160,7 +177,17 @@ impl Store {
         rows.into_iter().map(Holding::try_from).collect()
     }
 
-    /// The grants of a person that were not taken back, oldest first.
+    /// What people see as the name of a holder: a person's sign-in name, or the words `group` and its name.
+    pub async fn holder_names(&self) -> Result<HashMap<Holder, String>, Error> {
+        let people = read!(self, (String, String), "select id, name from users")?;
+        let groups = read!(self, (String, String), "select id, name from groups")?;
+        let person = |(id, name): (String, String)| Ok((Holder::Person(parse("users", "id", &id)?), name));
+        let group =
+            |(id, name): (String, String)| Ok((Holder::Group(parse("groups", "id", &id)?), format!("group {name}")));
+        people.into_iter().map(person).chain(groups.into_iter().map(group)).collect()
+    }
+
+    /// The grants of a person and of the groups that they are in, without those that were taken back, oldest first.
     pub async fn grants_of(&self, user: UserId) -> Result<Vec<Grant>, Error> {
         let rows = read!(
             self,
@@ -168,11 +195,35 @@ impl Store {
             concat!(
                 "select ",
                 columns!(),
-                " from grants where user_id = $1 and revoked_at is null order by created_at, id"
+                " from grants where (user_id = $1 or group_id in (select group_id from group_members where user_id = $1)) \
+                 and revoked_at is null order by created_at, id"
             ),
             user.to_string()
         )?;
         rows.into_iter().map(|r| Holding::try_from(r).map(|h| h.grant)).collect()
+    }
+
+    /// The same for everybody at once: who holds what, by themselves or through a group.
+    pub async fn grants_by_person(&self) -> Result<HashMap<UserId, Vec<Grant>>, Error> {
+        let members = read!(self, (String, String), "select group_id, user_id from group_members")?;
+        let mut groups: HashMap<GroupId, Vec<UserId>> = HashMap::new();
+        for (group, user) in members {
+            let (group, user) =
+                (parse("group_members", "group_id", &group)?, parse("group_members", "user_id", &user)?);
+            groups.entry(group).or_default().push(user);
+        }
+        let mut held: HashMap<UserId, Vec<Grant>> = HashMap::new();
+        for Holding { holder, grant, .. } in self.grants().await? {
+            match holder {
+                Holder::Person(user) => held.entry(user).or_default().push(grant),
+                Holder::Group(group) => {
+                    for user in groups.get(&group).into_iter().flatten() {
+                        held.entry(*user).or_default().push(grant.clone());
+                    }
+                }
+            }
+        }
+        Ok(held)
     }
 }
 

@@ -192,7 +192,7 @@ async fn align(
     let mut given = Vec::new();
     for grant in wanted {
         if !held.iter().any(|h| same(h, grant)) {
-            insert_grant(tx, user, grant, None, now).await?;
+            insert_grant(tx, user.into(), grant, None, now).await?;
             given.push(grant.clone());
         }
     }

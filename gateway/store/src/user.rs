@@ -365,7 +365,7 @@ impl Store {
             }
             insert_user(&mut tx, &first.user, UserKind::Person, now).await?;
             for grant in &first.grants {
-                insert_grant(&mut tx, first.user.id, grant, None, now).await?;
+                insert_grant(&mut tx, first.user.id.into(), grant, None, now).await?;
             }
             first.user.id
         };

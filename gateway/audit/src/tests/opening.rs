@@ -219,6 +219,7 @@ fn actor() -> Actor {
         grants: Arc::from([]),
         assurance: Assurance::default(),
         scope: None,
+        from: None,
     }
 }
 

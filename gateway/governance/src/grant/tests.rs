@@ -36,6 +36,7 @@ fn grant(role: &str, selector: Selector) -> Grant {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Setup,
+        effect: GrantEffect::Allow,
     }
 }
 
@@ -49,6 +50,7 @@ fn actor(user: UserId, grants: impl IntoIterator<Item = Grant>) -> Actor {
         grants: grants.into_iter().collect(),
         assurance,
         scope: None,
+        from: None,
     }
 }
 
@@ -111,7 +113,7 @@ async fn nobody_gives_themselves_a_role_and_only_what_exists_is_given() {
     assert!(matches!(s.give(ada, wish(UserId::new(Uuid::now_v7()), "viewer")).await, Err(Error::UnknownPerson)));
     let given = s.give(ada, wish(bob, "administrator")).await.unwrap();
     let [held] = <[Holding; 1]>::try_from(
-        s.store.grants().await.unwrap().into_iter().filter(|h| h.user == bob).collect::<Vec<_>>(),
+        s.store.grants().await.unwrap().into_iter().filter(|h| h.holder == bob.into()).collect::<Vec<_>>(),
     )
     .unwrap();
     assert_eq!((held.grant, held.created_by), (given, Some(ada)));
@@ -127,7 +129,7 @@ async fn a_grant_has_a_time_and_a_window_that_make_sense() {
         let new = NewGrant { hours: Some(hours), ..wish(bob, "viewer") };
         assert!(matches!(s.give(ada, new).await, Err(Error::BadTime)), "{hours}");
     }
-    let conditions = Conditions { step_up_seconds: 86_401, record: true };
+    let conditions = Conditions { step_up_seconds: 86_401, record: true, ..Conditions::default() };
     assert!(matches!(s.give(ada, NewGrant { conditions, ..wish(bob, "viewer") }).await, Err(Error::BadWindow)));
     let given = s.give(ada, NewGrant { hours: Some(8), ..wish(bob, "viewer") }).await.unwrap();
     assert_eq!((given.from, given.until), (NOW, Some(NOW + Duration::hours(8))));
@@ -175,7 +177,7 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     s.store.set_locked(eve, Some("stolen laptop"), NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "locked");
     s.store.set_locked(eve, None, NOW).await.unwrap();
-    assert_eq!(s.revoke(ada, lead).await.unwrap().user, ada);
+    assert_eq!(s.revoke(ada, lead).await.unwrap().holder, ada.into());
     assert!(matches!(s.revoke(eve, lead).await, Err(Error::UnknownGrant)));
 }
 
@@ -199,13 +201,18 @@ async fn a_grant_of_a_disabled_person_can_be_taken_and_one_from_a_file_cannot() 
     let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &["viewer"]).await);
     s.store.set_disabled(bob, Some(NOW)).await.unwrap();
     let bobs = s.only_grant(bob).await;
-    assert!(s.grants.all().await.unwrap().iter().all(|h| h.user != bob));
+    assert!(s.grants.all().await.unwrap().iter().all(|h| h.holder != bob.into()));
     assert!(s.revoke(ada, bobs).await.is_ok());
-    let fixed = Grant { source: GrantSource::PolicyFile, ..grant("viewer", Selector::Everything) };
+    let fixed =
+        Grant { source: GrantSource::PolicyFile, effect: GrantEffect::Allow, ..grant("viewer", Selector::Everything) };
     s.store.add_grant(bob, &fixed, None, NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, fixed.id).await, Err(Error::Kept(why)) if why.contains("file")));
     // What follows from a group would come back; a shell may still clear up after a provider that is gone.
-    let follows = Grant { source: GrantSource::IdentityProvider, ..grant("viewer", Selector::Everything) };
+    let follows = Grant {
+        source: GrantSource::IdentityProvider,
+        effect: GrantEffect::Allow,
+        ..grant("viewer", Selector::Everything)
+    };
     s.store.add_grant(bob, &follows, None, NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, follows.id).await, Err(Error::Kept(why)) if why.contains("group")));
     assert!(s.grants.revoke(&s.engine, By::Shell, follows.id).await.is_ok());

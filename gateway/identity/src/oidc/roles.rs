@@ -2,7 +2,7 @@
 //! From claims to roles, by the table of the configuration and nothing else.
 
 use super::{Flaw, ProviderSettings, RoleRule};
-use portcullis_domain::{Grant, GrantId, GrantSource};
+use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource};
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use time::OffsetDateTime;
@@ -73,6 +73,7 @@ pub(super) fn grants(
             until: None,
             conditions: rule.conditions(),
             source: GrantSource::IdentityProvider,
+            effect: GrantEffect::Allow,
         })
     };
     rules.iter().map(grant).collect()

@@ -78,8 +78,8 @@ pub struct RoleRule {
 
 impl RoleRule {
     /// What must hold while the role is used.
-    pub const fn conditions(&self) -> Conditions {
-        Conditions { step_up_seconds: self.step_up_seconds, record: self.record }
+    pub fn conditions(&self) -> Conditions {
+        Conditions { step_up_seconds: self.step_up_seconds, record: self.record, ..Conditions::default() }
     }
 }
 

@@ -3,7 +3,7 @@ use crate::{
     Settings, Stage,
     testing::{Bench, is_in, peer, secret},
 };
-use portcullis_domain::{Clock, Conditions, Grant, GrantId, GrantSource, Selector};
+use portcullis_domain::{Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector};
 use time::{Duration, OffsetDateTime};
 
 #[tokio::test]
@@ -49,6 +49,7 @@ fn grant_of(role: &str) -> Grant {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use crate::testing::{Bench, is_in, peer, text};
-use portcullis_domain::{Clock, Conditions, GrantId, GrantSource, Level, Selector};
+use portcullis_domain::{Clock, Conditions, GrantEffect, GrantId, GrantSource, Level, Selector};
 use uuid::Uuid;
 
 pub(crate) fn wish(
@@ -22,6 +22,7 @@ fn grant() -> Grant {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     }
 }
 

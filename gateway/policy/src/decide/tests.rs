@@ -6,8 +6,8 @@ use crate::{
     MATRIX, MODEL, RULES,
 };
 use portcullis_domain::{
-    Assurance, Conditions, ConsoleKind, Effect as Safety, Factor, GrantSource, MachineKind, PowerState, SessionId,
-    TokenId, UserId,
+    Assurance, Conditions, ConsoleKind, Effect as Safety, Factor, GrantEffect, GrantSource, MachineKind, PowerState,
+    SessionId, TokenId, UserId,
 };
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{TestRng, TestRunner};
@@ -61,6 +61,7 @@ fn grant(role: &str, selector: Selector) -> Grant {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     }
 }
 
@@ -79,6 +80,7 @@ fn actor(grants: impl IntoIterator<Item = Grant>) -> Actor {
         grants: grants.into_iter().collect(),
         assurance,
         scope: None,
+        from: None,
     }
 }
 
@@ -332,7 +334,7 @@ fn what_is_strong_asks_for_a_fresh_factor_within_the_window() {
 fn the_strictest_condition_of_the_grants_that_allow_counts() {
     let with = |role: &str, n, seconds, record, until| Grant {
         id: GrantId::new(id(n)),
-        conditions: Conditions { step_up_seconds: seconds, record },
+        conditions: Conditions { step_up_seconds: seconds, record, ..Conditions::default() },
         until,
         ..grant(role, on("one/own"))
     };

@@ -17,10 +17,7 @@ use portcullis_governance::{By, Error, NewGrant};
 use portcullis_policy::{Kind, RoleInfo};
 use portcullis_store::Holding;
 use serde::Deserialize;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
     listed(&house, &guest, GrantForm::default(), Problems::none()).await
@@ -30,11 +27,11 @@ async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problem
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let users = house.store.users().await.map_err(failed)?;
-    let names: BTreeMap<UserId, &str> = users.iter().map(|u| (u.id, u.name.as_str())).collect();
+    let names = house.store.holder_names().await.map_err(failed)?;
     let holdings = house.store.grants().await.map_err(failed)?;
     let mut rows: Vec<_> = holdings
         .iter()
-        .map(|h| row(house, h, names.get(&h.user).copied().unwrap_or("somebody who was removed")))
+        .map(|h| row(house, h, names.get(&h.holder).map_or("somebody who was removed", String::as_str)))
         .collect();
     rows.sort_by_key(|r| (r.state != GrantState::Active, r.user.clone()));
     let inventory = house.fleet.inventory();
@@ -91,7 +88,7 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
     }
     GrantRow {
         id: grant.id.to_string(),
-        user_id: held.user.to_string(),
+        user_id: held.holder.person().map(|u| u.to_string()).unwrap_or_default(),
         user: user.to_owned(),
         role: grant.role.to_string(),
         on: grant.selector.to_string(),
@@ -131,6 +128,7 @@ fn covered(inventory: &Inventory, selector: &Selector) -> Option<usize> {
         Selector::Pool(h, p) => count(&|m| m.at.hypervisor == *h && m.pool.as_deref() == Some(p.as_str())),
         Selector::Tag(t) => count(&|m| m.tags.contains(t)),
         Selector::Machine(at) => count(&|m| m.at == *at),
+        Selector::Pattern(p) => count(&|m| p.matches(m)),
     }
 }
 
@@ -168,7 +166,7 @@ fn read(form: &GrantForm) -> Result<NewGrant, Problems> {
     let seconds = seconds.map_err(|_| problems.add("step_up_seconds", "Choose how often a code is asked for.")).ok();
     match (user, role, selector, hours, seconds) {
         (Some(user), Some(role), Some(selector), Some(hours), Some(step_up_seconds)) => {
-            let conditions = Conditions { step_up_seconds, record: form.record };
+            let conditions = Conditions { step_up_seconds, record: form.record, ..Conditions::default() };
             Ok(NewGrant { user, role, selector, hours, conditions })
         }
         _ => Err(problems),
@@ -226,8 +224,8 @@ pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(f
     let id: GrantId = form.grant.parse().map_err(|_| Refusal::NotFound)?;
     guest.intend(&house, &id.to_string(), "the grant is to be taken back").await?;
     let held = house.grants.revoke(&house.engine, By::Person(guest.actor()?), id).await.map_err(reply::governance)?;
-    let user = house.store.user(held.user).await.map_err(|e| house.unavailable(&e))?;
-    let name = user.map(|u| u.name).unwrap_or_default();
+    let mut names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;
+    let name = names.remove(&held.holder).unwrap_or_default();
     let words = format!("{} on {} was taken back (grant {id})", held.grant.role, held.grant.selector);
     guest.say(&Step::done(&name, &words))?;
     house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
@@ -241,7 +239,7 @@ pub(crate) async fn roles(State(house): State<Arc<House>>, guest: Guest) -> Answ
     let now = house.clock.now();
     let holders = |role: &RoleName| -> usize {
         let people: BTreeSet<_> =
-            holdings.iter().filter(|h| h.grant.role == *role && h.grant.is_active(now)).map(|h| h.user).collect();
+            holdings.iter().filter(|h| h.grant.role == *role && h.grant.is_active(now)).map(|h| h.holder).collect();
         people.len()
     };
     let roles = house.engine.roles();

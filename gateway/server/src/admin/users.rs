@@ -66,7 +66,7 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
         (None, true, false) => UserState::NoFactor,
         (None, true, true) => UserState::Active,
     };
-    let mine = holdings.iter().filter(|h| h.user == user.id && h.grant.is_active(now));
+    let mine = holdings.iter().filter(|h| h.holder == user.id.into() && h.grant.is_active(now));
     Ok(UserRow {
         id: user.id.to_string(),
         name: user.name.clone(),
@@ -136,7 +136,7 @@ pub(super) async fn shown(
     let training = house.identity.training_of(user.id).await.map_err(|e| house.unavailable(&e))?;
     let now = house.clock.now();
     let wrong = !problems.is_empty();
-    let mine = holdings.iter().filter(|h| h.user == user.id);
+    let mine = holdings.iter().filter(|h| h.holder == user.id.into());
     let grants = mine.map(|h| super::grants::row(house, h, &user.name)).collect();
     let provider = house.store.provider_of(user.id).await.map_err(failed)?.map(|p| {
         let titles = house.identity.providers();

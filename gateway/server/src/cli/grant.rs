@@ -59,15 +59,14 @@ impl Grant {
         match self {
             Self::List { at } => {
                 let desk = at.open().await?;
-                let users = desk.store.users().await?;
-                let name = |id| users.iter().find(|u| u.id == id).map(|u| u.name.clone()).unwrap_or_default();
+                let names = desk.store.holder_names().await?;
                 let rows: Vec<Line> = desk
                     .store
                     .grants()
                     .await?
                     .into_iter()
                     .map(|h| Line {
-                        user: name(h.user),
+                        user: names.get(&h.holder).cloned().unwrap_or_default(),
                         role: h.grant.role.to_string(),
                         on: h.grant.selector.to_string(),
                         from: h.grant.from.format(&Rfc3339).unwrap_or_default(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use crate::testing::{NOON, on_both, person};
-use portcullis_domain::{Conditions, GrantSource};
+use portcullis_domain::{Conditions, GrantEffect, GrantSource};
 use time::Duration;
 use uuid::Uuid;
 
@@ -12,8 +12,9 @@ fn grant(n: u128, selector: Selector, source: GrantSource) -> Grant {
         selector,
         from: NOON,
         until: Some(NOON + Duration::DAY),
-        conditions: Conditions { step_up_seconds: 60, record: false },
+        conditions: Conditions { step_up_seconds: 60, record: false, ..Conditions::default() },
         source,
+        effect: GrantEffect::Allow,
     }
 }
 
@@ -39,7 +40,7 @@ async fn every_kind_of_grant_survives_the_store_and_a_revoked_one_is_gone() {
         assert_eq!(store.grants_of(ada).await.unwrap(), all);
         let holdings = store.grants().await.unwrap();
         assert_eq!(holdings.len(), 5);
-        assert!(holdings.iter().all(|h| h.user == ada && h.created_by == Some(bob) && h.created_at == NOON));
+        assert!(holdings.iter().all(|h| h.holder == ada.into() && h.created_by == Some(bob) && h.created_at == NOON));
         assert!(matches!(store.add_grant(ada, &all[0], None, NOON).await, Err(Error::Conflict(_))));
 
         let before = store.epoch().await.unwrap();
@@ -67,6 +68,41 @@ async fn a_grant_that_cannot_be_read_is_an_error_and_not_nothing() {
         let backwards =
             Grant { until: Some(NOON - Duration::SECOND), ..grant(2, Selector::Everything, GrantSource::Setup) };
         assert!(matches!(store.add_grant(ada, &backwards, None, NOON).await, Err(Error::Refused(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_grant_of_a_group_is_held_by_whoever_is_in_it_now() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let (ada, bob) = (person(&store, "ada").await, person(&store, "bob").await);
+        let group = |members: &[UserId]| crate::DirectoryGroup {
+            id: GroupId::new(Uuid::from_u128(7)),
+            name: "ops".into(),
+            external_id: None,
+            created_at: NOON,
+            members: members.iter().copied().collect(),
+        };
+        store.put_group(&group(&[ada])).await.unwrap();
+        let before = store.epoch().await.unwrap();
+        let given = Grant { effect: GrantEffect::Deny, ..grant(1, Selector::Everything, GrantSource::Administrator) };
+        store.add_grant(group(&[]).id, &given, None, NOON).await.unwrap();
+        assert!(store.epoch().await.unwrap() > before);
+        assert_eq!(store.grants_of(ada).await.unwrap(), std::slice::from_ref(&given));
+        assert_eq!(store.grants_of(bob).await.unwrap(), []);
+        assert_eq!(store.grants_by_person().await.unwrap().get(&ada), Some(&vec![given.clone()]));
+        assert_eq!(store.holder_names().await.unwrap().get(&group(&[]).id.into()).unwrap(), "group ops");
+        let before = store.epoch().await.unwrap();
+        store.put_group(&group(&[bob])).await.unwrap();
+        assert!(store.epoch().await.unwrap() > before, "every node must read again");
+        assert_eq!(store.grants_of(ada).await.unwrap(), []);
+        assert_eq!(store.grants_of(bob).await.unwrap(), [given]);
+        let before = store.epoch().await.unwrap();
+        store.remove_group(group(&[]).id).await.unwrap();
+        assert!(store.epoch().await.unwrap() > before);
+        assert_eq!(store.grants_of(bob).await.unwrap(), []);
+        assert_eq!(store.grants().await.unwrap(), [], "a group's grants go with it");
     })
     .await;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use crate::testing::{NOON, on_both, person, session};
-use portcullis_domain::{Conditions, GrantId, Selector};
+use portcullis_domain::{Conditions, GrantEffect, GrantId, Selector};
 use time::Duration;
 
 fn grant(role: &str, on: Selector, source: GrantSource) -> Grant {
@@ -13,6 +13,7 @@ fn grant(role: &str, on: Selector, source: GrantSource) -> Grant {
         until: None,
         conditions: Conditions::default(),
         source,
+        effect: GrantEffect::Allow,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     NewToken,
     testing::{NOON, digest, on_both, person, session},
 };
-use portcullis_domain::{Conditions, GrantId, GrantSource, Selector, TokenId};
+use portcullis_domain::{Conditions, GrantEffect, GrantId, GrantSource, Selector, TokenId};
 use time::Duration;
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ fn first(name: &str) -> FirstUser {
             until: None,
             conditions: Conditions::default(),
             source: GrantSource::Setup,
+            effect: GrantEffect::Allow,
         }],
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use portcullis_domain::{
-    Action, Assurance, Conditions, ConsoleKind, Effect, Factor, Grant, GrantId, GrantSource, Inventory, Machine,
-    MachineKind, ManualClock, PowerState, Selector, TokenId, Via,
+    Action, Assurance, Conditions, ConsoleKind, Effect, Factor, Grant, GrantEffect, GrantId, GrantSource, Inventory,
+    Machine, MachineKind, ManualClock, PowerState, Selector, TokenId, Via,
 };
 use portcullis_policy::{Decision, Engine};
 use time::macros::datetime;
@@ -30,12 +30,21 @@ fn actor(user: UserId) -> Actor {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     };
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
     assurance.prove(Factor::Totp, now);
     let grants = ["administrator", "operator", "console-user"].map(grant).into_iter().collect();
-    Actor { user, name: "u".into(), via: Via::Token(TokenId::new(Uuid::from_u128(8))), grants, assurance, scope: None }
+    Actor {
+        user,
+        name: "u".into(),
+        via: Via::Token(TokenId::new(Uuid::from_u128(8))),
+        grants,
+        assurance,
+        scope: None,
+        from: None,
+    }
 }
 
 async fn permit(n: u128) -> Permit {

@@ -10,8 +10,8 @@ pub(crate) mod qemu;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use portcullis_domain::{
-    Action, Actor, Assurance, Clock, Conditions, Effect, Factor, Grant, GrantId, GrantSource, HypervisorName, Machine,
-    MachineRef, Operation, RequestId, Resource, Selector, SystemClock, TokenId, UserId, Via,
+    Action, Actor, Assurance, Clock, Conditions, Effect, Factor, Grant, GrantEffect, GrantId, GrantSource,
+    HypervisorName, Machine, MachineRef, Operation, RequestId, Resource, Selector, SystemClock, TokenId, UserId, Via,
 };
 use portcullis_policy::{
     Decision, Engine, Permit,
@@ -142,6 +142,7 @@ pub(crate) fn somebody() -> Actor {
         until: None,
         conditions: Conditions::default(),
         source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     };
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
@@ -153,6 +154,7 @@ pub(crate) fn somebody() -> Actor {
         grants: ["administrator", "operator", "console-user"].map(grant).into_iter().collect(),
         assurance,
         scope: None,
+        from: None,
     }
 }
 
