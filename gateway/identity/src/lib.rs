@@ -59,6 +59,7 @@ mod live;
 mod oidc;
 mod password;
 mod people;
+mod proof;
 mod provision;
 mod rows;
 mod rules;

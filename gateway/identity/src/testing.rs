@@ -85,6 +85,12 @@ impl Bench {
         Self { id, other, clock, store, url, _dir: dir }
     }
 
+    /// Closes what both nodes hold open.
+    pub(crate) async fn close(&self) {
+        self.store.close().await;
+        self.other.0.store.close().await;
+    }
+
     /// A node on the same database with other settings.
     pub(crate) fn with_settings(&self, settings: Settings) -> Identity {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);

@@ -258,6 +258,7 @@ impl Identity {
             inner.store.drop_expired(now - Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_provider_sessions(now - Duration::DAY, now).await.map_err(Error::store)?;
             inner.store.drop_tickets(now).await.map_err(Error::store)?;
+            inner.store.drop_spent_proofs(now - 2 * Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_ceremonies(now).await.map_err(Error::store)?;
             inner.store.drop_strikes(now - 2 * Duration::DAY).await.map_err(Error::store)?;
         }

@@ -7,7 +7,8 @@
 use crate::{
     Error, Kind,
     enforcer::{Judge, Verdict},
-    permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
+    fresh,
+    permit::{Decision, LIFE, LONGEST, Permit, Recorded, Terms},
     reason::{Doors, Reason},
     roleset::{RoleIndex, RoleSet},
     rules::{Effect, Rule, Rules},
@@ -15,7 +16,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use portcullis_domain::{
     Action, Actor, Conditions, Factor, Grant, GrantEffect, GrantId, HypervisorName, Inventory, Level, Machine,
-    MachineRef, Operation, OwnObject, Resource, RoleName, Selector, Via,
+    MachineRef, Operation, OwnObject, Resource, RoleName, Selector,
 };
 use std::{
     net::IpAddr,
@@ -28,8 +29,6 @@ use time::{Duration, OffsetDateTime};
 
 /// Most grants that a permit names.
 const NAMED: usize = 16;
-/// A step-up window is never shorter: the code must be typed and the request sent again within it.
-const SHORTEST_WINDOW: Duration = Duration::seconds(15);
 
 /// Decides. Shared by all threads; readers take no lock.
 pub struct Engine {
@@ -99,13 +98,14 @@ struct Sum {
     until: Option<OffsetDateTime>,
     /// When the first of the targets has no grant left; none means never.
     lasts: Option<OffsetDateTime>,
-    window: Duration,
+    fresh: fresh::Terms,
     record: bool,
 }
 
 impl Sum {
     const fn new() -> Self {
-        Self { grants: Vec::new(), until: None, lasts: None, window: Duration::MAX, record: false }
+        let fresh = fresh::Terms { window: Duration::MAX, each: false };
+        Self { grants: Vec::new(), until: None, lasts: None, fresh, record: false }
     }
 
     fn add(&mut self, grant: &Grant) {
@@ -113,7 +113,8 @@ impl Sum {
             self.grants.push(grant.id);
         }
         self.until = earlier(self.until, grant.until);
-        self.window = self.window.min(grant.conditions.step_up());
+        self.fresh.window = self.fresh.window.min(grant.conditions.step_up());
+        self.fresh.each |= grant.conditions.step_up_each;
         self.record |= grant.conditions.record;
     }
 }
@@ -223,20 +224,15 @@ impl Snapshot {
             Ok(sum) => sum,
             Err(reason) => return Decision::Deny(reason),
         };
-        let first_at = match freshness {
-            Freshness::Carried { first_at } => first_at,
-            Freshness::Asked { first_at } => {
-                if kind.asks_fresh(operation.action) {
-                    let window = sum.window.max(SHORTEST_WINDOW);
-                    match (actor.via, kind) {
-                        (Via::Token(_), Kind::Own(_)) => return Decision::Deny(Reason::TokenCannotStepUp),
-                        (Via::Token(_), Kind::Machine | Kind::Hypervisor) => {}
-                        (Via::Session(_) | Via::CommandLine, _) if actor.assurance.is_fresh(window, now) => {}
-                        (Via::Session(_) | Via::CommandLine, _) => return Decision::StepUp(Need { window }),
-                    }
+        let (first_at, proof) = match freshness {
+            Freshness::Asked { first_at } if kind.asks_fresh(operation.action) => {
+                match fresh::ask(actor, operation, kind, sum.fresh, now) {
+                    fresh::Freshness::Enough(proof) => (first_at, proof),
+                    fresh::Freshness::StepUp(need) => return Decision::StepUp(need),
+                    fresh::Freshness::Never(reason) => return Decision::Deny(reason),
                 }
-                first_at
             }
+            Freshness::Carried { first_at } | Freshness::Asked { first_at } => (first_at, None),
         };
         let limit = now + LIFE;
         let recorded = if sum.record && operation.action.is_console() { Recorded::Must } else { Recorded::NeedNot };
@@ -250,6 +246,7 @@ impl Snapshot {
             expires_at: sum.until.map_or(limit, |u| u.min(limit)),
             lasts_until: sum.lasts.map_or(first_at + LONGEST, |u| u.min(first_at + LONGEST)),
             recorded,
+            proof,
         }))
     }
 

@@ -2,7 +2,7 @@
 //! The key that a decision hands out.
 
 use crate::reason::Reason;
-use portcullis_domain::{GrantId, Operation, UserId, Via};
+use portcullis_domain::{GrantId, Intent, Operation, UserId, Via};
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
@@ -24,6 +24,29 @@ pub struct Permit {
     expires_at: OffsetDateTime,
     lasts_until: OffsetDateTime,
     recorded: Recorded,
+    proof: Option<Box<Proof>>,
+}
+
+/// The confirmation that a permit stands on, where a grant asks for one of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// What it was given for.
+    pub intent: Intent,
+    /// When.
+    pub at: OffsetDateTime,
+    /// For how much it counts.
+    pub lasts: Lasts,
+}
+
+/// For how much one confirmation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// For one request: it is spent before anything is done.
+    Once,
+    /// Until the console that it opens has ended.
+    WhileOpen,
+    /// For every request within its window.
+    InWindow,
 }
 
 /// Whether what is done under a permit must be recorded.
@@ -44,14 +67,15 @@ pub(crate) struct Terms<'a> {
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) lasts_until: OffsetDateTime,
     pub(crate) recorded: Recorded,
+    pub(crate) proof: Option<Box<Proof>>,
 }
 
 impl Permit {
     /// The one maker; `decide` is its one caller.
     pub(crate) fn make(terms: Terms<'_>) -> Self {
-        let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded } = terms;
+        let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded, proof } = terms;
         let (operation, name) = (operation.clone(), Arc::clone(name));
-        Self { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded }
+        Self { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded, proof }
     }
 
     /// What may be done, and to what. Nothing else may be.
@@ -94,6 +118,11 @@ impl Permit {
     /// after it was first given. What happens meanwhile may end it earlier.
     pub const fn lasts_until(&self) -> OffsetDateTime {
         self.lasts_until
+    }
+
+    /// The confirmation that it stands on alone. It may have been spent: whoever acts on the permit asks first.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_deref()
     }
 
     /// Whether it still counts.

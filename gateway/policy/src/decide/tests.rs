@@ -3,11 +3,11 @@ use super::*;
 use crate::rights::questions;
 use crate::{
     Counts::{Elsewhere, NoSuchRole, NotYet, Over, Yes},
-    MATRIX, MODEL, RULES,
+    MATRIX, MODEL, Need, RULES,
 };
 use portcullis_domain::{
     Assurance, Conditions, ConsoleKind, Effect as Safety, Factor, GrantEffect, GrantSource, MachineKind, PowerState,
-    SessionId, TokenId, UserId,
+    SessionId, TokenId, UserId, Via,
 };
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{TestRng, TestRunner};

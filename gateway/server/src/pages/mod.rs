@@ -131,8 +131,8 @@ impl House {
         }
         let flashes = flashes.into_iter().map(|(tone, text)| Flash::new(Tone::from_word(&tone), text)).collect();
         let now = self.clock.now();
-        let fresh_until =
-            actor.assurance.fresh_until(STEP_UP).filter(|until| *until > now).map(|until| When::new(until, now));
+        let fresh_until = actor.assurance.fresh_until(STEP_UP).filter(|_| !factors::asks_each(actor, now));
+        let fresh_until = fresh_until.filter(|until| *until > now).map(|until| When::new(until, now));
         let user = self.store.user(actor.user).await.ok().flatten();
         let display_name = user.map(|u| u.display_name).filter(|n| !n.is_empty());
         let who = Who {
