@@ -6,10 +6,14 @@ use crate::{
     token::Maker,
 };
 use portcullis_domain::{Actor, Clock as _, Secret};
+use portcullis_store::Keys;
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use time::{Duration, OffsetDateTime};
 use tower_sessions::{Session, session::Id};
@@ -654,6 +658,7 @@ impl Walk<'_> {
 
     /// One request of a browser: it stands where the model says, and acts as who the model says or not at all.
     async fn look(&mut self, at: usize, now: OffsetDateTime) {
+        self.sessions[at] = self.b.again(&self.sessions[at]);
         let stage = self.b.id.stage(&self.sessions[at]).await.unwrap();
         let mut actor = self.b.id.actor(&self.sessions[at]).await.unwrap();
         let seat = self.world.seats[at];
@@ -691,14 +696,13 @@ impl Walk<'_> {
     async fn check(&mut self) {
         let now = self.now();
         for at in 0..2 {
-            self.sessions[at] = self.b.again(&self.sessions[at]);
             self.world.seats[at].request(now);
-            // As the store has it, and once more as this node has it in memory.
-            for _ in 0..2 {
-                self.look(at, now).await;
-                self.b.id.refresh().await.unwrap();
-                self.sessions[at] = self.b.again(&self.sessions[at]);
-            }
+            self.look(at, now).await;
+        }
+        // Once more, as this node has it in memory.
+        self.b.id.refresh().await.unwrap();
+        for at in 0..2 {
+            self.look(at, now).await;
             let cookie = if self.plant == Plant::KeepsTheCookie {
                 self.cookies[at].last().copied()
             } else {
@@ -736,7 +740,56 @@ async fn body(b: &Bench, name: String, enrolled: bool, peer: IpAddr, password: &
     body
 }
 
-async fn walk(bench: &Bench, seed: u64, longest: u64, plant: Plant, count: &mut [u64; 5]) {
+/// People on a database that is copied for each run of walks: making them takes as long as walking.
+struct Template {
+    dir: tempfile::TempDir,
+    keys: Arc<Keys>,
+    /// When they were ready.
+    at: OffsetDateTime,
+    /// Those of each sequence.
+    rows: Vec<Row>,
+}
+
+struct Row {
+    bodies: Vec<Body>,
+    sealed: BTreeSet<String>,
+}
+
+impl Template {
+    async fn new() -> Self {
+        let b = Bench::quick(settings()).await;
+        let mut rows = Vec::new();
+        for row in 0..TOGETHER {
+            let mut dice = Dice(row);
+            let name = format!("glass-{row}");
+            let glass = b.id.break_glass_account(&name).await.unwrap();
+            let sealed = b.id.break_glass_codes(glass).await.unwrap().iter().map(|c| c.to_string()).collect();
+            let mut bodies = Vec::new();
+            for n in 0..2 {
+                let enrolled = dice.roll(4) > 0;
+                let peer = IpAddr::from([198, 51, 100, u8::try_from(row).unwrap()]);
+                bodies.push(
+                    body(&b, format!("p{n}-{row}"), enrolled, peer, &format!("coral bicycle {n} thirteen")).await,
+                );
+            }
+            bodies.push(Body::new(name, glass));
+            rows.push(Row { bodies, sealed });
+        }
+        b.close().await;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(b.url.strip_prefix("sqlite://").unwrap(), dir.path().join("test.db")).unwrap();
+        Self { dir, keys: Arc::clone(&b.keys), at: b.clock.now(), rows }
+    }
+
+    async fn copy(&self) -> Bench {
+        let b = Bench::quick_from(settings(), Arc::clone(&self.keys), &self.dir.path().join("test.db")).await;
+        b.clock.advance(self.at - b.clock.now());
+        b.id.refresh().await.unwrap();
+        b
+    }
+}
+
+async fn walk(bench: &Bench, row: &Row, seed: u64, longest: u64, plant: Plant, count: &mut [u64; 5]) {
     let mut dice = Dice(seed);
     let net: [u8; 4] = u32::try_from(seed).unwrap().to_be_bytes();
     let address = |head: u16| {
@@ -744,16 +797,12 @@ async fn walk(bench: &Bench, seed: u64, longest: u64, plant: Plant, count: &mut 
         IpAddr::from([0x2001, head, first << 8 | second, third << 8 | fourth, 0, 0, 0, 1])
     };
     let (peer, outside) = (address(0xdb8), address(0xdb9));
-    let name = format!("glass-{seed}");
-    let glass = bench.id.break_glass_account(&name).await.unwrap();
-    let sealed: BTreeSet<String> =
-        bench.id.break_glass_codes(glass).await.unwrap().iter().map(|c| c.to_string()).collect();
-    let mut bodies = Vec::new();
-    for n in 0..2 {
-        let enrolled = dice.roll(4) > 0;
-        bodies.push(body(bench, format!("p{n}-{seed}"), enrolled, peer, &format!("coral bicycle {n} thirteen")).await);
+    let (mut bodies, sealed) = (row.bodies.clone(), row.sealed.clone());
+    // Those of the template may be too old by now.
+    for body in bodies.iter_mut().filter(|b| b.invitation.is_some()) {
+        let token = bench.id.invite(body.user).await.unwrap();
+        body.used_invitation = body.invitation.replace((text(&token), bench.clock.now())).map(|i| i.0);
     }
-    bodies.push(Body::new(name, glass));
     let now = bench.clock.now();
     let world = World { bodies, seats: [Seat::stranger(now); 2], sealed, used_sealed: None };
     let sessions = [bench.browser(), bench.browser()];
@@ -796,7 +845,12 @@ fn settings() -> Settings {
 }
 
 /// Walks with its own thread on four databases by turns: while one is waited for, the next goes on. Gives how often each place was stood on.
-fn walk_on(next: &AtomicU64, sequences: u64, longest: u64) -> [u64; 5] {
+fn walk_on(template: &Template, next: &AtomicU64, sequences: u64, longest: u64, cpu: usize) -> [u64; 5] {
+    // With the threads of its databases: handing a question over to another processor takes longer than answering it.
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(cpu);
+    // Where that is not allowed it only takes longer.
+    rustix::thread::sched_setaffinity(None, &one).ok();
     let chunks = async || {
         let mut count = [0; 5];
         loop {
@@ -804,9 +858,9 @@ fn walk_on(next: &AtomicU64, sequences: u64, longest: u64) -> [u64; 5] {
             if first >= sequences {
                 return count;
             }
-            let b = Bench::quick(settings()).await;
-            for seed in first..sequences.min(first + TOGETHER) {
-                walk(&b, seed, longest, Plant::Nothing, &mut count).await;
+            let b = template.copy().await;
+            for (row, seed) in template.rows.iter().zip(first..sequences) {
+                walk(&b, row, seed, longest, Plant::Nothing, &mut count).await;
             }
             b.close().await;
         }
@@ -822,9 +876,16 @@ fn no_sequence_of_calls_gets_past_the_model() {
     let full = std::env::var("PORTCULLIS_TEST_FULL").is_ok_and(|v| v == "1");
     let (sequences, longest) = if full { (100_000, 24) } else { (300, 24) };
     let next = AtomicU64::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let template = runtime.block_on(Template::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let all: Vec<[u64; 5]> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| walk_on(&next, sequences, longest))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|cpu| {
+                let (template, next) = (&template, &next);
+                scope.spawn(move || walk_on(template, next, sequences, longest, cpu))
+            })
+            .collect();
         // What a walk says when it fails is printed by its thread.
         workers.into_iter().map(|w| w.join().expect("no walk fails")).collect()
     });
@@ -839,9 +900,10 @@ async fn a_bypass_that_is_planted_in_what_the_walk_sees_makes_it_fail() {
     for plant in [Plant::TakesWhatIsWrong, Plant::ActsAfterTheEnd, Plant::KeepsTheCookie, Plant::StaysFresh] {
         let mut walks = tokio::task::JoinSet::new();
         walks.spawn(async move {
-            let b = Bench::quick(settings()).await;
-            for seed in 0..TOGETHER {
-                walk(&b, seed, 24, plant, &mut [0; 5]).await;
+            let template = Template::new().await;
+            let b = template.copy().await;
+            for (row, seed) in template.rows.iter().zip(0..) {
+                walk(&b, row, seed, 24, plant, &mut [0; 5]).await;
             }
         });
         let failed = walks.join_next().await.unwrap().expect_err("the walk notices").into_panic();
