@@ -17,6 +17,7 @@ mod journeys {
     mod console;
     mod console_time;
     mod cutting;
+    mod each_intent;
     mod first_day;
     mod hostile_screen;
     mod killed;

@@ -130,7 +130,8 @@ async fn a_console_asks_for_a_fresh_code_when_the_last_one_is_old() {
     gateway.clock.advance(time::Duration::seconds(301));
     let answer = ada.post_json("/api/v1/consoles/lab/web-1/ticket/control").await;
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-    assert_eq!(answer.headers()["x-step-up"], "/step-up");
+    let place = "/step-up?for=POST+%2Fapi%2Fv1%2Fconsoles%2Flab%2Fweb-1%2Fticket%2Fcontrol";
+    assert_eq!(answer.headers()["x-step-up"], place);
     let page = ada.get("/c/lab/web-1").await;
     assert_eq!(crate::support::person::location(&page), "/step-up?next=%2Fc%2Flab%2Fweb-1");
     ada.step_up().await;

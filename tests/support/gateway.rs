@@ -80,6 +80,17 @@ impl TestGateway {
         self.start_program(Duration::from_secs(20)).await.expect("the program starts");
     }
 
+    /// Stops it here and starts it again on the same folder, ports and clock.
+    pub(crate) async fn restart(&self) {
+        let mut engine = self.engine.lock().await;
+        if let Engine::Inside(running) = std::mem::replace(&mut *engine, Engine::Nothing) {
+            running.stop().await;
+        }
+        let config = Config::read(&self.dir.path().join("portcullis.toml"), std::iter::empty()).expect("as before");
+        let running = Running::start(config, self.clock.clone(), Transport::Tls).await.expect("the gateway starts");
+        *engine = Engine::Inside(Box::new(running));
+    }
+
     /// Starts the program. Gives how long that took; none when it was killed because it took longer than it may.
     #[expect(clippy::disallowed_methods, reason = "tests run the program")]
     pub(crate) async fn start_program(&self, may_take: Duration) -> Option<Duration> {
@@ -189,6 +200,20 @@ impl TestGateway {
         let grants = store.grants_of(user).await.expect("read");
         store.close().await;
         grants.into_iter().map(|g| g.id.to_string()).collect()
+    }
+
+    /// Makes every grant of somebody ask for a confirmation of each intent, as another node would.
+    pub(crate) async fn ask_each(&self, name: &str) {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        let now = self.clock.now();
+        for mut grant in store.grants_of(user).await.expect("read") {
+            store.revoke_grant(grant.id, None, now).await.expect("revoked");
+            grant.id = portcullis_domain::GrantId::new(uuid::Uuid::new_v4());
+            grant.conditions.step_up_each = true;
+            store.add_grant(user, &grant, None, now).await.expect("granted");
+        }
+        store.close().await;
     }
 
     /// How many of somebody's tokens count.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How sure the gateway is of a person: which factors, and when.
 
+use crate::intent::Intent;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -60,10 +61,16 @@ pub enum Level {
     Two,
 }
 
+/// How many intents are kept that something was proven for: the newest.
+const MOST_INTENTS: usize = 8;
+
 /// The proofs of one session. The newest proof of each factor counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assurance {
     proofs: Vec<(Factor, OffsetDateTime)>,
+    /// What a strong factor was proven for alone, and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    intents: Vec<(Intent, OffsetDateTime)>,
 }
 
 impl Assurance {
@@ -71,6 +78,25 @@ impl Assurance {
     pub fn prove(&mut self, factor: Factor, at: OffsetDateTime) {
         self.proofs.retain(|(f, _)| *f != factor);
         self.proofs.push((factor, at));
+    }
+
+    /// Notes what a strong factor was proven for at an instant.
+    pub fn prove_for(&mut self, intent: Intent, at: OffsetDateTime) {
+        self.intents.retain(|(i, _)| *i != intent);
+        let too_many = (self.intents.len() + 1).saturating_sub(MOST_INTENTS);
+        self.intents.drain(..too_many);
+        self.intents.push((intent, at));
+    }
+
+    /// When a strong factor was proven for an intent, if that is at most `window` ago.
+    pub fn proven_for(&self, intent: &Intent, window: Duration, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let at = self.intents.iter().find(|(i, _)| i == intent).map(|(_, at)| *at)?;
+        (at <= now && now - at <= window).then_some(at)
+    }
+
+    /// Whether a sealed code for emergencies still counts.
+    pub fn is_emergency(&self, now: OffsetDateTime) -> bool {
+        self.emergency_at().is_some_and(|at| at <= now && now - at <= EMERGENCY)
     }
 
     /// The proofs, oldest first.
@@ -111,10 +137,8 @@ impl Assurance {
     /// Whether two factors were proven and the strong one is at most `window` old. A proof from the future
     /// (a clock that was set back) is not fresh.
     pub fn is_fresh(&self, window: Duration, now: OffsetDateTime) -> bool {
-        let within = |at: OffsetDateTime, window| at <= now && now - at <= window;
-        self.level() == Level::Two
-            && (self.stepped_up_at().is_some_and(|at| within(at, window))
-                || self.emergency_at().is_some_and(|at| within(at, EMERGENCY)))
+        let within = |at: OffsetDateTime| at <= now && now - at <= window;
+        self.level() == Level::Two && (self.stepped_up_at().is_some_and(within) || self.is_emergency(now))
     }
 
     /// Until when a fresh factor is not asked for, with a window.

@@ -15,6 +15,7 @@ pub mod event;
 pub mod grant;
 pub mod hours;
 pub mod id;
+mod intent;
 pub mod machine;
 pub mod network;
 pub mod resource;
@@ -34,6 +35,7 @@ pub use id::{
     GrantId, GroupId, HypervisorName, MachineId, NodeId, ParseIdError, RecordingId, RequestId, SessionId, TokenId,
     UserId,
 };
+pub use intent::Intent;
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};
 pub use network::Network;
 pub use resource::{Effect, MachineRef, Operation, OwnObject, Resource};

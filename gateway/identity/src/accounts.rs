@@ -2,14 +2,15 @@
 //! What is known of accounts and sessions beside signing in: service accounts, locks, the banner, trainings, and how
 //! each session was proven.
 
-use crate::{Error, Identity, chance, rows, rules, stage::Stage};
+use crate::{
+    Error, Identity, chance, rows, rules,
+    stage::{BANNER, Stage},
+};
 use portcullis_domain::{Factor, SessionId, UserId};
 use portcullis_store::{Attestation, Attested, NewUser, SessionRow, UserKind};
 use time::{Duration, OffsetDateTime};
 use tower_sessions::Session;
 
-/// Where a session keeps which banner was confirmed in it.
-const BANNER: &str = "banner";
 /// The longest time for which a training counts.
 const LONGEST_TRAINING: Duration = Duration::days(3 * 366);
 
@@ -80,8 +81,12 @@ impl Identity {
         if text.is_empty() {
             return Ok(None);
         }
+        let mark = mark(text);
+        if self.0.remembered(session, self.0.clock.now()).is_some_and(|live| live.banner.as_ref() == Some(&mark)) {
+            return Ok(None);
+        }
         let kept = session.get::<String>(BANNER).await.map_err(Error::Session)?.unwrap_or_default();
-        Ok((kept != mark(text)).then_some(text))
+        Ok((kept != mark).then_some(text))
     }
 
     /// Notes that the banner of now was confirmed in this session; a changed banner asks again.

@@ -42,6 +42,10 @@
 //!   it is stands in the trail only.
 //! - 2026-11-28: a sealed emergency code counts as fresh for its whole hour, because what a step-up would ask for may be
 //!   what is broken; it opens an account of its own, so that what was done in an emergency is told from what people did.
+//! - 2026-11-28: signed-in sessions are kept in memory. Our own changes count at once, those of other nodes when the
+//!   epoch is read again, each second; what changes how somebody signs in always asks the store.
+//! - 2026-11-28: what a form carries is worked out from the cookie's id, not kept: no page writes for it, and every
+//!   node knows it at once.
 //! - 2026-11-21: a failed or undecided try counts against the name as typed, known or not, and against its network
 //!   prefix; a successful one is taken back.
 
@@ -54,9 +58,11 @@ mod enrol;
 mod error;
 mod feed;
 mod limit;
+mod live;
 mod oidc;
 mod password;
 mod people;
+mod proof;
 mod provision;
 mod rows;
 mod rules;
@@ -90,6 +96,7 @@ pub use token::{Maker, TokenWish};
 pub use webauthn::{AllowedModel, PasskeySettings, Proofs, UserVerification};
 
 use actor::Actors;
+use aws_lc_rs::hmac;
 use password::Passwords;
 use portcullis_domain::{Clock, Secret};
 use portcullis_store::{Keys, Store};
@@ -117,6 +124,8 @@ struct Inner {
     rows: SessionRows,
     epoch: watch::Sender<u64>,
     providers: Vec<Arc<oidc::Provider>>,
+    /// What turns a session's id into the text that its forms carry.
+    forms: hmac::Key,
     /// The key of the digests that stand for names that nobody has.
     unknown_names: Secret,
     /// One refresh at a time.
@@ -159,7 +168,8 @@ impl Identity {
         settings.check()?;
         let passwords = Arc::new(passwords);
         let blocklist = settings.passwords.blocklist.as_deref().map(Blocklist::open).transpose()?.map(Arc::new);
-        let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings);
+        let epoch = watch::Sender::new(0);
+        let rows = SessionRows::new(store.clone(), Arc::clone(&clock), &settings, epoch.subscribe());
         let passkeys = Passkeys::new(&settings)?;
         Ok(Self(Arc::new(Inner {
             passwords,
@@ -169,7 +179,8 @@ impl Identity {
             actors: Actors::default(),
             tokens: Tokens::default(),
             told: feed::Told::default(),
-            epoch: watch::Sender::new(0),
+            epoch,
+            forms: hmac::Key::new(hmac::HMAC_SHA256, keys.derive("forms of a session").expose()),
             providers: oidc::providers(&settings.providers, connections),
             unknown_names: keys.derive("names that nobody has"),
             refreshing: tokio::sync::Mutex::new(()),
@@ -188,6 +199,11 @@ impl Identity {
     /// How many passwords were hashed since the start, dummies among them.
     pub fn hashes_done(&self) -> u64 {
         self.0.passwords.hashes_done()
+    }
+
+    /// Where the sessions are kept, for whoever makes one without the layer.
+    pub fn session_rows(&self) -> SessionRows {
+        self.0.rows.clone()
     }
 
     /// The layer that gives each request its `tower_sessions::Session`: cookie `__Host-sid`, `Secure`, `HttpOnly`,

@@ -3,7 +3,8 @@
 
 use crate::{
     Settings, chance,
-    stage::{STAGE, Stage},
+    live::{Live, Sessions},
+    stage::{BANNER, STAGE, Stage},
 };
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use std::{
     },
 };
 use time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
 use tower_sessions::{
     SessionStore,
     session::{Id, Record},
@@ -83,6 +85,7 @@ pub struct SessionRows {
     strict: Arc<ArcSwap<HashSet<UserId>>>,
     /// Whose sessions last an hour at most: accounts for emergencies.
     brief: Arc<ArcSwap<HashSet<UserId>>>,
+    live: Arc<Sessions>,
 }
 
 impl fmt::Debug for SessionRows {
@@ -106,6 +109,18 @@ fn encode(record: &Record) -> Result<String> {
     serde_json::to_string(&record.data).map_err(|e| Error::Encode(e.to_string()))
 }
 
+/// Whether something is other than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    No,
+    Yes,
+}
+
+/// A text inside a row's data.
+fn text_of(data: &HashMap<String, serde_json::Value>, key: &str) -> Option<String> {
+    data.get(key).and_then(serde_json::Value::as_str).map(str::to_owned)
+}
+
 /// The stage inside a row's data.
 pub(crate) fn stage_of(data: &str) -> Option<Stage> {
     let mut data: HashMap<String, serde_json::Value> = serde_json::from_str(data).ok()?;
@@ -113,9 +128,28 @@ pub(crate) fn stage_of(data: &str) -> Option<Stage> {
 }
 
 impl SessionRows {
-    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, settings: &Settings) -> Self {
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, settings: &Settings, epoch: watch::Receiver<u64>) -> Self {
+        let live = Arc::new(Sessions::new(epoch));
         let (idle, strict_idle, absolute) = (settings.idle(), settings.strict_idle(), settings.absolute());
-        Self { store, clock, idle, strict_idle, absolute, strict: Arc::default(), brief: Arc::default() }
+        Self { store, clock, idle, strict_idle, absolute, strict: Arc::default(), brief: Arc::default(), live }
+    }
+
+    /// A signed-in session that counts, as far as that is known without the store.
+    pub(crate) fn find(&self, id: Id, now: OffsetDateTime) -> Option<Arc<Live>> {
+        self.live.find(hash(id), self.store.moves(), now)
+    }
+
+    /// Whether a session counts, as far as that is known without the store.
+    pub fn remembers(&self, id: Id) -> bool {
+        self.find(id, self.clock.now()).is_some()
+    }
+
+    /// The store told its epoch; another one than before when what was kept may not count any more.
+    pub(crate) fn heard(&self, at: OffsetDateTime, moved: Moved) {
+        if moved == Moved::Yes {
+            self.live.clear();
+        }
+        self.live.heard(at);
     }
 
     /// Whose sessions end sooner from now on.
@@ -150,16 +184,19 @@ impl SessionRows {
         created_at + if brief { self.absolute.min(EMERGENCY) } else { self.absolute }
     }
 
-    /// Notes that a session is in use, at most once a minute.
+    /// Notes that a session is in use, at most once a minute. When it was last heard of and until when it counts; none
+    /// where it ended meanwhile.
     pub(crate) async fn touch(
         &self,
         live: &portcullis_store::LiveSession,
         now: OffsetDateTime,
-    ) -> std::result::Result<(), portcullis_store::Error> {
-        if now - live.seen_at >= TOUCH {
-            self.store.touch_session(live.session, now, self.expiry(live.user, live.created_at, now)).await?;
+    ) -> std::result::Result<Option<(OffsetDateTime, OffsetDateTime)>, portcullis_store::Error> {
+        if now - live.seen_at < TOUCH {
+            return Ok(Some((live.seen_at, live.expires_at)));
         }
-        Ok(())
+        let expires_at = self.expiry(live.user, live.created_at, now);
+        let touched = self.store.touch_session(live.session, now, expires_at).await?;
+        Ok(touched.then_some((now, expires_at)))
     }
 
     async fn take_step(&self, record: &mut Record, step: &Step) -> Result<()> {
@@ -228,17 +265,17 @@ impl SessionStore for SessionRows {
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
+        let key = hash(record.id);
         // Whether anything was written does not matter: what has ended stays ended.
-        self.store
-            .update_session(&hash(record.id), &encode(record)?, self.clock.now())
-            .await
-            .map_err(|e| backend(&e))?;
-        Ok(())
+        let saved = self.store.update_session(&key, &encode(record)?, self.clock.now()).await;
+        self.live.forget(&key);
+        saved.map(drop).map_err(|e| backend(&e))
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let now = self.clock.now();
-        let Some(live) = self.store.load_session(&hash(*id), now).await.map_err(|e| backend(&e))? else {
+        let (now, key) = (self.clock.now(), hash(*id));
+        let then = self.live.now(self.store.moves());
+        let Some(live) = self.store.load_session(&key, now).await.map_err(|e| backend(&e))? else {
             return Ok(None);
         };
         let data: HashMap<_, _> = serde_json::from_str(&live.data).map_err(|e| Error::Decode(e.to_string()))?;
@@ -248,7 +285,11 @@ impl SessionStore for SessionRows {
         if stage.user() != live.user || !session_fits {
             return Err(Error::Decode("the session's row and its content name different people".to_owned()));
         }
-        self.touch(&live, now).await.map_err(|e| backend(&e))?;
+        let seen = self.touch(&live, now).await.map_err(|e| backend(&e))?;
+        if let (Stage::SignedIn { .. }, Some((seen_at, expires_at))) = (&stage, seen) {
+            let touch_at = seen_at + TOUCH;
+            self.live.keep(key, then, Live { stage, banner: text_of(&data, BANNER), touch_at, expires_at });
+        }
         Ok(Some(Record { id: *id, data, expiry_date: live.expires_at }))
     }
 

@@ -8,7 +8,7 @@ use crate::{
     stage::{Keep, Next, Stage},
     webauthn::Purpose,
 };
-use portcullis_domain::{Assurance, Factor, Secret, SessionId, UserId};
+use portcullis_domain::{Assurance, Factor, Intent, Secret, SessionId, UserId};
 use portcullis_store::User;
 use std::net::IpAddr;
 use time::OffsetDateTime;
@@ -160,11 +160,25 @@ impl Identity {
     /// Proves the second factor again, by a code or the answer of a passkey; the session stays the same under a new
     /// cookie. Gives which factor it was.
     pub async fn step_up(&self, session: &Session, code: &str, peer: IpAddr) -> Result<Factor, Error> {
+        self.step_up_for(session, code, None, peer).await
+    }
+
+    /// The same for one intent, where there is one: grants may ask for that.
+    pub async fn step_up_for(
+        &self,
+        session: &Session,
+        code: &str,
+        intent: Option<Intent>,
+        peer: IpAddr,
+    ) -> Result<Factor, Error> {
         let (user, id, mut assurance) = self.0.signed_in(session).await?;
         let now = self.0.clock.now();
         self.0.allowed(user).await?;
         let factor = self.0.accept_second(session, Purpose::StepUp, user, code, peer).await?;
         assurance.prove(factor, now);
+        if let Some(intent) = intent {
+            assurance.prove_for(intent, now);
+        }
         let stage = Stage::SignedIn { user, session: id, assurance };
         self.0.advance(session, stage, Keep::Same(id), Some(peer)).await?;
         Ok(factor)

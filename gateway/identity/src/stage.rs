@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How far a browser has come, and the one function that moves it on.
 
-use crate::{Error, Identity, Inner, Why, chance, rows::Step};
+use crate::{Error, Identity, Inner, Why, chance, live::Live, rows::Step};
+use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use portcullis_domain::{Assurance, Factor, SessionId, UserId};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 use time::{Duration, OffsetDateTime};
 use tower_sessions::Session;
 
 pub(crate) const STAGE: &str = "stage";
+/// What a session holds that was begun for a form alone.
 const FORM: &str = "form";
+/// Where a session keeps which banner was confirmed in it.
+pub(crate) const BANNER: &str = "banner";
 pub(crate) const PENDING: &str = "pending";
 
 /// How long a half-done sign-in may take.
@@ -113,14 +117,27 @@ pub(crate) enum Keep {
 }
 
 impl Inner {
+    /// What is known without the store of a session that this request has not changed.
+    pub(crate) fn remembered(&self, session: &Session, now: OffsetDateTime) -> Option<Arc<Live>> {
+        let id = session.id().filter(|_| !session.is_modified())?;
+        self.rows.find(id, now)
+    }
+
     pub(crate) async fn stage(&self, session: &Session) -> Result<Stage, Error> {
+        match self.remembered(session, self.clock.now()) {
+            Some(live) => Ok(live.stage.clone()),
+            None => self.stored_stage(session).await,
+        }
+    }
+
+    async fn stored_stage(&self, session: &Session) -> Result<Stage, Error> {
         let stage = session.get::<Stage>(STAGE).await.map_err(Error::Session)?;
         Ok(stage.unwrap_or(Stage::Stranger).at(self.clock.now()))
     }
 
-    /// Who is signed in, or [`Error::Expired`].
+    /// Who is signed in as the store says, or [`Error::Expired`].
     pub(crate) async fn signed_in(&self, session: &Session) -> Result<(UserId, SessionId, Assurance), Error> {
-        match self.stage(session).await? {
+        match self.stored_stage(session).await? {
             Stage::SignedIn { user, session, assurance } => Ok((user, session, assurance)),
             _ => Err(Error::Expired),
         }
@@ -167,6 +184,14 @@ impl Inner {
         Ok(id)
     }
 
+    /// What the forms of a session carry; none where the store has no such session.
+    async fn form(&self, session: &Session) -> Result<Option<String>, Error> {
+        // An id that the store does not have is taken from the session as it is looked for.
+        self.stage(session).await?;
+        let id = session.id();
+        Ok(id.map(|id| URL_SAFE_NO_PAD.encode(hmac::sign(&self.forms, &id.0.to_le_bytes()))))
+    }
+
     /// Moves a browser to a stage under a new id. [`Error::Expired`] when its session was ended meanwhile.
     pub(crate) async fn advance(
         &self,
@@ -192,9 +217,7 @@ impl Inner {
             session.save().await.map_err(Error::Session)?;
         }
         let from = session.id().ok_or(Error::Expired)?;
-        for key in [FORM, PENDING] {
-            session.remove_value(key).await.map_err(Error::Session)?;
-        }
+        session.remove_value(PENDING).await.map_err(Error::Session)?;
         session.insert(STAGE, &to).await.map_err(Error::Session)?;
         let step = Step::new(from, id, &to, created_at, peer);
         let moved = step.clone().run(async {
@@ -221,19 +244,19 @@ impl Identity {
 
     /// The text that every form of this session carries; another one after each step.
     pub async fn csrf(&self, session: &Session) -> Result<String, Error> {
-        if let Some(text) = session.get::<String>(FORM).await.map_err(Error::Session)? {
+        if let Some(text) = self.0.form(session).await? {
             return Ok(text);
         }
-        let text = URL_SAFE_NO_PAD.encode(chance::bytes::<32>()?);
-        session.insert(FORM, &text).await.map_err(Error::Session)?;
-        Ok(text)
+        // So that it has an id, and its browser a cookie.
+        session.insert(FORM, true).await.map_err(Error::Session)?;
+        session.save().await.map_err(Error::Session)?;
+        self.0.form(session).await?.ok_or(Error::Expired)
     }
 
     /// Refuses a form that was not made for this session.
     pub async fn check_csrf(&self, session: &Session, text: &str) -> Result<(), Error> {
-        let kept = session.get::<String>(FORM).await.map_err(Error::Session)?;
-        match kept {
-            Some(kept) if chance::equal(kept.as_bytes(), text.as_bytes()) => Ok(()),
+        match self.0.form(session).await? {
+            Some(form) if chance::equal(form.as_bytes(), text.as_bytes()) => Ok(()),
             _ => Err(Error::refused(Why::WrongForm, self.0.stage(session).await?.user())),
         }
     }

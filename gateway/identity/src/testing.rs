@@ -32,6 +32,7 @@ pub(crate) struct Bench {
     pub(crate) other: Identity,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Store,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) url: String,
     _dir: TempDir,
 }
@@ -51,29 +52,41 @@ impl Bench {
 
     pub(crate) async fn with(settings: Settings) -> Self {
         let node = |store, keys, clock, settings| Identity::new(store, keys, clock, settings).unwrap();
-        Self::on(tempfile::tempdir().unwrap(), settings, node).await
+        Self::on(tempfile::tempdir().unwrap(), settings, Arc::new(Keys::for_tests()), node).await
     }
 
     /// One for very many calls: passwords are hashed at next to no cost, and the database lies in memory where it can.
     pub(crate) async fn quick(settings: Settings) -> Self {
+        Self::on(Self::in_memory(), settings, Arc::new(Keys::for_tests()), Self::quick_node).await
+    }
+
+    /// The same, on a copy of a database that was left behind by another.
+    pub(crate) async fn quick_from(settings: Settings, keys: Arc<Keys>, database: &std::path::Path) -> Self {
+        let dir = Self::in_memory();
+        std::fs::copy(database, dir.path().join("test.db")).unwrap();
+        Self::on(dir, settings, keys, Self::quick_node).await
+    }
+
+    fn in_memory() -> TempDir {
         let memory = std::path::Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let node = |store, keys: Arc<Keys>, clock, settings| {
-            let passwords = Passwords::quick(&keys);
-            Identity::with(store, keys, clock, settings, passwords, Vec::new()).unwrap()
-        };
-        Self::on(dir.unwrap(), settings, node).await
+        dir.unwrap()
+    }
+
+    fn quick_node(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Identity {
+        let passwords = Passwords::quick(&keys);
+        Identity::with(store, keys, clock, settings, passwords, Vec::new()).unwrap()
     }
 
     async fn on(
         dir: TempDir,
         settings: Settings,
+        keys: Arc<Keys>,
         make: impl Fn(Store, Arc<Keys>, Arc<dyn Clock>, Settings) -> Identity,
     ) -> Self {
         let url = format!("sqlite://{}", dir.path().join("test.db").display());
         let store = Store::open(&url).await.unwrap();
         let clock = Arc::new(ManualClock::new(datetime!(2026-11-21 12:00 UTC)));
-        let keys = Arc::new(Keys::for_tests());
         let node = |store: Store| {
             let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
             make(store, Arc::clone(&keys), clock, settings.clone())
@@ -82,7 +95,13 @@ impl Bench {
         let other = node(Store::open(&url).await.unwrap());
         id.refresh().await.unwrap();
         other.refresh().await.unwrap();
-        Self { id, other, clock, store, url, _dir: dir }
+        Self { id, other, clock, store, keys, url, _dir: dir }
+    }
+
+    /// Closes what both nodes hold open.
+    pub(crate) async fn close(&self) {
+        self.store.close().await;
+        self.other.0.store.close().await;
     }
 
     /// A node on the same database with other settings.

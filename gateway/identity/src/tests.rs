@@ -66,6 +66,7 @@ pub(super) struct Pending {
 }
 
 /// A person, as the model knows them.
+#[derive(Clone)]
 pub(super) struct Body {
     pub(super) name: String,
     pub(super) user: UserId,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tokens for tools: recognised in memory, rebuilt when the store's epoch moves.
 
-use crate::{Error, Identity, chance, rules};
+use crate::{Error, Identity, chance, rows::Moved, rules};
 use arc_swap::ArcSwapOption;
 use portcullis_domain::{Actor, Assurance, Factor, HypervisorName, Network, Secret, TokenId, UserId, Via};
 use portcullis_store::{Digest, LiveToken, NewToken, TokenRow, UserKind};
@@ -226,7 +226,8 @@ impl Identity {
         let now = inner.clock.now();
         // Before the rows: rows that are newer than the epoch are read again, rows that are older never count.
         let epoch = inner.store.epoch().await.map_err(Error::store)?.unsigned_abs();
-        if inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch || self.is_behind(epoch) {
+        let moved = inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch || self.is_behind(epoch);
+        if moved {
             self.tell(epoch).await?;
             let live = inner.store.live_tokens(now).await.map_err(Error::store)?;
             let mut strict = HashSet::new();
@@ -240,6 +241,7 @@ impl Identity {
             inner.actors.clear();
             inner.epoch.send_replace(epoch);
         }
+        inner.rows.heard(now, if moved { Moved::Yes } else { Moved::No });
         inner.tokens.heard_at.store(now.unix_timestamp(), Ordering::Relaxed);
         if due(&inner.tokens.touched_at, TOUCH, now) {
             let used = std::mem::take(&mut *inner.tokens.used.lock().unwrap_or_else(PoisonError::into_inner));
@@ -252,6 +254,7 @@ impl Identity {
             inner.store.drop_expired(now - Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_provider_sessions(now - Duration::DAY, now).await.map_err(Error::store)?;
             inner.store.drop_tickets(now).await.map_err(Error::store)?;
+            inner.store.drop_spent_proofs(now - 2 * Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_ceremonies(now).await.map_err(Error::store)?;
             inner.store.drop_strikes(now - 2 * Duration::DAY).await.map_err(Error::store)?;
         }

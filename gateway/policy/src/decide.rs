@@ -5,24 +5,22 @@
 //! ask for more) is added up here, for all targets of the operation.
 
 use crate::{
-    Engine, Kind, Moment, Passkey, Snapshot, Target, Verdict,
+    Engine, Kind, Moment, Passkey, Snapshot, Target, Verdict, fresh,
     index::Entry,
-    permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
+    permit::{Decision, LIFE, LONGEST, Permit, Recorded, Terms},
     reason::{Doors, Reason},
     right::Right,
     terms::Met,
 };
 use portcullis_domain::{
     Action, Actor, Factor, GrantEffect, GrantId, Inventory, Level, Machine, MachineRef, Operation, OwnObject, Resource,
-    RoleName, Via,
+    RoleName,
 };
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 
 /// Most grants that a permit names.
 const NAMED: usize = 16;
-/// A step-up window is never shorter: the code must be typed and the request sent again within it.
-const SHORTEST_WINDOW: Duration = Duration::seconds(15);
 
 /// Whether a fresh factor is asked for where the action needs one.
 #[derive(Clone, Copy)]
@@ -42,7 +40,7 @@ struct Sum {
     until: Option<OffsetDateTime>,
     /// When the first of the targets has no grant left; none means never.
     lasts: Option<OffsetDateTime>,
-    window: Duration,
+    fresh: fresh::Terms,
     record: bool,
     clipboard_in: Option<u32>,
     clipboard_out: Option<u32>,
@@ -54,7 +52,7 @@ impl Sum {
             grants: Vec::new(),
             until: None,
             lasts: None,
-            window: Duration::MAX,
+            fresh: fresh::Terms { window: Duration::MAX, each: false },
             record: false,
             clipboard_in: None,
             clipboard_out: None,
@@ -67,7 +65,8 @@ impl Sum {
         }
         let conditions = &grant.terms.conditions;
         self.until = earlier(self.until, end);
-        self.window = self.window.min(conditions.step_up());
+        self.fresh.window = self.fresh.window.min(conditions.step_up());
+        self.fresh.each |= conditions.step_up_each;
         self.record |= conditions.record;
         self.clipboard_in = smaller(self.clipboard_in, conditions.clipboard_in);
         self.clipboard_out = smaller(self.clipboard_out, conditions.clipboard_out);
@@ -151,20 +150,15 @@ impl Snapshot {
             Ok(sum) => sum,
             Err(reason) => return Decision::Deny(reason),
         };
-        let first_at = match freshness {
-            Freshness::Carried { first_at } => first_at,
-            Freshness::Asked { first_at } => {
-                if kind.asks_fresh(operation.action) {
-                    let window = sum.window.max(SHORTEST_WINDOW);
-                    match (actor.via, kind) {
-                        (Via::Token(_), Kind::Own(_)) => return Decision::Deny(Reason::TokenCannotStepUp),
-                        (Via::Token(_), Kind::Machine | Kind::Hypervisor) => {}
-                        (Via::Session(_) | Via::CommandLine, _) if actor.assurance.is_fresh(window, now) => {}
-                        (Via::Session(_) | Via::CommandLine, _) => return Decision::StepUp(Need { window }),
-                    }
+        let (first_at, proof) = match freshness {
+            Freshness::Asked { first_at } if kind.asks_fresh(operation.action) => {
+                match fresh::ask(actor, operation, kind, sum.fresh, now) {
+                    fresh::Freshness::Enough(proof) => (first_at, proof),
+                    fresh::Freshness::StepUp(need) => return Decision::StepUp(need),
+                    fresh::Freshness::Never(reason) => return Decision::Deny(reason),
                 }
-                first_at
             }
+            Freshness::Carried { first_at } | Freshness::Asked { first_at } => (first_at, None),
         };
         let limit = now + LIFE;
         sum.grants.sort();
@@ -182,6 +176,7 @@ impl Snapshot {
             from: at.from,
             clipboard_in: sum.clipboard_in,
             clipboard_out: sum.clipboard_out,
+            proof,
         }))
     }
 

@@ -24,6 +24,9 @@
 //!   words.
 //! - 2026-11-21: a token cannot give a fresh factor. It was made with one, so on hypervisors it counts as fresh; for
 //!   the gateway's own things it never does.
+//! - 2026-11-28: where a grant asks for a confirmation of each intent, one counts for one action on one object in one
+//!   session: once for what cannot be taken back, until it ends for a console, and within its window for the rest. A
+//!   token cannot give one.
 //! - 2026-11-21: renewing a permit does not ask for a fresh factor again: the person who opened a screen proved it
 //!   then. Everything else is asked anew, for at most [`LONGEST`].
 
@@ -33,6 +36,7 @@ mod decide;
 mod differential;
 mod engine;
 mod explain;
+mod fresh;
 mod index;
 mod kind;
 mod oracle;
@@ -50,7 +54,7 @@ pub use engine::Engine;
 pub use explain::{Counts, Explanation, GrantLine, RuleLine};
 pub use index::Target;
 pub use kind::Kind;
-pub use permit::{Decision, LIFE, LONGEST, Need, Permit};
+pub use permit::{Decision, LIFE, LONGEST, Lasts, Need, Permit, Proof};
 pub use reason::{Doors, Reason};
 pub use rights::RoleInfo;
 pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};

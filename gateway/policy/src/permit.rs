@@ -2,7 +2,7 @@
 //! The key that a decision hands out.
 
 use crate::reason::Reason;
-use portcullis_domain::{GrantId, Operation, UserId, Via};
+use portcullis_domain::{GrantId, Intent, Operation, UserId, Via};
 use std::{net::IpAddr, sync::Arc};
 use time::{Duration, OffsetDateTime};
 
@@ -27,6 +27,29 @@ pub struct Permit {
     from: Option<IpAddr>,
     clipboard_in: Option<u32>,
     clipboard_out: Option<u32>,
+    proof: Option<Box<Proof>>,
+}
+
+/// The confirmation that a permit stands on, where a grant asks for one of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// What it was given for.
+    pub intent: Intent,
+    /// When.
+    pub at: OffsetDateTime,
+    /// For how much it counts.
+    pub lasts: Lasts,
+}
+
+/// For how much one confirmation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// For one request: it is spent before anything is done.
+    Once,
+    /// Until the console that it opens has ended.
+    WhileOpen,
+    /// For every request within its window.
+    InWindow,
 }
 
 /// Whether what is done under a permit must be recorded.
@@ -50,6 +73,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) from: Option<IpAddr>,
     pub(crate) clipboard_in: Option<u32>,
     pub(crate) clipboard_out: Option<u32>,
+    pub(crate) proof: Option<Box<Proof>>,
 }
 
 impl Permit {
@@ -57,7 +81,7 @@ impl Permit {
     pub(crate) fn make(terms: Terms<'_>) -> Self {
         let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded, .. } = terms;
         let (operation, name) = (operation.clone(), Arc::clone(name));
-        let Terms { from, clipboard_in, clipboard_out, .. } = terms;
+        let Terms { from, clipboard_in, clipboard_out, proof, .. } = terms;
         Self {
             operation,
             user,
@@ -71,6 +95,7 @@ impl Permit {
             from,
             clipboard_in,
             clipboard_out,
+            proof,
         }
     }
 
@@ -129,6 +154,11 @@ impl Permit {
     /// The same out of the guest.
     pub const fn clipboard_out(&self) -> Option<u32> {
         self.clipboard_out
+    }
+
+    /// The confirmation that it stands on alone. It may have been spent: whoever acts on the permit asks first.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_deref()
     }
 
     /// Whether it still counts.

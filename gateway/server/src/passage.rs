@@ -7,8 +7,8 @@
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};
-use portcullis_domain::{Actor, Effect, Operation, Outcome};
-use portcullis_policy::{Decision, Permit};
+use portcullis_domain::{Actor, Effect, Operation, Outcome, Via};
+use portcullis_policy::{Decision, Lasts, Need, Permit};
 use std::{future::Future, sync::Arc};
 use time::OffsetDateTime;
 
@@ -132,12 +132,14 @@ where
     };
     entry.ask(&operation);
     let inventory = house.fleet.inventory();
-    let mut decision = house.engine.decide(&actor, &operation, &inventory, now);
+    let decision = house.engine.decide(&actor, &operation, &inventory, now);
+    let mut decision = unspent(house, decision).await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
     if matches!(decision, Decision::StepUp(_)) {
         match again().await {
             Ok(Some(fresh)) => {
                 actor = from(fresh, peer);
-                decision = house.engine.decide(&actor, &operation, &inventory, house.clock.now());
+                let anew = house.engine.decide(&actor, &operation, &inventory, house.clock.now());
+                decision = unspent(house, anew).await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
             }
             Ok(None) => {}
             Err(refusal) => return Err(entry.refuse(Outcome::StepUp, refusal)),
@@ -159,6 +161,23 @@ fn from(mut actor: Arc<Actor>, peer: Peer) -> Arc<Actor> {
         Arc::make_mut(&mut actor).from = Some(peer.ip);
     }
     actor
+}
+
+/// A permit that stands on a confirmation of its own, whose confirmation has been used, is none. One that counts once is
+/// used here, before anything is done.
+async fn unspent(house: &House, decision: Decision) -> Result<Decision, Refusal> {
+    let Decision::Permit(permit) = decision else { return Ok(decision) };
+    let Some(proof) = permit.proof() else { return Ok(Decision::Permit(permit)) };
+    let good = match (permit.via(), proof.lasts) {
+        (Via::Session(session), Lasts::Once) => house.identity.spend(session, &proof.intent, proof.at).await,
+        (Via::Session(session), Lasts::WhileOpen) => {
+            house.identity.is_spent(session, &proof.intent, proof.at).await.map(|spent| !spent)
+        }
+        (Via::Session(_), Lasts::InWindow) => Ok(true),
+        (Via::Token(_) | Via::CommandLine, _) => Ok(false),
+    };
+    let good = good.map_err(|e| house.unavailable(&e))?;
+    Ok(if good { Decision::Permit(permit) } else { Decision::StepUp(Need { window: time::Duration::ZERO }) })
 }
 
 /// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.

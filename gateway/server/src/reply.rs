@@ -98,11 +98,19 @@ impl Refusal {
 
     /// The answer to a tool: RFC 9457.
     pub(crate) fn problem(&self, request: RequestId) -> Response<Bytes> {
+        self.problem_with(request, &[])
+    }
+
+    /// The same with further members (section 3.2).
+    pub(crate) fn problem_with(&self, request: RequestId, more: &[(&str, &str)]) -> Response<Bytes> {
         let (title, detail) = self.words();
         let status = self.status();
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail, "request": request.to_string(),
         });
+        if let Some(members) = body.as_object_mut() {
+            members.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
+        }
         let mut answer = Response::new(Bytes::from(body.to_string()));
         *answer.status_mut() = status;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -24,6 +24,7 @@ use axum::{
     routing::{MethodRouter, delete, get, patch, post, put},
 };
 use http::{HeaderMap, Method, header};
+use portcullis_domain::Intent;
 use portcullis_identity::Stage;
 use portcullis_policy::classify::own::{self, Door, Found};
 use std::sync::Arc;
@@ -187,7 +188,9 @@ async fn enter(
 ) -> Response {
     let tool = request.uri().path().starts_with("/api/");
     let directory = request.uri().path().starts_with("/scim/");
-    let back = request.uri().path_and_query().map(ToString::to_string).filter(|_| request.method() == Method::GET);
+    let asked = request.uri().path_and_query().map(ToString::to_string);
+    let back = asked.clone().filter(|_| request.method() == Method::GET);
+    let method = request.method().clone();
     let (answer, stage) = match approach(&house, peer, &session, request, next).await {
         Ok(both) => both,
         Err((refusal, stage)) => (refusal.into_response(), stage),
@@ -197,11 +200,13 @@ async fn enter(
         return scim::refused(&refusal, peer);
     }
     if tool {
-        let mut answer = refusal.problem(peer.request);
-        if matches!(*refusal, Refusal::StepUp) {
-            answer
-                .headers_mut()
-                .insert(header::HeaderName::from_static("x-step-up"), header::HeaderValue::from_static("/step-up"));
+        if !matches!(*refusal, Refusal::StepUp) {
+            return refusal.problem(peer.request).map(Body::from);
+        }
+        let place = pages::factors::confirm_address(method.as_str(), asked.as_deref().unwrap_or_default());
+        let mut answer = refusal.problem_with(peer.request, &[("step_up", &place)]);
+        if let Ok(place) = header::HeaderValue::from_str(&place) {
+            answer.headers_mut().insert(header::HeaderName::from_static("x-step-up"), place);
         }
         return answer.map(Body::from);
     }
@@ -278,6 +283,8 @@ async fn approach(
     }
     let fresh = sent(&parts.headers, &body, "step_up_code");
     let asked = ask(&found, &stage).map_err(plain)?;
+    // A code that comes with a request is for what the request asks.
+    let intent = found.operation().as_ref().and_then(Intent::of);
     let effect = found.route.changes();
     let trailed = if found.route.trailed { Trailed::Yes } else { Trailed::No };
     // Not when it came: its form may have taken its time.
@@ -296,7 +303,8 @@ async fn approach(
     };
     let again = || async {
         let Some(code) = fresh else { return Ok(None) };
-        house.identity.step_up(session, &code, peer.ip).await.map_err(|e| reply::identity(&e, house.clock.now()))?;
+        let done = house.identity.step_up_for(session, &code, intent, peer.ip).await;
+        done.map_err(|e| reply::identity(&e, house.clock.now()))?;
         Ok(house.identity.actor(session).await.map_err(|e| house.unavailable(&e))?.map(Arc::new))
     };
     let stage_of_guest = stage.clone();

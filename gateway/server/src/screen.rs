@@ -95,8 +95,17 @@ impl Sitting {
         tracing::info!(request = %peer.request, recorded = recording.is_some(), "console opened");
         let now = house.clock.now();
         let report = relay::run(viewer, upstream, options).await;
+        Box::pin(spend(&house, session, &permit)).await;
         Box::pin(close(&house, open, recording, &report, now)).await;
         drop(registered);
+    }
+}
+
+/// What was confirmed for this console alone ends with it: another one asks again.
+async fn spend(house: &House, session: SessionId, permit: &Permit) {
+    let Some(proof) = permit.proof() else { return };
+    if let Err(error) = house.identity.spend(session, &proof.intent, proof.at).await {
+        tracing::error!(error = %chain(&error), "a confirmation could not be ended with its console");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Store, from_micros,
-    tx::{Db, Tx, execute, parse, read},
+    tx::{Db, On, execute, parse, read},
 };
 use portcullis_domain::{Action, NodeId, Outcome, Phase, RequestId, Seq, UserId, micros};
 use sqlx::QueryBuilder;
@@ -283,13 +283,13 @@ impl Store {
         let head = format!("insert into trail_events ({COLUMNS}) ");
         let mut tx = self.begin().await?;
         for batch in rows.chunks(BATCH) {
-            match &mut tx {
-                Tx::Sqlite(t) => {
+            match &mut tx.on {
+                On::Sqlite(t) => {
                     let mut b = QueryBuilder::new(head.as_str());
                     push_rows!(b, batch);
                     b.push(" on conflict do nothing").build().execute(&mut **t).await.map(drop)
                 }
-                Tx::Postgres(t) => {
+                On::Postgres(t) => {
                     let mut b = QueryBuilder::new(head.as_str());
                     push_rows!(b, batch);
                     b.push(" on conflict do nothing").build().execute(&mut **t).await.map(drop)

@@ -8,7 +8,15 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -23,6 +31,8 @@ const BUSY_MIGRATING: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) db: Db,
+    /// How often this process itself moved the epoch.
+    pub(crate) moves: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,19 +44,47 @@ pub(crate) enum Db {
 }
 
 /// One transaction on either database; dropped without `commit` it never happened.
-pub(crate) enum Tx {
+pub(crate) struct Tx {
+    pub(crate) on: On,
+    moving: Moving,
+}
+
+/// The transaction itself.
+pub(crate) enum On {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+}
+
+/// Counts a move of the epoch when it is dropped: after the commit, so that nobody who read the rows of before takes the
+/// number of after, and also when whoever waited for the commit has gone.
+struct Moving {
+    moves: Arc<AtomicU64>,
+    moved: Moved,
+}
+
+/// Whether a transaction moves the epoch.
+#[derive(PartialEq, Eq)]
+enum Moved {
+    No,
+    Yes,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        if self.moved == Moved::Yes {
+            self.moves.fetch_add(1, Ordering::Release);
+        }
+    }
 }
 
 /// Runs a statement inside a transaction and gives the number of rows that it changed.
 macro_rules! execute {
     ($tx:expr, $sql:expr $(, $arg:expr)* $(,)?) => {
-        match &mut $tx {
-            crate::tx::Tx::Sqlite(t) => {
+        match &mut $tx.on {
+            crate::tx::On::Sqlite(t) => {
                 sqlx::query($sql)$(.bind($arg))*.execute(&mut **t).await.map(|r| r.rows_affected())
             }
-            crate::tx::Tx::Postgres(t) => {
+            crate::tx::On::Postgres(t) => {
                 sqlx::query($sql)$(.bind($arg))*.execute(&mut **t).await.map(|r| r.rows_affected())
             }
         }
@@ -57,9 +95,9 @@ macro_rules! execute {
 /// The rows that a statement inside a transaction gives.
 macro_rules! fetch {
     ($tx:expr, $row:ty, $sql:expr $(, $arg:expr)* $(,)?) => {
-        match &mut $tx {
-            crate::tx::Tx::Sqlite(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
-            crate::tx::Tx::Postgres(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
+        match &mut $tx.on {
+            crate::tx::On::Sqlite(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
+            crate::tx::On::Postgres(t) => sqlx::query_as::<_, $row>($sql)$(.bind($arg))*.fetch_all(&mut **t).await,
         }
         .map_err(crate::Error::sql)
     };
@@ -105,16 +143,19 @@ pub(crate) fn from_word<T: serde::de::DeserializeOwned>(
 
 impl Tx {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        match self {
-            Self::Sqlite(t) => t.commit().await,
-            Self::Postgres(t) => t.commit().await,
-        }
-        .map_err(Error::sql)
+        let Self { on, moving } = self;
+        let done = match on {
+            On::Sqlite(t) => t.commit().await,
+            On::Postgres(t) => t.commit().await,
+        };
+        drop(moving);
+        done.map_err(Error::sql)
     }
 
     /// Tells every node to read again who may do what.
     pub(crate) async fn bump(&mut self) -> Result<(), Error> {
-        execute!(*self, "update epoch set value = value + 1 where only_row = 1").map(drop)
+        self.moving.moved = Moved::Yes;
+        execute!(self, "update epoch set value = value + 1 where only_row = 1").map(drop)
     }
 }
 
@@ -152,11 +193,12 @@ impl Store {
     /// Begins a transaction that may write. On SQLite it takes the write lock at once, so that what is read
     /// inside it cannot change before it commits.
     pub(crate) async fn begin(&self) -> Result<Tx, Error> {
-        match &self.db {
-            Db::Sqlite { write, .. } => write.begin_with("begin immediate").await.map(Tx::Sqlite),
-            Db::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
-        }
-        .map_err(Error::sql)
+        let on = match &self.db {
+            Db::Sqlite { write, .. } => write.begin_with("begin immediate").await.map(On::Sqlite),
+            Db::Postgres(pool) => pool.begin().await.map(On::Postgres),
+        };
+        let moving = Moving { moves: Arc::clone(&self.moves), moved: Moved::No };
+        Ok(Tx { on: on.map_err(Error::sql)?, moving })
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, Error> {
@@ -190,7 +232,7 @@ impl Store {
         let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY).idle_timeout(None).max_lifetime(None);
         let write = connect(pool().max_connections(1), options.clone()).await?;
         let read = connect(pool().max_connections(4), options.read_only(true)).await?;
-        Ok(Self { db: Db::Sqlite { read, write } })
+        Ok(Self { db: Db::Sqlite { read, write }, moves: Arc::default() })
     }
 
     async fn open_postgres(url: &str) -> Result<Self, Error> {
@@ -214,7 +256,7 @@ impl Store {
             pool.close().await;
             return Err(refuse(e, found, &POSTGRES));
         }
-        Ok(Self { db: Db::Postgres(pool) })
+        Ok(Self { db: Db::Postgres(pool), moves: Arc::default() })
     }
 }
 

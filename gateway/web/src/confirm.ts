@@ -11,11 +11,14 @@ let freshUntil = Date.parse(document.body.dataset['freshUntil'] ?? '') || 0;
 /** What this person can confirm themselves with. */
 const proves = (document.body.dataset['proves'] ?? 'code').split(' ');
 
-/** Gives a fresh code, or a passkey's answer; what comes back is a problem in words, empty when it was taken. */
-async function giveCode(code: string): Promise<string> {
+/** Gives a fresh code, or a passkey's answer, for what a form does; what comes back is a problem in words, empty when it
+ * was taken. */
+async function giveCode(code: string, form: HTMLFormElement): Promise<string> {
+  const what = `${form.method.toUpperCase()} ${new URL(form.getAttribute('action') ?? '', location.href).pathname}`;
+  const fields = { csrf: csrf(), code, next: '/step-up', for: what };
   let answer: Response;
   try {
-    answer = await fetch('/step-up', { method: 'POST', body: new URLSearchParams({ csrf: csrf(), code, next: '/step-up' }) });
+    answer = await fetch('/step-up', { method: 'POST', body: new URLSearchParams(fields) });
   } catch {
     return 'The gateway does not answer. Check your network and try again.';
   }
@@ -103,11 +106,12 @@ export function askBeforeDanger(): void {
     form.requestSubmit(button);
     passing = false;
   };
-  const byCode = () => giveCode(code.value.trim());
+  const byCode = async () => (intent ? giveCode(code.value.trim(), intent.form) : '');
   const byPasskey = async () => {
     const told = await askForPasskey('/api/v1/passkeys/step-up');
     if (!told) return 'You are no longer signed in.';
-    return 'problem' in told ? told.problem : giveCode(told.answer);
+    if ('problem' in told) return told.problem;
+    return intent ? giveCode(told.answer, intent.form) : '';
   };
   asking.addEventListener('submit', (event) => {
     event.preventDefault();

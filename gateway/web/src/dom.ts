@@ -38,6 +38,12 @@ export function csrf(): string {
 }
 
 /** A path of this gateway, or null: whatever an answer says, a script leads nowhere else. */
+/** Where somebody confirms that it is them, with the way back to a page. */
+export function leadingBack(place: string, here: string): string {
+  if (place.includes('next=')) return place;
+  return `${place}${place.includes('?') ? '&' : '?'}next=${encodeURIComponent(here)}`;
+}
+
 export function ownPath(text: unknown): string | null {
   if (typeof text !== 'string' || !text.startsWith('/')) return null;
   const url = URL.parse ? URL.parse(text, location.origin) : new URL(text, location.origin);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Passkeys: asks the gateway what is to be signed, asks the browser for it, and sends the answer with the form that
 // wanted it. A form says so itself: data-passkey (where to ask), data-passkey-new (to make one).
-import { all, find, ownPath } from './dom.ts';
+import { all, find, leadingBack, ownPath } from './dom.ts';
 
 /** What came of asking: an answer for the gateway, words for the person, or nothing when another page comes. */
 export type Told = { answer: string } | { problem: string } | null;
@@ -54,7 +54,7 @@ async function ask(path: string): Promise<Options | { problem: string } | null> 
   if (answer.ok && body['publicKey']) return body['publicKey'] as Options;
   const stepUp = ownPath(answer.headers.get('X-Step-Up'));
   if (stepUp) {
-    location.assign(`${stepUp}?next=${encodeURIComponent(location.pathname)}`);
+    location.assign(leadingBack(stepUp, location.pathname));
     return null;
   }
   if (answer.status === 401) {

@@ -10,7 +10,7 @@ use openidconnect::{
     AuthenticationContextClass, AuthenticationFlow, CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope,
     core::{CoreAuthPrompt, CoreResponseType},
 };
-use portcullis_domain::{Assurance, Factor, Grant, GrantId, Secret, SessionId, UserId};
+use portcullis_domain::{Assurance, Factor, Grant, GrantId, Intent, Secret, SessionId, UserId};
 use portcullis_store::{NewUser, ProviderSession, ProviderSessionId, Vouched, Voucher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -39,6 +39,9 @@ struct Begun {
     next: String,
     /// Somebody who is signed in confirms that it is them.
     confirms: bool,
+    /// What they confirm it for.
+    #[serde(default)]
+    intent: Option<Intent>,
 }
 
 /// What a browser brings back from a provider, as it stands in the address.
@@ -282,10 +285,15 @@ impl Inner {
         session: &Session,
         user: UserId,
         second_at: OffsetDateTime,
+        intent: Option<Intent>,
         peer: IpAddr,
     ) -> Result<(), Error> {
         let (_, id, mut assurance) = self.signed_in(session).await?;
-        assurance.prove(Factor::ProviderSecond, second_at.min(self.clock.now()));
+        let at = second_at.min(self.clock.now());
+        assurance.prove(Factor::ProviderSecond, at);
+        if let Some(intent) = intent {
+            assurance.prove_for(intent, at);
+        }
         self.advance(session, Stage::SignedIn { user, session: id, assurance }, Keep::Same(id), Some(peer)).await
     }
 
@@ -310,12 +318,14 @@ impl Inner {
 
 impl Identity {
     /// Begins a sign-in at a provider; gives the address to send the browser to. Somebody who is signed in through it
-    /// confirms that it is them. `next` is where to go afterwards, checked by the caller.
+    /// confirms that it is them, for an intent where there is one. `next` is where to go afterwards, checked by the
+    /// caller.
     pub async fn begin_at_provider(
         &self,
         session: &Session,
         provider: &str,
         next: &str,
+        intent: Option<Intent>,
         peer: IpAddr,
     ) -> Result<String, Error> {
         let inner = &self.0;
@@ -337,7 +347,7 @@ impl Identity {
         begun.drain(..too_many);
         let issuer = provider.settings.issuer.clone();
         let next = next.to_owned();
-        begun.push(Begun { state: digest(&state), provider: name.clone(), issuer, at: now, next, confirms });
+        begun.push(Begun { state: digest(&state), provider: name.clone(), issuer, at: now, next, confirms, intent });
         session.insert(BEGUN, &begun).await.map_err(Error::Session)?;
         Ok(address)
     }
@@ -402,7 +412,7 @@ impl Identity {
         }
         if begun.confirms {
             let at = second_at.ok_or_else(|| provider.flaw(Flaw::NoSecond, Some(user)))?;
-            inner.confirm(session, user, at, peer).await?;
+            inner.confirm(session, user, at, begun.intent, peer).await?;
             let words = format!("{title} confirmed that it is them{words}");
             return Ok(Arrived { next: Next::Done, back: begun.next, words });
         }

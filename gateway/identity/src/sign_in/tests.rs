@@ -418,3 +418,41 @@ async fn what_was_typed_for_a_name_stands_in_the_trail_only_when_somebody_has_th
     assert_eq!(b.other.name_for_trail(PASSWORD).await.unwrap(), slip, "on every node");
     assert_ne!(told("somebody else").await, slip);
 }
+
+// SEC-123
+#[tokio::test]
+async fn what_a_confirmation_was_for_is_known_to_every_node_and_used_once_over_all() {
+    use portcullis_domain::{Action, Effect, Intent, Operation, Resource};
+    let b = Bench::new().await;
+    let (ada, session) = b.person("ada").await;
+    let intent = |machine: &str| {
+        let resource = Resource::Machine(machine.parse().unwrap());
+        Intent::of(&Operation { action: Action::Destroy, resource, effect: Effect::Unsafe }).unwrap()
+    };
+    let (one, two) = (intent("lab/101"), intent("lab/102"));
+    b.next_step();
+    b.id.step_up_for(&session, &b.code(&ada.app), Some(one.clone()), peer()).await.unwrap();
+    session.save().await.unwrap();
+    let there = tower_sessions::Session::new(session.id(), std::sync::Arc::new(b.other.session_rows()), None);
+    let actor = b.other.actor(&there).await.unwrap().unwrap();
+    let now = b.clock_now();
+    let window = Duration::minutes(5);
+    let at = actor.assurance.proven_for(&one, window, now).expect("the other node knows");
+    assert_eq!(actor.assurance.proven_for(&two, window, now), None);
+    let portcullis_domain::Via::Session(id) = actor.via else { panic!("a session") };
+    assert!(!b.id.is_spent(id, &one, at).await.unwrap());
+    assert!(b.other.spend(id, &one, at).await.unwrap());
+    assert!(b.id.is_spent(id, &one, at).await.unwrap());
+    assert!(!b.id.spend(id, &one, at).await.unwrap());
+    // A later confirmation is another one.
+    b.next_step();
+    b.id.step_up_for(&session, &b.code(&ada.app), Some(one.clone()), peer()).await.unwrap();
+    let actor = b.id.actor(&session).await.unwrap().unwrap();
+    let again = actor.assurance.proven_for(&one, window, b.clock_now()).unwrap();
+    assert!(again > at && b.id.spend(id, &one, again).await.unwrap());
+    // A plain one is for nothing in particular.
+    b.next_step();
+    b.id.step_up(&session, &b.code(&ada.app), peer()).await.unwrap();
+    let actor = b.id.actor(&session).await.unwrap().unwrap();
+    assert_eq!(actor.assurance.proven_for(&one, window, b.clock_now()), Some(again));
+}

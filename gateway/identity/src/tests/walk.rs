@@ -5,8 +5,16 @@ use crate::{
     testing::{Bench, secret, text},
     token::Maker,
 };
-use portcullis_domain::{Clock as _, Secret};
-use std::{collections::BTreeSet, net::IpAddr};
+use portcullis_domain::{Actor, Clock as _, Secret};
+use portcullis_store::Keys;
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use time::{Duration, OffsetDateTime};
 use tower_sessions::{Session, session::Id};
 
@@ -179,6 +187,20 @@ fn draw(dice: &mut Dice, seats: &[Seat; 2]) -> Call {
     }
 }
 
+/// A hole that the walk is told of instead of what the gateway does: it has to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plant {
+    Nothing,
+    /// What is refused would be taken.
+    TakesWhatIsWrong,
+    /// Who was signed out would go on.
+    ActsAfterTheEnd,
+    /// A step would leave the browser its cookie.
+    KeepsTheCookie,
+    /// What was proven would never grow old.
+    StaysFresh,
+}
+
 struct Walk<'a> {
     b: &'a Bench,
     world: World,
@@ -191,6 +213,9 @@ struct Walk<'a> {
     stepped: Option<usize>,
     done: Vec<Call>,
     seed: u64,
+    plant: Plant,
+    /// Who acted in a browser last, for a plant.
+    ghost: Option<Actor>,
 }
 
 impl Walk<'_> {
@@ -206,6 +231,7 @@ impl Walk<'_> {
     fn judge<T>(&self, expected: bool, tries: u32, answer: Result<T, Error>) -> Option<T> {
         match (expected, answer) {
             (true, Ok(value)) => Some(value),
+            (false, Err(_)) if self.plant == Plant::TakesWhatIsWrong => self.fail("BYPASS: accepted what is not right"),
             (false, Err(_)) => None,
             (true, Err(Error::Locked { .. })) if tries >= 5 => None,
             (true, Err(error)) => self.fail(&format!("refused what is right: {error:?}")),
@@ -630,39 +656,58 @@ impl Walk<'_> {
         }
     }
 
+    /// One request of a browser: it stands where the model says, and acts as who the model says or not at all.
+    async fn look(&mut self, at: usize, now: OffsetDateTime) {
+        self.sessions[at] = self.b.again(&self.sessions[at]);
+        let stage = self.b.id.stage(&self.sessions[at]).await.unwrap();
+        let mut actor = self.b.id.actor(&self.sessions[at]).await.unwrap();
+        let seat = self.world.seats[at];
+        match &actor {
+            Some(actor) if self.plant == Plant::ActsAfterTheEnd => self.ghost = Some(actor.clone()),
+            None if self.plant == Plant::ActsAfterTheEnd => actor = self.ghost.clone(),
+            _ => {}
+        }
+        let body = &self.world.bodies[seat.whose];
+        let same = match (&stage, seat.place) {
+            (Stage::Stranger, Place::Stranger) => true,
+            (Stage::NeedsSecond { user, .. }, Place::NeedsSecond { .. })
+            | (Stage::MustEnrol { user, .. }, Place::MustEnrol { .. })
+            | (Stage::RecoveryOnly { user, .. }, Place::RecoveryOnly { .. })
+            | (Stage::SignedIn { user, .. }, Place::SignedIn { .. }) => *user == body.user,
+            _ => false,
+        };
+        if !same {
+            self.fail(&format!("browser {at} is {stage:?}, and the model says {:?} of {}", seat.place, body.name));
+        }
+        let acts = matches!(seat.place, Place::SignedIn { .. }).then_some(body.user);
+        if actor.as_ref().map(|a| a.user) != acts {
+            self.fail(&format!("BYPASS: browser {at} acts as {actor:?}, not as {acts:?}"));
+        }
+        if let Some(actor) = actor {
+            let emergency = matches!(seat.place, Place::SignedIn { emergency: true, .. });
+            let fresh = actor.assurance.is_fresh(super::WINDOW, now) || self.plant == Plant::StaysFresh;
+            if fresh != (seat.is_fresh(now) || emergency) {
+                self.fail(&format!("BYPASS: browser {at} is fresh: {fresh}"));
+            }
+        }
+    }
+
     /// The next request of each browser: it stands where the model says, and acts as who the model says or not at all.
     async fn check(&mut self) {
         let now = self.now();
         for at in 0..2 {
-            self.sessions[at] = self.b.again(&self.sessions[at]);
             self.world.seats[at].request(now);
-            let stage = self.b.id.stage(&self.sessions[at]).await.unwrap();
-            let actor = self.b.id.actor(&self.sessions[at]).await.unwrap();
-            let seat = self.world.seats[at];
-            let body = &self.world.bodies[seat.whose];
-            let same = match (&stage, seat.place) {
-                (Stage::Stranger, Place::Stranger) => true,
-                (Stage::NeedsSecond { user, .. }, Place::NeedsSecond { .. })
-                | (Stage::MustEnrol { user, .. }, Place::MustEnrol { .. })
-                | (Stage::RecoveryOnly { user, .. }, Place::RecoveryOnly { .. })
-                | (Stage::SignedIn { user, .. }, Place::SignedIn { .. }) => *user == body.user,
-                _ => false,
+            self.look(at, now).await;
+        }
+        // Once more, as this node has it in memory.
+        self.b.id.refresh().await.unwrap();
+        for at in 0..2 {
+            self.look(at, now).await;
+            let cookie = if self.plant == Plant::KeepsTheCookie {
+                self.cookies[at].last().copied()
+            } else {
+                self.sessions[at].id()
             };
-            if !same {
-                self.fail(&format!("browser {at} is {stage:?}, and the model says {:?} of {}", seat.place, body.name));
-            }
-            let acts = matches!(seat.place, Place::SignedIn { .. }).then_some(body.user);
-            if actor.as_ref().map(|a| a.user) != acts {
-                self.fail(&format!("BYPASS: browser {at} acts as {actor:?}, not as {acts:?}"));
-            }
-            if let Some(actor) = actor {
-                let emergency = matches!(seat.place, Place::SignedIn { emergency: true, .. });
-                let fresh = actor.assurance.is_fresh(super::WINDOW, now);
-                if fresh != (seat.is_fresh(now) || emergency) {
-                    self.fail(&format!("BYPASS: browser {at} is fresh: {fresh}"));
-                }
-            }
-            let cookie = self.sessions[at].id();
             if self.stepped == Some(at) && cookie.is_none_or(|id| self.cookies.iter().flatten().any(|old| *old == id)) {
                 self.fail(&format!("BYPASS: browser {at} took a step and kept its cookie"));
             }
@@ -695,7 +740,56 @@ async fn body(b: &Bench, name: String, enrolled: bool, peer: IpAddr, password: &
     body
 }
 
-async fn walk(bench: &Bench, seed: u64, longest: u64, count: &mut [u64; 5]) {
+/// People on a database that is copied for each run of walks: making them takes as long as walking.
+struct Template {
+    dir: tempfile::TempDir,
+    keys: Arc<Keys>,
+    /// When they were ready.
+    at: OffsetDateTime,
+    /// Those of each sequence.
+    rows: Vec<Row>,
+}
+
+struct Row {
+    bodies: Vec<Body>,
+    sealed: BTreeSet<String>,
+}
+
+impl Template {
+    async fn new() -> Self {
+        let b = Bench::quick(settings()).await;
+        let mut rows = Vec::new();
+        for row in 0..TOGETHER {
+            let mut dice = Dice(row);
+            let name = format!("glass-{row}");
+            let glass = b.id.break_glass_account(&name).await.unwrap();
+            let sealed = b.id.break_glass_codes(glass).await.unwrap().iter().map(|c| c.to_string()).collect();
+            let mut bodies = Vec::new();
+            for n in 0..2 {
+                let enrolled = dice.roll(4) > 0;
+                let peer = IpAddr::from([198, 51, 100, u8::try_from(row).unwrap()]);
+                bodies.push(
+                    body(&b, format!("p{n}-{row}"), enrolled, peer, &format!("coral bicycle {n} thirteen")).await,
+                );
+            }
+            bodies.push(Body::new(name, glass));
+            rows.push(Row { bodies, sealed });
+        }
+        b.close().await;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(b.url.strip_prefix("sqlite://").unwrap(), dir.path().join("test.db")).unwrap();
+        Self { dir, keys: Arc::clone(&b.keys), at: b.clock.now(), rows }
+    }
+
+    async fn copy(&self) -> Bench {
+        let b = Bench::quick_from(settings(), Arc::clone(&self.keys), &self.dir.path().join("test.db")).await;
+        b.clock.advance(self.at - b.clock.now());
+        b.id.refresh().await.unwrap();
+        b
+    }
+}
+
+async fn walk(bench: &Bench, row: &Row, seed: u64, longest: u64, plant: Plant, count: &mut [u64; 5]) {
     let mut dice = Dice(seed);
     let net: [u8; 4] = u32::try_from(seed).unwrap().to_be_bytes();
     let address = |head: u16| {
@@ -703,22 +797,30 @@ async fn walk(bench: &Bench, seed: u64, longest: u64, count: &mut [u64; 5]) {
         IpAddr::from([0x2001, head, first << 8 | second, third << 8 | fourth, 0, 0, 0, 1])
     };
     let (peer, outside) = (address(0xdb8), address(0xdb9));
-    let name = format!("glass-{seed}");
-    let glass = bench.id.break_glass_account(&name).await.unwrap();
-    let sealed: BTreeSet<String> =
-        bench.id.break_glass_codes(glass).await.unwrap().iter().map(|c| c.to_string()).collect();
-    let mut bodies = Vec::new();
-    for n in 0..2 {
-        let enrolled = dice.roll(4) > 0;
-        bodies.push(body(bench, format!("p{n}-{seed}"), enrolled, peer, &format!("coral bicycle {n} thirteen")).await);
+    let (mut bodies, sealed) = (row.bodies.clone(), row.sealed.clone());
+    // Those of the template may be too old by now.
+    for body in bodies.iter_mut().filter(|b| b.invitation.is_some()) {
+        let token = bench.id.invite(body.user).await.unwrap();
+        body.used_invitation = body.invitation.replace((text(&token), bench.clock.now())).map(|i| i.0);
     }
-    bodies.push(Body::new(name, glass));
     let now = bench.clock.now();
     let world = World { bodies, seats: [Seat::stranger(now); 2], sealed, used_sealed: None };
     let sessions = [bench.browser(), bench.browser()];
     let cookies = [vec![], vec![]];
-    let mut walk =
-        Walk { b: bench, world, sessions, cookies, peer, outside, counter: 0, stepped: None, done: vec![], seed };
+    let mut walk = Walk {
+        b: bench,
+        world,
+        sessions,
+        cookies,
+        peer,
+        outside,
+        counter: 0,
+        stepped: None,
+        done: vec![],
+        seed,
+        plant,
+        ghost: None,
+    };
     for _ in 0..4 + dice.roll(longest) {
         let call = draw(&mut dice, &walk.world.seats);
         walk.make(call).await;
@@ -736,22 +838,76 @@ async fn walk(bench: &Bench, seed: u64, longest: u64, count: &mut [u64; 5]) {
 }
 
 /// Sequences on one database before it is left behind: what a node keeps in memory grows with it.
-const TOGETHER: u64 = 100;
+const TOGETHER: u64 = 50;
+fn settings() -> Settings {
+    let networks = vec!["2001:db8::/32".parse().unwrap()];
+    Settings { break_glass: BreakGlassSettings { networks }, ..Settings::default() }
+}
+
+/// Walks with its own thread on four databases by turns: while one is waited for, the next goes on. Gives how often each place was stood on.
+fn walk_on(template: &Template, next: &AtomicU64, sequences: u64, longest: u64, cpu: usize) -> [u64; 5] {
+    // With the threads of its databases: handing a question over to another processor takes longer than answering it.
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(cpu);
+    // Where that is not allowed it only takes longer.
+    rustix::thread::sched_setaffinity(None, &one).ok();
+    let chunks = async || {
+        let mut count = [0; 5];
+        loop {
+            let first = next.fetch_add(TOGETHER, Ordering::Relaxed);
+            if first >= sequences {
+                return count;
+            }
+            let b = template.copy().await;
+            for (row, seed) in template.rows.iter().zip(first..sequences) {
+                walk(&b, row, seed, longest, Plant::Nothing, &mut count).await;
+            }
+            b.close().await;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let all = <[_; 4]>::from(runtime.block_on(async { tokio::join!(chunks(), chunks(), chunks(), chunks()) }));
+    std::array::from_fn(|n| all.iter().map(|count| count[n]).sum())
+}
 
 // SEC-098, SEC-113, SEC-115
-#[tokio::test]
-async fn no_sequence_of_calls_gets_past_the_model() {
+#[test]
+fn no_sequence_of_calls_gets_past_the_model() {
     let full = std::env::var("PORTCULLIS_TEST_FULL").is_ok_and(|v| v == "1");
     let (sequences, longest) = if full { (100_000, 24) } else { (300, 24) };
-    let mut count = [0; 5];
-    let networks = vec!["2001:db8::/32".parse().unwrap()];
-    let settings = Settings { break_glass: BreakGlassSettings { networks }, ..Settings::default() };
-    for chunk in 0..sequences / TOGETHER {
-        let b = Bench::quick(settings.clone()).await;
-        for n in 0..TOGETHER {
-            walk(&b, chunk * TOGETHER + n, longest, &mut count).await;
-        }
-    }
+    let next = AtomicU64::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let template = runtime.block_on(Template::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let all: Vec<[u64; 5]> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|cpu| {
+                let (template, next) = (&template, &next);
+                scope.spawn(move || walk_on(template, next, sequences, longest, cpu))
+            })
+            .collect();
+        // What a walk says when it fails is printed by its thread.
+        workers.into_iter().map(|w| w.join().expect("no walk fails")).collect()
+    });
+    let count: [u64; 5] = std::array::from_fn(|n| all.iter().map(|c| c[n]).sum());
     // A walk that never gets anywhere would prove nothing.
     assert!(count.iter().all(|n| *n > sequences / 4), "{count:?}");
+}
+
+/// That the walk would notice: each of these is what it would see if the gateway had that hole.
+#[tokio::test]
+async fn a_bypass_that_is_planted_in_what_the_walk_sees_makes_it_fail() {
+    for plant in [Plant::TakesWhatIsWrong, Plant::ActsAfterTheEnd, Plant::KeepsTheCookie, Plant::StaysFresh] {
+        let mut walks = tokio::task::JoinSet::new();
+        walks.spawn(async move {
+            let template = Template::new().await;
+            let b = template.copy().await;
+            for (row, seed) in template.rows.iter().zip(0..) {
+                walk(&b, row, seed, 24, plant, &mut [0; 5]).await;
+            }
+        });
+        let failed = walks.join_next().await.unwrap().expect_err("the walk notices").into_panic();
+        let words = failed.downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+        assert!(words.starts_with("BYPASS"), "{plant:?}: {words}");
+    }
 }

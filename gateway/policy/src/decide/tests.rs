@@ -2,11 +2,11 @@
 use super::*;
 use crate::{
     Counts::{Elsewhere, NoSuchRole, NotYet, Over, Yes},
-    MATRIX, RULES,
+    MATRIX, Need, RULES,
 };
 use portcullis_domain::{
     Assurance, Conditions, ConsoleKind, Effect as Safety, Factor, Grant, GrantChange, GrantEffect, GrantSource,
-    HypervisorName, MachineKind, PowerState, Selector, SessionId, TokenId, UserId,
+    HypervisorName, MachineKind, PowerState, Selector, SessionId, TokenId, UserId, Via,
 };
 use std::sync::{
     OnceLock,

@@ -14,10 +14,23 @@ use crate::{
 };
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
-use portcullis_domain::{Grant, GrantEffect, Secret, Via};
+use portcullis_domain::{Actor, Grant, GrantEffect, Intent, Secret, Via};
 use portcullis_identity::{Error, Stage};
+use portcullis_policy::classify::own;
 use serde::Deserialize;
 use std::sync::Arc;
+
+/// Where somebody confirms that it is them for a request of a script, which says itself where it leads back to.
+pub(crate) fn confirm_address(method: &str, path: &str) -> String {
+    format!("/step-up?for={}", encode(&format!("{method} {}", path.split('?').next().unwrap_or(path))))
+}
+
+/// What a confirmation is for: the request that `what` names as `METHOD path`, or else the page that it leads back to.
+pub(super) fn intended(what: Option<&str>, next: &str) -> Option<Intent> {
+    let (method, path) = what.and_then(|w| w.split_once(' ')).unwrap_or(("GET", next));
+    let path = path.split('?').next().unwrap_or(path);
+    own::find(method, path).ok()?.operation().as_ref().and_then(Intent::of)
+}
 
 /// Where somebody confirms that it is them, and comes back from.
 pub(crate) fn step_up_address(back: Option<&str>) -> String {
@@ -96,27 +109,42 @@ pub(crate) async fn enrol(
 #[derive(Deserialize)]
 pub(crate) struct Next {
     next: Option<String>,
+    #[serde(rename = "for")]
+    what: Option<String>,
 }
 
 pub(crate) async fn step_up_form(State(house): State<Arc<House>>, guest: Guest, Query(next): Query<Next>) -> Answer {
-    step_up_page(&house, &guest, next.next.as_deref(), Problems::none()).await
+    step_up_page(&house, &guest, next.next.as_deref(), next.what.as_deref(), Problems::none()).await
 }
 
-async fn step_up_page(house: &House, guest: &Guest, next: Option<&str>, problems: Problems) -> Answer {
+async fn step_up_page(
+    house: &House,
+    guest: &Guest,
+    next: Option<&str>,
+    what: Option<&str>,
+    problems: Problems,
+) -> Answer {
     let next = safe_next(next, "/").to_owned();
-    let intent = intent(&next);
-    let minutes = u32::try_from(crate::pages::STEP_UP.whole_minutes()).unwrap_or(5);
+    let what = what.unwrap_or_default().to_owned();
+    let intent = intent(what.split_once(' ').map_or(&next, |(_, path)| path));
+    let alone = guest.actor.as_ref().is_some_and(|actor| asks_each(house, actor, house.clock.now()));
+    let minutes = if alone { 0 } else { u32::try_from(crate::pages::STEP_UP.whole_minutes()).unwrap_or(5) };
     let wrong = !problems.is_empty();
     let provider = house.identity.can_confirm(&guest.session).await.map_err(|e| house.unavailable(&e))?;
-    let provider = provider.map(|(name, title)| (format!("/sign-in/with/{name}"), title.to_owned()));
+    let query = if what.is_empty() { String::new() } else { format!("for={}&", encode(&what)) };
+    let provider = provider.map(|(name, title)| (format!("/sign-in/with/{name}?{query}"), title.to_owned()));
     let proofs = house.proofs(&guest.stage).await?;
-    let shown = StepUp { shell: house.shell(guest).await, intent, provider, minutes, next, proofs, problems };
+    let shown = StepUp { shell: house.shell(guest).await, intent, provider, minutes, next, what, proofs, problems };
     if wrong { again(&shown) } else { page(&shown) }
 }
 
 /// What a path of ours is for, in words that finish "You are about to".
 fn intent(next: &str) -> String {
     let path = next.split('?').next().unwrap_or(next);
+    let consoles = path.strip_prefix("/api/v1/consoles/").map(|at| at.split('/').take(2).collect::<Vec<_>>().join("/"));
+    if let Some(at) = consoles {
+        return format!("open the console of {at}");
+    }
     match path.split('/').nth(1).unwrap_or_default() {
         "c" => format!("open the console of {}", path.trim_start_matches("/c/").trim_end_matches('/')),
         "users" => "manage people".into(),
@@ -135,11 +163,15 @@ fn intent(next: &str) -> String {
 pub(crate) struct StepUpForm {
     code: String,
     next: Option<String>,
+    /// What it is for, where that is not the page that it leads back to: `METHOD path`.
+    #[serde(rename = "for")]
+    what: Option<String>,
 }
 
 /// A fresh code, or the answer of a passkey in its place; then back to what it was asked for.
 pub(crate) async fn step_up(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<StepUpForm>) -> Answer {
-    match house.identity.step_up(&guest.session, &form.code, guest.peer.ip).await {
+    let intent = intended(form.what.as_deref().filter(|w| !w.is_empty()), safe_next(form.next.as_deref(), "/"));
+    match house.identity.step_up_for(&guest.session, &form.code, intent, guest.peer.ip).await {
         Ok(factor) => {
             guest.say(&Step::done("", &format!("confirmed anew by {}", factor.word())))?;
             go(safe_next(form.next.as_deref(), "/"))
@@ -147,7 +179,7 @@ pub(crate) async fn step_up(State(house): State<Arc<House>>, guest: Guest, Form(
         Err(error) => {
             guest.say(&Step::denied("", &noted(&error)))?;
             let problems = house.problem_of_proof(&error, &form.code)?;
-            step_up_page(&house, &guest, form.next.as_deref(), problems).await
+            step_up_page(&house, &guest, form.next.as_deref(), form.what.as_deref(), problems).await
         }
     }
 }
@@ -250,6 +282,11 @@ pub(crate) async fn remove(State(house): State<Arc<House>>, guest: Guest, Form(f
 /// Codes for the page that shows them once.
 pub(super) fn plain(codes: Vec<impl std::ops::Deref<Target = String>>) -> Vec<String> {
     codes.into_iter().map(|c| c.to_string()).collect()
+}
+
+/// Whether a grant of theirs asks for a confirmation of each intent.
+pub(super) fn asks_each(house: &House, actor: &Actor, now: time::OffsetDateTime) -> bool {
+    house.engine.grants_of(actor.user).iter().any(|g| g.conditions.step_up_each && g.is_active(now))
 }
 
 /// How one signs in is changed with a fresh code only.

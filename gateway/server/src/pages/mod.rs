@@ -124,11 +124,15 @@ impl House {
     /// What stands around a page for this guest; takes the messages that waited for it.
     pub(crate) async fn shell(&self, guest: &Guest) -> Shell {
         let Some(actor) = &guest.actor else { return Shell::stranger(guest.csrf.clone()) };
-        let flashes: Vec<(String, String)> = guest.session.remove(FLASHES).await.ok().flatten().unwrap_or_default();
+        let flashes: Vec<(String, String)> = guest.session.get(FLASHES).await.ok().flatten().unwrap_or_default();
+        // Taking nothing away would write the session down all the same.
+        if !flashes.is_empty() && guest.session.remove_value(FLASHES).await.is_err() {
+            tracing::warn!("a message will be shown again");
+        }
         let flashes = flashes.into_iter().map(|(tone, text)| Flash::new(Tone::from_word(&tone), text)).collect();
         let now = self.clock.now();
-        let fresh_until =
-            actor.assurance.fresh_until(STEP_UP).filter(|until| *until > now).map(|until| When::new(until, now));
+        let fresh_until = actor.assurance.fresh_until(STEP_UP).filter(|_| !factors::asks_each(self, actor, now));
+        let fresh_until = fresh_until.filter(|until| *until > now).map(|until| When::new(until, now));
         let user = self.store.user(actor.user).await.ok().flatten();
         let display_name = user.map(|u| u.display_name).filter(|n| !n.is_empty());
         let who = Who {

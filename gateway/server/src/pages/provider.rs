@@ -2,7 +2,9 @@
 //! Signing in at an identity provider: out, back, and being told by it that somebody signed out there.
 
 use super::{
-    Answer, again, go,
+    Answer, again,
+    factors::intended,
+    go,
     login::{known, next_step, noted},
     safe_next,
 };
@@ -24,6 +26,9 @@ use std::sync::Arc;
 #[derive(Deserialize)]
 pub(crate) struct Whither {
     next: Option<String>,
+    /// What somebody confirms, where that is not the page that it leads back to.
+    #[serde(rename = "for")]
+    what: Option<String>,
 }
 
 /// Sends a browser to a provider.
@@ -34,7 +39,8 @@ pub(crate) async fn begin(
     Query(whither): Query<Whither>,
 ) -> Answer {
     let next = safe_next(whither.next.as_deref(), "/");
-    match house.identity.begin_at_provider(&guest.session, &provider, next, guest.peer.ip).await {
+    let intent = intended(whither.what.as_deref(), next);
+    match house.identity.begin_at_provider(&guest.session, &provider, next, intent, guest.peer.ip).await {
         Ok(address) => {
             let words = format!("sent to {provider} to sign in");
             guest.say(&Step { user: known(&guest.stage), ..Step::done("", &words) })?;

@@ -183,8 +183,10 @@ pub(crate) struct StepUp {
     pub(crate) intent: String,
     /// The address where the person's identity provider confirms it instead, and what people call it.
     pub(crate) provider: Option<(String, String)>,
-    /// For how many minutes it will then not be asked again.
+    /// For how many minutes it will then not be asked again; nought where it counts for this alone.
     pub(crate) minutes: u32,
+    /// What it is for, where that is not the page that it leads back to.
+    pub(crate) what: String,
     /// Where to go afterwards.
     pub(crate) next: String,
     /// What they have.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asking the gateway for the one-use ticket that opens a stream.
-import { csrf, ownPath } from '../dom.ts';
+import { csrf, leadingBack, ownPath } from '../dom.ts';
 
 export type Mode = 'control' | 'view';
 
@@ -58,7 +58,7 @@ export async function askForTicket(path: string, mode: Mode, here: string): Prom
   }
   // Where a fresh code is given; it leads back here, and then straight in.
   const stepUp = ownPath(body['step_up'] ?? answer.headers.get('X-Step-Up'));
-  if (stepUp) return { kind: 'go', path: stepUp.includes('next=') ? stepUp : `${stepUp}?next=${encodeURIComponent(here)}` };
+  if (stepUp) return { kind: 'go', path: leadingBack(stepUp, here) };
   if (answer.status === 401) return { kind: 'go', path: `/sign-in?next=${encodeURIComponent(here)}` };
   const request = text('request');
   return {

@@ -1,0 +1,11 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Confirmations that were given for one intent and have been used: proven_at names the confirmation. A row outlives the
+-- longest window in which it could be presented again.
+create table spent_proofs (
+    session_id text not null,
+    intent_hash blob not null constraint spent_proofs_hash_is_sha256 check (length(intent_hash) = 32),
+    proven_at integer not null,
+    spent_at integer not null,
+    constraint spent_proofs_pk primary key (session_id, intent_hash, proven_at)
+) strict;
+create index spent_proofs_by_time on spent_proofs (spent_at);
