@@ -52,6 +52,7 @@ mod enrol;
 mod error;
 mod limit;
 mod oidc;
+mod pass;
 mod password;
 mod people;
 mod provision;
