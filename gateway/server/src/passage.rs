@@ -7,7 +7,7 @@
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};
-use portcullis_domain::{Actor, Effect, Operation, Outcome};
+use portcullis_domain::{Actor, Effect, HypervisorName, Operation, Outcome};
 use portcullis_policy::{Decision, Permit};
 use std::{future::Future, sync::Arc};
 use time::OffsetDateTime;
@@ -18,8 +18,10 @@ pub(crate) enum Asked {
     Nothing,
     /// Somebody must be known; no more.
     Presence,
-    /// An operation.
-    Operation(Operation),
+    /// An operation, and what must be allowed as well for what it names.
+    Operation(Operation, Vec<Operation>),
+    /// A look at what the person may see of a hypervisor; which part that is becomes clear with the actor.
+    Visible(HypervisorName),
     /// A task of a hypervisor that only its owner may follow; what it is becomes clear with the actor.
     Task(portcullis_policy::classify::Task),
     /// It cannot be classified: denied, with a reason for the person.
@@ -114,7 +116,7 @@ where
     if let Caller::Known(actor) | Caller::Barred(actor, _) = &who {
         entry.learn(actor);
     }
-    let (operation, mut actor) = match (asked, who) {
+    let (operation, also, mut actor) = match (asked, who) {
         (_, Caller::Barred(_, why)) => return Err(entry.refuse_because(Outcome::Denied, why, Refusal::Unknown)),
         (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
@@ -123,13 +125,15 @@ where
             return Ok((entry, Some(actor), None, Effect::Unsafe));
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
-        (Asked::Operation(operation), Caller::Known(actor)) => (operation, actor),
+        (Asked::Operation(operation, also), Caller::Known(actor)) => (operation, also, actor),
+        (Asked::Visible(hypervisor), Caller::Known(actor)) => (house.visible(&hypervisor, &actor, now), vec![], actor),
         (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor) {
-            Some(operation) => (operation, actor),
+            Some(operation) => (operation, vec![], actor),
             None => return Err(entry.refuse(Outcome::Denied, Refusal::NotFound)),
         },
     };
     entry.ask(&operation);
+    entry.ask_also(&also);
     let inventory = house.fleet.inventory();
     let mut decision = house.engine.decide(&actor, &operation, &inventory, now);
     if matches!(decision, Decision::StepUp(_)) {
@@ -142,14 +146,20 @@ where
             Err(refusal) => return Err(entry.refuse(Outcome::StepUp, refusal)),
         }
     }
-    match decision {
-        Decision::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
-        Decision::StepUp(_) => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
-        Decision::Deny(reason) => {
-            let refusal = house.hide(&actor, &operation, &reason, now);
-            Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal))
+    // The whole of it is allowed, or none: what else it names is decided like itself.
+    let rest = also.iter().map(|other| (other, house.engine.decide(&actor, other, &inventory, now)));
+    let mut first = None;
+    for (asked, decision) in std::iter::once((&operation, decision)).chain(rest) {
+        match decision {
+            Decision::Permit(permit) => first = first.or(Some(permit)),
+            Decision::StepUp(_) => return Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
+            Decision::Deny(reason) => {
+                let refusal = house.hide(&actor, asked, &reason, now);
+                return Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal));
+            }
         }
     }
+    Ok((entry, Some(actor), first, operation.effect))
 }
 
 /// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.
@@ -159,6 +169,12 @@ impl Bracket {
     fn learn(&mut self, actor: &Actor) {
         if let Some(entry) = &mut self.0 {
             entry.learn(actor);
+        }
+    }
+
+    fn ask_also(&mut self, operations: &[Operation]) {
+        if let Some(entry) = &mut self.0 {
+            entry.ask_also(operations);
         }
     }
 

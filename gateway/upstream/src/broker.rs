@@ -274,14 +274,14 @@ pub fn strip_secrets(json: &[u8]) -> Result<Vec<u8>, Fault> {
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "fds" | "secret" | "secrets" | "password" | "token" | "tokens" | "ticket")
-        || ["_secret", "_secrets", "-secret", ".secret", "_password", ".password", "_token"]
+        || ["secret", "_secrets", "password", "token", "ticket", "private-key", "keyring"]
             .iter()
             .any(|end| name.ends_with(end))
         || name.contains("websocket") && name.contains("secret")
 }
 
 // Depth is bounded by serde_json's own limit of 128.
-fn strip(value: &mut Value) {
+pub(crate) fn strip(value: &mut Value) {
     match value {
         Value::Array(all) => all.iter_mut().for_each(strip),
         Value::Object(map) => {

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a request asks, told from its method, path, query and upgrade alone.
+//! What a request asks, told from its method, path, query and upgrade, and from its body where an API says it there.
 //!
 //! A hypervisor's API is classified by one reviewed table an API, under `policies/classify`; the gateway's own routes
 //! by [`own`]. What no table knows is denied. The path is read once, by [`canonical`], and the same text is decided on
 //! and sent; the query is sent as it came, so one that could be read in two ways is refused.
 
 mod canonical;
+mod form;
 pub mod own;
+mod params;
 mod query;
 mod table;
 mod tree;
+mod volume;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
+pub use form::{Form, MAX_FORM};
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};
@@ -37,6 +41,17 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// Whether the protocol is to change.
     pub upgrade: Upgrade,
+    /// What its body says.
+    pub body: Body<'a>,
+}
+
+/// The body of a request, as far as it says what is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// It was not looked at.
+    Unread,
+    /// Parameters.
+    Params(&'a Form),
 }
 
 /// What a request asks.
@@ -46,9 +61,20 @@ pub enum Verdict {
     Operation {
         /// What is asked.
         operation: Operation,
+        /// What must be allowed as well, for what the parameters name.
+        also: Vec<Operation>,
         /// What must be done to the answer.
         answer: Answer,
     },
+    /// A look at what the person may see of a hypervisor: all of it, or the machines that they may see.
+    Visible {
+        /// Which hypervisor.
+        hypervisor: HypervisorName,
+        /// What must be done to the answer.
+        answer: Answer,
+    },
+    /// It can be told only with its body: read it as a [`Form`], and ask again.
+    Unread,
     /// A task that an earlier operation began: what it touches is known to whoever keeps tasks.
     Task {
         /// Which task, and what is done with it.
@@ -96,4 +122,6 @@ pub enum Answer {
     StripSecrets,
     /// A stream of events: each one is filtered.
     Events,
+    /// Its rows are left out where the person may not see what they are about, and secrets are taken out.
+    Rows,
 }
