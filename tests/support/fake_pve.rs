@@ -58,14 +58,15 @@ struct Inside {
     tickets: Mutex<HashSet<(String, String)>>,
     wrongs: Mutex<Vec<String>>,
     slow: Mutex<bool>,
+    destroyed: Mutex<bool>,
 }
 
 type Answer = Response<Full<bytes::Bytes>>;
 
 impl FakePve {
-    /// Starts one whose machine 100 has the screen of a guest with a VNC password.
+    /// Starts one; its machine 100 has the screen of a guest with a VNC password, if there is one.
     #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-    pub(crate) async fn start(guest: &Peer) -> Self {
+    pub(crate) async fn start(guest: Option<&Peer>) -> Self {
         let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
         let tls = super::peers::certificates(&dir.path().join("certificates"));
         let chain = CertificateDer::pem_file_iter(&tls["SERVER_CERT"]).expect("PEM").map(|c| c.expect("PEM")).collect();
@@ -79,14 +80,16 @@ impl FakePve {
         private(&token);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let port = listener.local_addr().expect("an address").port();
-        let password = std::fs::read_to_string(guest.get("PASSWORD_FILE")).expect("a password").trim().to_owned();
+        let password = |guest: &Peer| std::fs::read_to_string(guest.get("PASSWORD_FILE")).expect("a password");
+        let password = guest.map(password).unwrap_or_default().trim().to_owned();
         let inside = Arc::new(Inside {
-            vnc: guest.get("VNC").to_owned(),
+            vnc: guest.map(|g| g.get("VNC").to_owned()).unwrap_or_default(),
             password,
             came: Mutex::default(),
             tickets: Mutex::default(),
             wrongs: Mutex::default(),
             slow: Mutex::default(),
+            destroyed: Mutex::default(),
         });
         let shared = Arc::clone(&inside);
         tokio::spawn(async move {
@@ -151,6 +154,10 @@ fn data(data: &Value) -> Answer {
     whole(StatusCode::OK, &json!({ "data": data }))
 }
 
+fn task(what: &str) -> Answer {
+    data(&json!(format!("UPID:pve1:0000F0F0:00AABBCC:65000000:{what}:gateway@pve!portcullis:")))
+}
+
 impl Inside {
     fn wrong(&self, status: StatusCode, why: &str) -> Answer {
         self.wrongs.lock().expect("whole").push(why.to_owned());
@@ -188,6 +195,14 @@ impl Inside {
             return self.wrong(StatusCode::NOT_IMPLEMENTED, "another format than json");
         };
         match (method.as_str(), path) {
+            ("GET", "/cluster/resources") if *self.destroyed.lock().expect("whole") => data(&json!([
+                {"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1", "name": "web-1", "status": "running"},
+            ])),
+            ("DELETE", "/nodes/pve1/qemu/200") => {
+                *self.destroyed.lock().expect("whole") = true;
+                task("qmdestroy:200")
+            }
+            ("POST", "/nodes/pve1/qemu") => task("qmcreate:300"),
             ("GET", "/cluster/resources") => data(&json!([
                 {"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1", "name": "web-1", "status": "running",
                  "pool": "blue", "tags": "web;production"},

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, HypervisorName, Outcome, Resource, Via};
+use portcullis_domain::{Actor, Effect, HypervisorName, Outcome, Resource, Via};
 use portcullis_policy::{
     Decision, Permit,
     classify::{self, Answer, ApiKind, Canonical, Form, MAX_FORM, Upgrade, Verdict},
@@ -60,6 +60,7 @@ async fn go(house: &Arc<House>, visit: Visit, caller: Caller, call: Box<Call<'_>
 }
 
 /// A request as far as it is understood.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it arrives; a box would cost each request")]
 enum Read<'a> {
     /// What it asks, and who sends it.
     Whole(Visit, Caller, Box<Call<'a>>),
@@ -290,6 +291,9 @@ async fn answered(
         Ok(clean) => {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::ETAG);
+            if status.is_success() && permit.operation().effect == Effect::Unsafe {
+                house.fleet.note_task(permit, &clean);
+            }
             let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
             done(open, outcome, status.as_u16(), clean.len() as u64);
             Ok(Response::from_parts(parts, Body::Whole(Some(Bytes::from(clean)))))

@@ -47,16 +47,16 @@ impl Way<'_> {
             ApiKind::Lxd => bearer(headers).map(|t| Shown::Token(t, None)),
             ApiKind::Proxmox => proxmox(headers),
         };
-        self.known(shown, Some(method))
+        self.known(shown.as_ref(), Some(method))
     }
 
-    fn known(self, shown: Option<Shown<'_>>, method: Option<&Method>) -> Result<Caller, Refusal> {
+    fn known(self, shown: Option<&Shown<'_>>, method: Option<&Method>) -> Result<Caller, Refusal> {
         let Self { house, hypervisor, peer, .. } = self;
-        let actor = shown.as_ref().and_then(|shown| self.actor(shown, method));
+        let actor = shown.and_then(|shown| self.actor(shown, method));
         match actor {
             Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == hypervisor) => Ok(Caller::Known(actor)),
             _ if house.strangers.check(peer.ip) => {
-                let elsewhere = match &shown {
+                let elsewhere = match shown {
                     Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
                     Some(Shown::Ticket(..)) | None => None,
                 };
@@ -104,7 +104,7 @@ impl Way<'_> {
         } else {
             Shown::Token(&password, Some(&name))
         };
-        let caller = self.known(Some(shown), None)?;
+        let caller = self.known(Some(&shown), None)?;
         let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
         let answer = |passed: Passed| std::future::ready(signed_in(house, hypervisor, &name, passed));
         passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await

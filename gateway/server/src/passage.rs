@@ -127,7 +127,7 @@ where
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
         (Asked::Operation(operation, also), Caller::Known(actor)) => (operation, also, actor),
         (Asked::Visible(hypervisor), Caller::Known(actor)) => (house.visible(&hypervisor, &actor, now), vec![], actor),
-        (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor) {
+        (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor, now) {
             Some(operation) => (operation, vec![], actor),
             None => return Err(entry.refuse(Outcome::Denied, Refusal::NotFound)),
         },

@@ -124,8 +124,12 @@ impl House {
 
     /// What following a hypervisor's task is, for whoever began it through this gateway; none when it is not theirs
     /// or not known.
-    pub(crate) fn resolve(&self, task: &Task, actor: &Actor) -> Option<Operation> {
-        self.fleet.broker().resolve(task, actor)
+    pub(crate) fn resolve(&self, task: &Task, actor: &Actor, now: OffsetDateTime) -> Option<Operation> {
+        let Some(own) = self.fleet.broker().resolve(task, actor) else { return task.about.clone() };
+        // Whoever destroyed a machine follows that to its end: there is nothing any more that could be asked for.
+        let is_gone = matches!(&own.resource, Resource::Machine(at) if self.fleet.inventory().find(at).is_none());
+        let may_look = own.action == Action::View && own.effect == Effect::Safe && task.about.is_some();
+        if is_gone && may_look { Some(self.visible(&task.hypervisor, actor, now)) } else { Some(own) }
     }
 
     /// A look at what somebody may see of a hypervisor: at all of it, or at their machines on it. Of many machines the

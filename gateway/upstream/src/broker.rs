@@ -84,8 +84,8 @@ impl Channel {
 #[derive(Default)]
 struct Tables {
     channels: HashMap<[u8; 32], Channel>,
-    tasks: HashMap<(HypervisorName, Uuid), TaskOwner>,
-    order: VecDeque<(HypervisorName, Uuid)>,
+    tasks: HashMap<(HypervisorName, String), TaskOwner>,
+    order: VecDeque<(HypervisorName, String)>,
 }
 
 /// Keeps hypervisors' secrets on this side. Cheap to clone; clones share the tables.
@@ -221,7 +221,7 @@ impl Broker {
     }
 
     /// Remembers who started a task, by the address that the hypervisor gave it (`/1.0/operations/<id>`, as in
-    /// `Location`) or its bare id. Of 50,000 the oldest is dropped.
+    /// `Location`) or its bare id: a UUID, or `UPID:…`. Of 50,000 the oldest is dropped.
     pub fn remember(&self, hypervisor: &HypervisorName, task: &str, owner: TaskOwner) {
         let Some(id) = task_id(task) else { return };
         let mut tables = self.tables();
@@ -242,9 +242,12 @@ impl Broker {
     }
 }
 
-fn task_id(text: &str) -> Option<Uuid> {
+fn task_id(text: &str) -> Option<String> {
+    if text.starts_with("UPID:") && text.len() <= 256 {
+        return Some(text.to_owned());
+    }
     let path = text.split(['?', '#']).next()?;
-    Uuid::try_parse(path.rsplit('/').next()?).ok()
+    Uuid::try_parse(path.rsplit('/').next()?).ok().map(|id| id.to_string())
 }
 
 fn mint() -> Option<(String, [u8; 32])> {

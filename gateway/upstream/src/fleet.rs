@@ -2,7 +2,7 @@
 //! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
 
 use crate::{
-    broker::{Broker, Reuse},
+    broker::{Broker, Reuse, TaskOwner},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
     driver::{self, Built, Driver, PowerVerb, Screen},
@@ -253,6 +253,17 @@ impl Fleet {
         };
         let is_screen = permit.operation().action.is_console();
         self.0.broker.exchange(permit, if is_guest && is_screen { Reuse::WhileLive } else { Reuse::Once }, answer)
+    }
+
+    /// Remembers that a task which an answer names belongs to whoever asked.
+    pub fn note_task(&self, permit: &Permit, answer: &[u8]) {
+        let operation = permit.operation();
+        let Some(name) = operation.resource.hypervisor() else { return };
+        let api = self.0.apis.iter().find(|a| a.name == *name);
+        if let Some(task) = api.and_then(|a| (a.dialect.task)(answer)) {
+            let owner = TaskOwner { user: permit.user(), operation: operation.clone() };
+            self.0.broker.remember(name, &task, owner);
+        }
     }
 
     /// Leaves out of the answer to a list what somebody may not see, and takes secrets out of it.

@@ -441,8 +441,13 @@ pub(crate) struct Dialect {
     /// Whether it takes bodies of unknown length.
     pub(crate) length: Length,
     /// Leaves out of an answer what somebody may not see; none where the API has no lists that are made smaller.
-    pub(crate) rows: Option<fn(&[u8], &Seen<'_>) -> Result<Vec<u8>, Fault>>,
+    pub(crate) rows: Option<KeepRows>,
+    /// The task that an answer names, where it stands in its body.
+    pub(crate) task: fn(&[u8]) -> Option<String>,
 }
+
+/// Leaves rows out of a list, and takes its secrets out.
+pub(crate) type KeepRows = fn(&[u8], &Seen<'_>) -> Result<Vec<u8>, Fault>;
 
 /// What an API wants to know of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,12 +52,13 @@ impl AsyncRead for Framed {
             match ready!(Pin::new(&mut this.socket).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => this.early = bytes,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
+                None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                     let wrong = "the screen's WebSocket sent something that is not binary";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, wrong)));
                 }
-                Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => return Poll::Ready(Ok(())),
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
             }
         }

@@ -86,8 +86,8 @@ pub enum Verdict {
     Denied(Cow<'static, str>),
 }
 
-/// A task of a hypervisor, named by its id. The machine that it touches must be looked up; a task that nobody of this
-/// gateway began is denied.
+/// A task of a hypervisor, named by its id. What it touches must be looked up by who began it through this gateway; one
+/// that the person did not begin is what its id says, or denied.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Task {
     /// Where it runs.
@@ -96,15 +96,17 @@ pub struct Task {
     pub action: Action,
     /// Whether it can change something.
     pub effect: Effect,
-    /// Its id: 1 to 64 of `A-Z a-z 0-9 -`.
+    /// Its id.
     pub id: String,
+    /// What following it is for somebody who did not begin it, where the id itself says that.
+    pub about: Option<Operation>,
     /// The secret that was presented for one of its streams. It is one that the gateway gave out, never the real one.
     pub secret: Option<String>,
 }
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hypervisor, action, effect, id, secret } = self;
+        let Self { hypervisor, action, effect, id, about: _, secret } = self;
         let secret = if secret.is_some() { "present" } else { "none" };
         write!(f, "Task({action} on task {id} of {hypervisor}, {effect:?}, secret {secret})")
     }

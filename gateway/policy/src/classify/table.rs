@@ -415,7 +415,7 @@ impl Inner {
         let &Ask { action, effect, answer, .. } = ask;
         if let Some(inside) = &self.task.inside {
             let parts: Vec<&str> = id.split(':').collect();
-            if parts.len() != inside.parts || parts.first().copied() != Some(&inside.begins) {
+            if id.len() > 256 || parts.len() != inside.parts || parts.first().copied() != Some(&inside.begins) {
                 return Err(wrong().into());
             }
             let machine = parts.get(inside.machine).copied().filter(|m| is_number(m));
@@ -426,8 +426,16 @@ impl Inner {
                 }
                 None => (inside.otherwise.parse().map_err(|_| wrong())?, Resource::Hypervisor(hypervisor.clone())),
             };
-            let operation = Operation { action, resource, effect };
-            return Ok(Verdict::Operation { operation, also: Vec::new(), answer });
+            let about = Some(Operation { action, resource, effect });
+            let task = Task {
+                hypervisor: hypervisor.clone(),
+                action: ask.action,
+                effect,
+                id: id.to_owned(),
+                about,
+                secret: None,
+            };
+            return Ok(Verdict::Task { task, answer });
         }
         let id = Some(id).filter(|id| is_task(id)).ok_or_else(wrong)?.to_owned();
         let secret = self.task.secret.as_ref().and_then(|s| query.value(s));
@@ -435,7 +443,10 @@ impl Inner {
         if ask.upgrade == UpgradeRule::Always && secret.is_none() {
             return Err("A stream of a task needs its secret.".into());
         }
-        Ok(Verdict::Task { task: Task { hypervisor: hypervisor.clone(), action, effect, id, secret }, answer })
+        Ok(Verdict::Task {
+            task: Task { hypervisor: hypervisor.clone(), action, effect, id, about: None, secret },
+            answer,
+        })
     }
 
     /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.

@@ -104,6 +104,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |path| path.starts_with(OPERATIONS) && path.ends_with("/wait"),
     length: Length::Any,
     rows: None,
+    task: |_| None,
 };
 
 fn channel<'a>(path: &'a str, query: Option<&'a str>) -> Option<ChannelRequest<'a>> {

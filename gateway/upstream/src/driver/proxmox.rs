@@ -111,7 +111,23 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |_| false,
     length: Length::Needed,
     rows: Some(rows::keep),
+    task,
 };
+
+/// `{"data":"UPID:…"}`, and nothing longer.
+fn task(answer: &[u8]) -> Option<String> {
+    if answer.len() > 1024 {
+        return None;
+    }
+    let envelope: Envelope<String> = serde_json::from_slice(answer).ok()?;
+    envelope.data.filter(|task| is_task(task))
+}
+
+fn is_task(text: &str) -> bool {
+    text.starts_with("UPID:")
+        && text.len() <= 256
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":@.!_-".contains(&b))
+}
 
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
@@ -250,10 +266,7 @@ impl Proxmox {
 
     /// Waits a while for a task, and says how it failed.
     async fn wait(&self, node: &str, task: &str) -> Result<(), Fault> {
-        let is_task = task.starts_with("UPID:")
-            && task.len() <= 256
-            && task.bytes().all(|b| b.is_ascii_alphanumeric() || b":@.!_-".contains(&b));
-        if !is_task {
+        if !is_task(task) {
             return Err(Fault::Protocol("a task without an id".to_owned()));
         }
         let target = format!("/api2/json/nodes/{node}/tasks/{}/status", encoded(task));

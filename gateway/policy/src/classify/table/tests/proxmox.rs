@@ -26,12 +26,13 @@ fn ask(method: &str, target: &str, body: &str) -> Verdict {
 fn told(method: &str, path: &str, body: &str) -> String {
     match ask(method, &format!("/api2/json{path}"), body) {
         Verdict::Operation { operation, also, .. } => {
-            let also: String = also.iter().map(|o| format!(" + {o}")).collect();
-            format!("{operation}{also}")
+            let all: Vec<String> = std::iter::once(&operation).chain(&also).map(ToString::to_string).collect();
+            all.join(" + ")
         }
         Verdict::Visible { hypervisor, .. } => format!("visible of {hypervisor}"),
+        Verdict::Task { task, .. } => format!("task: {}", task.about.expect("what it is about")),
         Verdict::Denied(why) => format!("denied: {why}"),
-        other => panic!("{other:?}"),
+        Verdict::Unread => panic!("{method} {path} was not read"),
     }
 }
 
@@ -64,6 +65,7 @@ fn every_operation_of_the_api_has_a_verdict_of_its_own() {
         let reached = ask(method, &example(pattern), if method == "GET" { "" } else { body });
         match (entry, reached) {
             (Some(e), Verdict::Operation { operation, .. }) if e.action == Some(operation.action) => known += 1,
+            (Some(e), Verdict::Task { task, .. }) if e.action == Some(task.action) => known += 1,
             (Some(e), Verdict::Visible { .. }) if e.action == Some(Action::View) => known += 1,
             (Some(e), Verdict::Denied(_)) if e.action.is_none() => denied += 1,
             (entry, reached) => wrong.push(format!("{line}: {entry:?} {reached:?}")),
@@ -161,14 +163,19 @@ fn each_operation_asks_what_was_reviewed() {
             "GET",
             "/nodes/pve1/tasks/UPID:pve1:0000F0F0:00AABBCC:65000000:qmstart:100:u@pam:/status",
             "",
-            "view on pve/100",
+            "task: view on pve/100",
         ),
-        ("GET", "/nodes/pve1/tasks/UPID:pve1:0000F0F0:00AABBCC:65000000:vzdump::u@pam:/log", "", "node-admin on pve"),
+        (
+            "GET",
+            "/nodes/pve1/tasks/UPID:pve1:0000F0F0:00AABBCC:65000000:vzdump::u@pam:/log",
+            "",
+            "task: node-admin on pve",
+        ),
         (
             "DELETE",
             "/nodes/pve1/tasks/UPID:pve1:0000F0F0:00AABBCC:65000000:qmigrate:100:u@pam:",
             "",
-            "configure on pve/100",
+            "task: configure on pve/100",
         ),
         ("GET", "/nodes/pve1/storage/local/content/local:iso/x.iso", "", "view on pve"),
         ("DELETE", "/nodes/pve1/storage/local/content/local:100/vm-100-disk-0.raw", "", "storage on pve"),
