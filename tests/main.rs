@@ -31,6 +31,7 @@ mod journeys {
     mod postgres;
     mod provider;
     mod provider_modules;
+    mod proxmox;
     mod recordings;
     mod refused_starts;
     mod scim;

@@ -2,7 +2,7 @@
 //! The other doors: hypervisors' APIs, and health.
 
 use crate::support::{
-    FakeLxd, Person, TestGateway,
+    FakeLxd, FakePve, Person, TestGateway,
     gateway::free_port,
     trail::{Left, Log},
 };
@@ -10,7 +10,9 @@ use reqwest::{Client, Method, StatusCode, header};
 
 /// What one row of an API's table answers to nobody, to the wrong role, and to the right one. Tools send no fresh code:
 /// a token is as fresh as the moment it was made.
-const CALLS: [(&str, &str, u16, u16, u16); 9] = [
+type Call = (&'static str, &'static str, u16, u16, u16);
+
+const LXD: [Call; 9] = [
     ("GET", "/1.0", 401, 403, 200),
     ("GET", "/1.0/instances", 401, 403, 200),
     ("GET", "/1.0/instances/c1", 401, 200, 200),
@@ -24,48 +26,120 @@ const CALLS: [(&str, &str, u16, u16, u16); 9] = [
     ("GET", "/1.0/unheard-of", 403, 403, 403),
 ];
 
+const PROXMOX: [Call; 12] = [
+    // Everybody who sees a machine sees a part of these.
+    ("GET", "/api2/json/version", 401, 200, 200),
+    ("GET", "/api2/json/nodes", 401, 200, 200),
+    ("GET", "/api2/json/nodes/pve1/qemu/100/status/current", 401, 200, 200),
+    // Not to be known about.
+    ("GET", "/api2/json/nodes/pve1/qemu/200/status/current", 401, 404, 200),
+    ("POST", "/api2/json/nodes/pve1/qemu/100/status/start", 401, 403, 200),
+    ("DELETE", "/api2/json/nodes/pve1/qemu/200", 401, 404, 200),
+    ("POST", "/api2/json/nodes/pve1/storage/local/upload", 401, 403, 200),
+    ("GET", "/api2/json/access/users", 401, 403, 200),
+    // Never passed on, whoever asks; signing in is the gateway's own.
+    ("POST", "/api2/json/nodes/pve1/qemu/100/vncproxy", 403, 403, 403),
+    ("POST", "/api2/json/nodes/pve1/execute", 403, 403, 403),
+    ("GET", "/api2/json/unheard-of", 403, 403, 403),
+    ("POST", "/api2/json/access/ticket", 401, 401, 401),
+];
+
+/// One API behind a gateway, and how to look at what came there.
+struct Api<'a> {
+    gateway: &'a TestGateway,
+    port: u16,
+    /// The header that shows somebody's token.
+    shown: fn(&str, &str) -> String,
+    asked: &'a dyn Fn(&str) -> usize,
+    swallowed: &'a dyn Fn() -> u64,
+    /// Paths with one of these the gateway itself does not ask for: only what it does not can be counted.
+    counted: &'a [&'a str],
+}
+
+impl Api<'_> {
+    async fn is_closed(&self, calls: &[Call], machine: &str) {
+        let gateway = self.gateway;
+        let ada = Person::first_administrator(gateway, "ada").await;
+        let bob = ada.invite("bob").await;
+        ada.grant("bob", "viewer", "machine", machine).await;
+        for _ in 0..100 {
+            let list: serde_json::Value = bob.get("/api/v1/machines").await.json().await.expect("JSON");
+            if list["machines"].as_array().is_some_and(|m| !m.is_empty()) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let hypervisor = machine.split('/').next().expect("a name");
+        let (right, wrong) = (ada.token(hypervisor).await, bob.token(hypervisor).await);
+        let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+        let mut log = Log::of(gateway);
+        for &(method, path, to_nobody, to_wrong, to_right) in calls {
+            for (who, name, token, status) in [
+                ("nobody", "", "", to_nobody),
+                ("wrong", "bob", &*wrong, to_wrong),
+                ("right", "ada", &*right, to_right),
+            ] {
+                let method: Method = method.parse().expect("a method");
+                let mut request = client.request(method.clone(), format!("https://localhost:{}{path}", self.port));
+                if !token.is_empty() {
+                    request = request.header(header::AUTHORIZATION, (self.shown)(name, token));
+                }
+                if ["/images", "/upload"].iter().any(|e| path.ends_with(e)) {
+                    request = request.body(vec![7; 4096]);
+                }
+                log.settle().await;
+                let swallowed = (self.swallowed)();
+                let before = (self.asked)(&format!("{method} {path}"));
+                let answer = request.send().await.expect("an answer");
+                assert_eq!(answer.status().as_u16(), status, "{method} {path} to {who}");
+                answer.bytes().await.expect("an answer");
+                let through = status == 200;
+                let kind = "api".to_owned();
+                let expected = if through { Left::Bracket { kind } } else { Left::Denial { kind } };
+                assert_eq!(log.left(&expected).await, expected, "{method} {path} to {who}");
+                let asked = (self.asked)(&format!("{method} {path}")) > before;
+                assert!(asked || !through, "{method} {path} to {who}: it never came there");
+                assert!(through || (self.swallowed)() == swallowed, "{method} {path} to {who}: bytes came through");
+                if self.counted.iter().any(|part| path.contains(part)) {
+                    assert_eq!(asked, through, "{method} {path} to {who}");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_is_closed_without_a_token_and_to_the_wrong_role() {
     let lxd = FakeLxd::start(&["c1", "c2"]);
     let port = free_port();
     let gateway = TestGateway::start(&lxd.config("lxd", &format!("port = {port}"))).await;
-    let ada = Person::first_administrator(&gateway, "ada").await;
-    let bob = ada.invite("bob").await;
-    ada.grant("bob", "viewer", "machine", "lxd/default:c1").await;
-    let (right, wrong) = (ada.token("lxd").await, bob.token("lxd").await);
-    let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
-    let mut log = Log::of(&gateway);
-    for (method, path, to_nobody, to_wrong, to_right) in CALLS {
-        for (who, token, status) in
-            [("nobody", "", to_nobody), ("wrong", &wrong, to_wrong), ("right", &right, to_right)]
-        {
-            let method: Method = method.parse().expect("a method");
-            let mut request = client.request(method.clone(), format!("https://localhost:{port}{path}"));
-            if !token.is_empty() {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-            }
-            if method == Method::POST {
-                request = request.body(vec![7; 4096]);
-            }
-            log.settle().await;
-            let swallowed = lxd.swallowed();
-            let before = lxd.asked(&format!("{method} {path}"));
-            let answer = request.send().await.expect("an answer");
-            assert_eq!(answer.status().as_u16(), status, "{method} {path} to {who}");
-            answer.bytes().await.expect("an answer");
-            let through = status == 200;
-            let kind = "api".to_owned();
-            let expected = if through { Left::Bracket { kind } } else { Left::Denial { kind } };
-            assert_eq!(log.left(&expected).await, expected, "{method} {path} to {who}");
-            let asked = lxd.asked(&format!("{method} {path}")) > before;
-            assert!(asked || !through, "{method} {path} to {who}: it never came there");
-            assert!(through || lxd.swallowed() == swallowed, "{method} {path} to {who}: bytes came through");
-            // The gateway itself lists and listens: only what it does not ask for can be counted.
-            if path.contains("c1") || path.contains("c2") || path.contains("un") {
-                assert_eq!(asked, through, "{method} {path} to {who}");
-            }
-        }
-    }
+    let api = Api {
+        gateway: &gateway,
+        port,
+        shown: |_, token| format!("Bearer {token}"),
+        asked: &|beginning| lxd.asked(beginning),
+        swallowed: &|| lxd.swallowed(),
+        counted: &["c1", "c2", "un"],
+    };
+    api.is_closed(&LXD, "lxd/default:c1").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_of_proxmox_is_closed_without_a_token_and_to_the_wrong_role() {
+    let pve = FakePve::start(None).await;
+    let port = free_port();
+    let gateway = TestGateway::start(&pve.config("pve", port)).await;
+    let api = Api {
+        gateway: &gateway,
+        port,
+        shown: |name, token| format!("PVEAPIToken={name}@portcullis!tool={token}"),
+        asked: &|beginning| pve.came(beginning).len(),
+        swallowed: &|| pve.came("").iter().map(|c| c.body.len() as u64).sum(),
+        counted: &["/api2/"],
+    };
+    api.is_closed(&PROXMOX, "pve/100").await;
+    assert_eq!(pve.wrongs(), [""; 0]);
     gateway.stop().await;
 }
 

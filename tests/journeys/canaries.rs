@@ -3,6 +3,7 @@
 
 use crate::support::{
     Person, TestGateway,
+    gateway::{files, letters},
     lab::{lab, ready, ticket},
     page,
     peers::Peer,
@@ -36,25 +37,6 @@ fn spellings(secret: &str) -> Vec<Vec<u8>> {
         URL_SAFE_NO_PAD.encode(bytes).into_bytes(),
         secret.encode_utf16().flat_map(u16::to_le_bytes).collect(),
     ]
-}
-
-/// Every file below a folder.
-fn files(dir: &Path, into: &mut Vec<(String, Vec<u8>)>) {
-    for entry in std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry")) {
-        if entry.path().is_dir() {
-            files(&entry.path(), into);
-        } else {
-            let mut bytes = std::fs::read(entry.path()).expect("read");
-            // Segments of the trail are filled with zeros in advance.
-            bytes.truncate(bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1));
-            into.push((entry.path().display().to_string(), bytes));
-        }
-    }
-}
-
-/// Bytes as text, one letter each: the standard library finds a text in megabytes of it at once.
-fn letters(bytes: &[u8]) -> String {
-    bytes.iter().copied().map(char::from).collect()
 }
 
 // SEC-009, SEC-153, SEC-177

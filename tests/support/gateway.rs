@@ -314,3 +314,22 @@ pub(crate) fn pretend_newer(file: &Path) {
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address").port()
 }
+
+/// Every file below a folder.
+pub(crate) fn files(dir: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry")) {
+        if entry.path().is_dir() {
+            files(&entry.path(), into);
+        } else {
+            let mut bytes = std::fs::read(entry.path()).expect("read");
+            // Segments of the trail are filled with zeros in advance.
+            bytes.truncate(bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1));
+            into.push((entry.path().display().to_string(), bytes));
+        }
+    }
+}
+
+/// Bytes as text, one letter each: the standard library finds a text in megabytes of it at once.
+pub(crate) fn letters(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}

@@ -35,7 +35,12 @@ pub(crate) async fn ready(gateway: &TestGateway, person: &Person<'_>) {
 
 /// A ticket for its screen.
 pub(crate) async fn ticket(person: &Person<'_>, mode: &str) -> String {
-    let answer = person.post_json(&format!("/api/v1/consoles/lab/web-1/ticket/{mode}")).await;
+    ticket_for(person, "lab/web-1", mode).await
+}
+
+/// A ticket for the screen of a machine.
+pub(crate) async fn ticket_for(person: &Person<'_>, machine: &str, mode: &str) -> String {
+    let answer = person.post_json(&format!("/api/v1/consoles/{machine}/ticket/{mode}")).await;
     let status = answer.status();
     let body: Value = answer.json().await.expect("JSON");
     assert_eq!(status, StatusCode::OK, "{body}");

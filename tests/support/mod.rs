@@ -5,6 +5,7 @@
 #[path = "../../gateway/identity/src/testing/authenticator.rs"]
 pub(crate) mod authenticator;
 pub(crate) mod fake_lxd;
+pub(crate) mod fake_pve;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod page;
@@ -16,6 +17,7 @@ pub(crate) mod screen;
 pub(crate) mod trail;
 
 pub(crate) use fake_lxd::FakeLxd;
+pub(crate) use fake_pve::FakePve;
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;
 

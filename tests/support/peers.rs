@@ -33,6 +33,17 @@ impl Peer {
         Self::start("libvirt.sh", &[], &[])
     }
 
+    /// A simulated Proxmox VE with machines of two tenants.
+    pub(crate) fn proxmox() -> Self {
+        Self::start("proxmox.sh", &[], &[])
+    }
+
+    /// Runs the client that belongs to it; gives what it says.
+    pub(crate) fn client(&self, arguments: &[&str]) -> String {
+        let all: Vec<String> = [&[self.get("CLIENT")], arguments].concat().iter().map(ToString::to_string).collect();
+        run(Path::new(self.get("PYTHON")), &all)
+    }
+
     /// A PostgreSQL server.
     pub(crate) fn postgres() -> Self {
         Self::start("postgres.sh", &[], &[])
@@ -121,6 +132,12 @@ fn run(script: &Path, arguments: &[String]) -> String {
         String::from_utf8_lossy(&out.stderr)
     );
     text
+}
+
+/// A CA, a server's certificate and a client's in a folder, by the names that the script prints.
+pub(crate) fn certificates(dir: &Path) -> BTreeMap<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/peers/certificates.sh");
+    read(&run(&script, &[dir.display().to_string()]))
 }
 
 /// Runs the program itself with a command line; it must succeed.

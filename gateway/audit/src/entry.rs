@@ -24,6 +24,8 @@ struct Known {
     subject: Option<Subject>,
     action: Option<Action>,
     resource: String,
+    /// What else was asked, in words.
+    also: String,
 }
 
 impl Known {
@@ -36,6 +38,14 @@ impl Known {
         reason: &str,
         details: &[(&str, &str)],
     ) -> Result<Seq, Error> {
+        let mut all;
+        let details = if self.also.is_empty() {
+            details
+        } else {
+            all = vec![("also", self.also.as_str())];
+            all.extend_from_slice(details);
+            &all
+        };
         // Nearly every detail is short; a list that has to be cut is made anew.
         let fits = details.iter().all(|(n, v)| n.len() <= MAX_REASON && v.len() <= MAX_VALUE);
         let shorter: Vec<(&str, &str)> = if fits {
@@ -76,7 +86,8 @@ impl Entry {
         peer: Option<IpAddr>,
         at: OffsetDateTime,
     ) -> Self {
-        let known = Known { kind, request, peer, subject: None, action: None, resource: String::new() };
+        let known =
+            Known { kind, request, peer, subject: None, action: None, resource: String::new(), also: String::new() };
         Self { trail: trail.clone(), known: Some(known), at }
     }
 
@@ -95,6 +106,17 @@ impl Entry {
             // Writing to a string cannot fail.
             let _ = write!(known.resource, "{}", operation.resource);
             known.resource.truncate(known.resource.floor_char_boundary(MAX_VALUE));
+        }
+    }
+
+    /// Learns what is asked as well: each event of it says so.
+    pub fn ask_also(&mut self, operations: &[Operation]) {
+        if let Some(known) = &mut self.known {
+            for operation in operations {
+                let comma = if known.also.is_empty() { "" } else { ", " };
+                // Writing to a string cannot fail.
+                let _ = write!(known.also, "{comma}{operation}");
+            }
         }
     }
 

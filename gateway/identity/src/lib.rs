@@ -60,6 +60,7 @@ mod feed;
 mod limit;
 mod live;
 mod oidc;
+mod pass;
 mod password;
 mod people;
 mod proof;

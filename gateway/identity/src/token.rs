@@ -213,6 +213,20 @@ impl Identity {
         found.map(|known| Arc::clone(&known.actor))
     }
 
+    /// Who a tool acts as by the id of its token, from where it comes.
+    pub(crate) fn token_from(&self, token: TokenId, peer: IpAddr) -> Option<Arc<Actor>> {
+        let owner = self.token_owner(token)?;
+        let tokens = &self.0.tokens;
+        let table = tokens.table.load();
+        let known = table.as_ref()?.values().find(|known| known.id == token)?;
+        if !known.counts_from(peer) {
+            return None;
+        }
+        let mut used = tokens.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert(token, (self.0.clock.now(), peer));
+        Some(owner)
+    }
+
     /// The tokens of a person, newest first.
     pub async fn tokens_of(&self, user: UserId) -> Result<Vec<TokenRow>, Error> {
         self.0.store.tokens_of(user).await.map_err(Error::store)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A hypervisor's management API, proxied: classified by its table, authorized, forwarded with a credential that the
-//! sender never sees. A tool presents a token of ours as `Authorization: Bearer`; cookies are worth nothing here, so
-//! that no web page can ride on a signed-in browser.
+//! sender never sees. A tool presents a token of ours in the API's own dialect; cookies of the portal are worth nothing
+//! here, so that no web page can ride on a signed-in browser.
 
 use crate::{
-    body::{Body, Passing, Response, done},
+    body::{Body, Passing, Response, Sent, done},
+    dialect::Way,
     events,
     layers::Peer,
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
@@ -12,19 +13,27 @@ use crate::{
     state::{House, Shard, chain},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
-use http_body_util::{BodyExt as _, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, HypervisorName, Outcome, Via};
+use portcullis_domain::{Actor, Effect, HypervisorName, Outcome, Resource, Via};
 use portcullis_policy::{
     Decision, Permit,
-    classify::{self, Answer, Canonical, Upgrade, Verdict},
+    classify::{self, Answer, ApiKind, Canonical, Form, MAX_FORM, Upgrade, Verdict},
 };
-use portcullis_upstream::{Answer as Got, MAX_ANSWER, RequestContext, ResponseBody, Tunnel};
+use portcullis_upstream::{Answer as Got, MAX_ANSWER, MAX_STRIPPED, RequestContext, ResponseBody, Seen, Tunnel};
 use std::{sync::Arc, time::Duration};
 use tokio::io::copy_bidirectional_with_sizes;
+
+/// How long a body with parameters may take.
+const BODY: Duration = Duration::from_secs(10);
+/// The largest body of somebody who signs in, in bytes.
+const SIGN_IN: usize = 4 * 1024;
+/// The largest list of which rows are left out, in bytes.
+const MAX_ROWS: usize = 16 * 1024 * 1024;
 
 /// Answers one request to a hypervisor's API.
 pub(crate) async fn proxy(
@@ -34,43 +43,132 @@ pub(crate) async fn proxy(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Response {
-    let walked = match read(house, shard, name, peer, request) {
-        Ok((visit, caller, call)) => {
-            let caller = std::future::ready(Ok(caller));
-            passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await
-        }
+    let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
+    let way = Way { house, hypervisor: name, kind, peer };
+    let walked = match read(way, shard, request.map(Sent::Stream)) {
+        Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
+        // Boxed: it waits for a body, which most requests have not.
+        Ok(Read::Unread(request)) => Box::pin(read_with_body(way, shard, request)).await,
         Err(refusal) => Err(refusal),
     };
-    walked.unwrap_or_else(|refusal| dialect(&refusal, peer))
+    walked.unwrap_or_else(|refusal| way.refuse(&refusal))
+}
+
+async fn go(house: &Arc<House>, visit: Visit, caller: Caller, call: Box<Call<'_>>) -> Result<Response, Refusal> {
+    let caller = std::future::ready(Ok(caller));
+    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), |passed| call.forward(passed)).await
+}
+
+/// A request as far as it is understood.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it arrives; a box would cost each request")]
+enum Read<'a> {
+    /// What it asks, and who sends it.
+    Whole(Visit, Caller, Box<Call<'a>>),
+    /// What it asks stands in its body.
+    Unread(Box<Request<Sent>>),
 }
 
 /// What a request asks and who sends it, without waiting for anything: a future is moved as a whole, so the walk's is
 /// the only one.
-fn read<'a>(
-    house: &'a Arc<House>,
-    shard: &'a Arc<Shard>,
-    name: &HypervisorName,
-    peer: Peer,
-    request: Request<Incoming>,
-) -> Result<(Visit, Caller, Box<Call<'a>>), Refusal> {
-    let table = house.tables.get(name).ok_or(Refusal::Misdirected)?;
+fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Result<Read<'a>, Refusal> {
+    let Way { house, hypervisor: name, kind, .. } = way;
+    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
     let upgrade = wish(request.headers())?;
     let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
-    let asked =
-        classify::Asked { method: request.method().as_str(), path: &path, query: request.uri().query(), upgrade };
-    let (asked, answer) = match table.classify(name, &asked) {
-        Verdict::Operation { operation, answer } => (Asked::Operation(operation), answer),
+    if kind == ApiKind::Proxmox && request.method() == Method::GET && !request.body().is_end_stream() {
+        return Err(Refusal::Bad("A GET has no body here.".into()));
+    }
+    if way.is_sign_in(request.method(), path.as_str()) {
+        return Ok(Read::Unread(Box::new(request)));
+    }
+    let (method, query) = (request.method().as_str(), request.uri().query());
+    let asked = classify::Asked { method, path: &path, query, upgrade, body: classify::Body::Unread };
+    let verdict = table.classify(name, &asked);
+    if verdict == Verdict::Unread {
+        return Ok(Read::Unread(Box::new(request)));
+    }
+    // Before the bracket: whoever knocks too often may not fill the trail either.
+    let caller = way.caller(request.method(), request.headers())?;
+    whole(way, shard, caller, verdict, (path, upgrade), request)
+}
+
+/// A request whose body is read first: at most 64 KiB, and of nobody but those who are known.
+async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<Sent>>) -> Result<Response, Refusal> {
+    let Way { house, hypervisor: name, peer, .. } = way;
+    let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
+    if way.is_sign_in(request.method(), path.as_str()) {
+        // Whoever signs in is not known yet: the strangers' pace counts, and the body is small.
+        if !house.strangers.check(peer.ip) {
+            house.strangers.refused(peer.ip);
+            return Err(Refusal::TooMany(5));
+        }
+        let (_, form) = form(*request, SIGN_IN).await?;
+        return way.sign_in(&form.map_err(|why| Refusal::Bad(why.to_owned()))?).await;
+    }
+    let caller = way.caller(request.method(), request.headers())?;
+    let upgrade = wish(request.headers())?;
+    let (request, form) = match &caller {
+        Caller::Known(_) => form(*request, MAX_FORM).await?,
+        // Nobody waits for what a stranger sends.
+        Caller::Stranger | Caller::Barred(..) => (*request, Ok(Form::default())),
+    };
+    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
+    let (method, query) = (request.method().as_str(), request.uri().query());
+    let verdict = match (&caller, &form) {
+        (Caller::Known(_), Ok(form)) => {
+            let body = classify::Body::Params(form);
+            table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body })
+        }
+        (Caller::Known(_), Err(why)) => Verdict::Denied((*why).into()),
+        (Caller::Stranger | Caller::Barred(..), _) => Verdict::Unread,
+    };
+    match whole(way, shard, caller, verdict, (path, upgrade), request)? {
+        Read::Whole(visit, caller, call) => go(house, visit, caller, call).await,
+        Read::Unread(_) => Err(Refusal::Unknown),
+    }
+}
+
+/// A request's parameters; it goes on with the body that was read.
+async fn form(request: Request<Sent>, most: usize) -> Result<(Request<Sent>, Result<Form, &'static str>), Refusal> {
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(BODY, Limited::new(body, most).collect()).await;
+    let bytes = match read {
+        Ok(Ok(all)) => all.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(most)),
+        Ok(Err(_)) | Err(_) => return Err(Refusal::Bad("The request's body broke off.".into())),
+    };
+    let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
+    let form = match (types.next(), types.next(), head.headers.contains_key(header::CONTENT_ENCODING)) {
+        (_, _, true) => Err("The body is packed, so the gateway cannot tell what it asks."),
+        (_, Some(_), _) => Err("The body's type is said twice."),
+        (media_type, None, false) => Form::read(media_type.and_then(|t| t.to_str().ok()), &bytes),
+    };
+    Ok((Request::from_parts(head, Sent::Whole(Full::new(bytes))), form))
+}
+
+fn whole<'a>(
+    way: Way<'a>,
+    shard: &'a Arc<Shard>,
+    caller: Caller,
+    verdict: Verdict,
+    (path, upgrade): (Canonical, Upgrade),
+    request: Request<Sent>,
+) -> Result<Read<'a>, Refusal> {
+    let Way { house, hypervisor, peer, .. } = way;
+    let (asked, answer) = match verdict {
+        Verdict::Operation { operation, also, answer } => (Asked::Operation(operation, also), answer),
+        Verdict::Visible { hypervisor, answer } => (Asked::Visible(hypervisor), answer),
         Verdict::Task { task, answer } => (Asked::Task(task), answer),
         Verdict::Denied(reason) => (Asked::Denied(reason.into_owned()), Answer::Pass),
+        // Of somebody who is not known: that is all that has to be said.
+        Verdict::Unread => (Asked::Presence, Answer::Pass),
     };
-    // Before the bracket: whoever knocks too often may not fill the trail either.
-    let caller = caller(house, name, peer, request.headers())?;
     if let Caller::Known(actor) = &caller {
-        house.pace_call(actor, name, peer)?;
+        house.pace_call(actor, hypervisor, peer)?;
     }
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
-    Ok((visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request })))
+    Ok(Read::Whole(visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request })))
 }
 
 /// What a request wants to become: a WebSocket (RFC 6455 section 4.1) or nothing.
@@ -83,28 +181,6 @@ fn wish(headers: &HeaderMap) -> Result<Upgrade, Refusal> {
     }
 }
 
-/// The token of a tool. No second chance by another header, a cookie or a query.
-fn caller(house: &House, name: &HypervisorName, peer: Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let token = match (all.next(), all.next()) {
-        (Some(one), None) => one.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")),
-        _ => None,
-    };
-    let actor = token.and_then(|t| house.identity.token_actor(t, peer.ip));
-    match actor {
-        Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == name) => Ok(Caller::Known(actor)),
-        _ if house.strangers.check(peer.ip) => {
-            let elsewhere = token.and_then(|t| house.identity.token_elsewhere(t, peer.ip));
-            Ok(elsewhere
-                .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
-        }
-        _ => {
-            house.strangers.refused(peer.ip);
-            Err(Refusal::TooMany(5))
-        }
-    }
-}
-
 /// One call that was let through.
 struct Call<'a> {
     house: &'a Arc<House>,
@@ -113,7 +189,7 @@ struct Call<'a> {
     path: Canonical,
     answer: Answer,
     upgrade: Upgrade,
-    request: Request<Incoming>,
+    request: Request<Sent>,
 }
 
 impl Call<'_> {
@@ -142,6 +218,9 @@ impl Call<'_> {
             Ok(got) => got,
             Err(error) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
         };
+        // Whoever may see the whole of it needs no row left out.
+        let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
+        let answer = if answer == Answer::Rows && whole { Answer::Pass } else { answer };
         match (got, answer, client) {
             (Got::Response(got), Answer::Pass, _) => {
                 let leash = Leash { house: Arc::clone(house), permit, actor };
@@ -153,7 +232,7 @@ impl Call<'_> {
                 let why = "It did not open its stream of events.";
                 Err(refuse(open, Outcome::Failed, Refusal::Upstream(why.into())))
             }
-            (Got::Response(got), answer, _) => Box::pin(answered(house, &permit, open, answer, got)).await,
+            (Got::Response(got), answer, _) => Box::pin(answered(house, &actor, &permit, open, answer, got)).await,
             (Got::Upgraded(head, tunnel), answer, Some(client)) => {
                 let stream = Stream { leash: Leash { house: Arc::clone(house), permit, actor }, open, answer };
                 house.tasks.spawn(stream.run(client, tunnel));
@@ -174,14 +253,20 @@ impl Call<'_> {
 /// An answer that is read whole and cleaned before it goes out.
 async fn answered(
     house: &House,
+    actor: &Actor,
     permit: &Permit,
     open: OpenEntry,
     answer: Answer,
-    got: http::Response<ResponseBody>,
+    got: http::Response<ResponseBody<Sent>>,
 ) -> Result<Response, Refusal> {
     let status = got.status();
     let (mut parts, body) = got.into_parts();
-    let text = match whole(body).await {
+    let most = match answer {
+        Answer::ConsoleSecrets => MAX_ANSWER,
+        Answer::Rows => MAX_ROWS,
+        Answer::Pass | Answer::StripSecrets | Answer::Events => MAX_STRIPPED,
+    };
+    let text = match collect(body, most).await {
         Ok(text) => text,
         Err(why) => {
             end(open, Outcome::Failed, why, &[]);
@@ -189,14 +274,26 @@ async fn answered(
         }
     };
     // Without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
+    let inventory = house.fleet.inventory();
     let clean = match answer {
+        // Some refusals say everything in their status.
+        _ if text.is_empty() => Ok(Vec::new()),
         Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, &text),
+        Answer::Rows => {
+            let machines = house.engine.visible(actor, &inventory, house.clock.now());
+            let here = permit.operation().resource.hypervisor();
+            let machines: Vec<_> = machines.into_iter().filter(|m| Some(&m.at.hypervisor) == here).collect();
+            house.fleet.keep_rows(permit, &text, &Seen::of(&machines))
+        }
         _ => house.fleet.broker().strip(permit, &text),
     };
     match clean {
         Ok(clean) => {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::ETAG);
+            if status.is_success() && permit.operation().effect == Effect::Unsafe {
+                house.fleet.note_task(permit, &clean);
+            }
             let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
             done(open, outcome, status.as_u16(), clean.len() as u64);
             Ok(Response::from_parts(parts, Body::Whole(Some(Bytes::from(clean)))))
@@ -209,8 +306,8 @@ async fn answered(
     }
 }
 
-async fn whole(body: ResponseBody) -> Result<Bytes, &'static str> {
-    let read = Limited::new(body, MAX_ANSWER).collect();
+async fn collect(body: ResponseBody<Sent>, most: usize) -> Result<Bytes, &'static str> {
+    let read = Limited::new(body, most).collect();
     match tokio::time::timeout(Duration::from_hours(1), read).await {
         Ok(Ok(all)) => Ok(all.to_bytes()),
         Ok(Err(_)) => Err("Its answer was too long or broke off."),
@@ -284,17 +381,4 @@ impl Leash {
             }
         }
     }
-}
-
-/// A refusal as LXD's own clients read it: `{"type":"error","error":…,"error_code":…}` beside the fields of RFC 9457.
-fn dialect(refusal: &Refusal, peer: Peer) -> Response {
-    let (title, detail) = refusal.words();
-    let code = refusal.status().as_u16();
-    let body = serde_json::json!({
-        "type": "error", "error": format!("{title}: {detail}"), "error_code": code, "metadata": null,
-        "title": title, "detail": detail, "status": code, "request": peer.request.to_string(),
-    });
-    let mut answer = refusal.problem(peer.request).map(|_| Body::from(body.to_string()));
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
 }

@@ -6,6 +6,8 @@
 use crate::api::Leash;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use portcullis_audit::OpenEntry;
 use portcullis_domain::Outcome;
 use std::{
@@ -18,6 +20,40 @@ use std::{
 pub(crate) type Response = http::Response<Body>;
 /// What a body can fail with.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request on its way to a hypervisor.
+pub(crate) enum Sent {
+    /// As it comes.
+    Stream(Incoming),
+    /// As it was read to tell what it asks.
+    Whole(Full<Bytes>),
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Stream(body) => body.is_end_stream(),
+            Self::Whole(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Stream(body) => body.size_hint(),
+            Self::Whole(body) => body.size_hint(),
+        }
+    }
+}
 
 /// An answer's body.
 pub(crate) enum Body {
@@ -34,7 +70,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A hypervisor's answer on its way, the open event that its end closes, and what holds it.
 pub(crate) struct Passing {
-    body: portcullis_upstream::ResponseBody,
+    body: portcullis_upstream::ResponseBody<Sent>,
     open: Option<OpenEntry>,
     leash: Leash,
     /// When it was last asked; none before its first part has come.
@@ -44,7 +80,12 @@ pub(crate) struct Passing {
 }
 
 impl Passing {
-    pub(crate) fn new(body: portcullis_upstream::ResponseBody, open: OpenEntry, leash: Leash, status: u16) -> Self {
+    pub(crate) fn new(
+        body: portcullis_upstream::ResponseBody<Sent>,
+        open: OpenEntry,
+        leash: Leash,
+        status: u16,
+    ) -> Self {
         let mut passing = Self { body, open: Some(open), leash, looked_at: None, status, bytes: 0 };
         if passing.body.is_end_stream() {
             passing.close(Outcome::Done);

@@ -7,8 +7,8 @@
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};
-use portcullis_domain::{Actor, Effect, Operation, Outcome, Via};
-use portcullis_policy::{Decision, Lasts, Need, Permit};
+use portcullis_domain::{Actor, Effect, HypervisorName, Operation, Outcome, Via};
+use portcullis_policy::{Decision, Lasts, Permit, Reason};
 use std::{future::Future, sync::Arc};
 use time::OffsetDateTime;
 
@@ -18,8 +18,10 @@ pub(crate) enum Asked {
     Nothing,
     /// Somebody must be known; no more.
     Presence,
-    /// An operation.
-    Operation(Operation),
+    /// An operation, and what must be allowed as well for what it names.
+    Operation(Operation, Vec<Operation>),
+    /// A look at what the person may see of a hypervisor; which part that is becomes clear with the actor.
+    Visible(HypervisorName),
     /// A task of a hypervisor that only its owner may follow; what it is becomes clear with the actor.
     Task(portcullis_policy::classify::Task),
     /// It cannot be classified: denied, with a reason for the person.
@@ -115,7 +117,7 @@ where
     if let Caller::Known(actor) | Caller::Barred(actor, _) = &who {
         entry.learn(actor);
     }
-    let (operation, mut actor) = match (asked, who) {
+    let (operation, also, mut actor) = match (asked, who) {
         (_, Caller::Barred(_, why)) => return Err(entry.refuse_because(Outcome::Denied, why, Refusal::Unknown)),
         (Asked::Denied(reason), _) => return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(reason))),
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
@@ -124,35 +126,74 @@ where
             return Ok((entry, Some(actor), None, Effect::Unsafe));
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
-        (Asked::Operation(operation), Caller::Known(actor)) => (operation, actor),
-        (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor) {
-            Some(operation) => (operation, actor),
+        (Asked::Operation(operation, also), Caller::Known(actor)) => (operation, also, actor),
+        (Asked::Visible(hypervisor), Caller::Known(actor)) => (house.visible(&hypervisor, &actor, now), vec![], actor),
+        (Asked::Task(task), Caller::Known(actor)) => match house.resolve(&task, &actor, now) {
+            Some(operation) => (operation, vec![], actor),
             None => return Err(entry.refuse(Outcome::Denied, Refusal::NotFound)),
         },
     };
     entry.ask(&operation);
-    let inventory = house.fleet.inventory();
-    let decision = house.engine.decide(&actor, &operation, &inventory, now);
-    let mut decision = unspent(house, decision).await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
-    if matches!(decision, Decision::StepUp(_)) {
+    entry.ask_also(&also);
+    let mut decided =
+        decide(house, &actor, &operation, &also, now).await.map_err(|r| entry.refuse(Outcome::Failed, r))?;
+    if matches!(decided, Decided::StepUp) {
         match again().await {
             Ok(Some(fresh)) => {
                 actor = from(fresh, peer);
-                let anew = house.engine.decide(&actor, &operation, &inventory, house.clock.now());
-                decision = unspent(house, anew).await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
+                let now = house.clock.now();
+                let anew = decide(house, &actor, &operation, &also, now).await;
+                decided = anew.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
             }
             Ok(None) => {}
             Err(refusal) => return Err(entry.refuse(Outcome::StepUp, refusal)),
         }
     }
-    match decision {
-        Decision::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
-        Decision::StepUp(_) => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
-        Decision::Deny(reason) => {
-            let refusal = house.hide(&actor, &operation, &reason, now);
+    match decided {
+        Decided::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
+        Decided::StepUp => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
+        Decided::Deny(asked, reason) => {
+            let refusal = house.hide(&actor, asked, &reason, now);
             Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal))
         }
     }
+}
+
+/// What comes of everything that one request asks: the permit of its operation where the whole of it is allowed.
+enum Decided<'a> {
+    Permit(Permit),
+    StepUp,
+    Deny(&'a Operation, Reason),
+}
+
+/// Decides an operation and what else the request names. A confirmation that counts once is used here, before anything
+/// is done, and only where nothing else stands in the way.
+async fn decide<'a>(
+    house: &House,
+    actor: &Actor,
+    operation: &'a Operation,
+    also: &'a [Operation],
+    now: OffsetDateTime,
+) -> Result<Decided<'a>, Refusal> {
+    let inventory = house.fleet.inventory();
+    let (mut first, mut others, mut confirm) = (None, Vec::new(), false);
+    for asked in std::iter::once(operation).chain(also) {
+        match house.engine.decide(actor, asked, &inventory, now) {
+            Decision::Permit(permit) if first.is_none() && others.is_empty() => first = Some(permit),
+            Decision::Permit(permit) => others.push(permit),
+            Decision::StepUp(_) => confirm = true,
+            Decision::Deny(reason) => return Ok(Decided::Deny(asked, reason)),
+        }
+    }
+    if confirm {
+        return Ok(Decided::StepUp);
+    }
+    for permit in first.iter().chain(&others) {
+        if !is_unspent(house, permit).await? {
+            return Ok(Decided::StepUp);
+        }
+    }
+    Ok(first.map_or(Decided::StepUp, Decided::Permit))
 }
 
 /// Somebody as they ask from an address: grants may count from some networks only.
@@ -163,11 +204,10 @@ fn from(mut actor: Arc<Actor>, peer: Peer) -> Arc<Actor> {
     actor
 }
 
-/// A permit that stands on a confirmation of its own, whose confirmation has been used, is none. One that counts once is
-/// used here, before anything is done.
-async fn unspent(house: &House, decision: Decision) -> Result<Decision, Refusal> {
-    let Decision::Permit(permit) = decision else { return Ok(decision) };
-    let Some(proof) = permit.proof() else { return Ok(Decision::Permit(permit)) };
+/// Whether a permit may be acted on: one that stands on a confirmation of its own is none once that has been used. A
+/// confirmation that counts once is used up by this question.
+async fn is_unspent(house: &House, permit: &Permit) -> Result<bool, Refusal> {
+    let Some(proof) = permit.proof() else { return Ok(true) };
     let good = match (permit.via(), proof.lasts) {
         (Via::Session(session), Lasts::Once) => house.identity.spend(session, &proof.intent, proof.at).await,
         (Via::Session(session), Lasts::WhileOpen) => {
@@ -176,8 +216,7 @@ async fn unspent(house: &House, decision: Decision) -> Result<Decision, Refusal>
         (Via::Session(_), Lasts::InWindow) => Ok(true),
         (Via::Token(_) | Via::CommandLine, _) => Ok(false),
     };
-    let good = good.map_err(|e| house.unavailable(&e))?;
-    Ok(if good { Decision::Permit(permit) } else { Decision::StepUp(Need { window: time::Duration::ZERO }) })
+    good.map_err(|e| house.unavailable(&e))
 }
 
 /// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.
@@ -187,6 +226,12 @@ impl Bracket {
     fn learn(&mut self, actor: &Actor) {
         if let Some(entry) = &mut self.0 {
             entry.learn(actor);
+        }
+    }
+
+    fn ask_also(&mut self, operations: &[Operation]) {
+        if let Some(entry) = &mut self.0 {
+            entry.ask_also(operations);
         }
     }
 

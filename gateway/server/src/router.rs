@@ -350,7 +350,7 @@ fn ask(found: &Found<'_>, stage: &Stage) -> Result<Asked, Refusal> {
         Door::Enrolling if matches!(stage, Stage::Stranger | Stage::NeedsSecond { .. }) => Asked::Presence,
         Door::Public | Door::Stranger | Door::Provider | Door::Signed | Door::Enrolling => Asked::Nothing,
         Door::SignedIn | Door::Directory => Asked::Presence,
-        Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?),
+        Door::Own(..) | Door::Machine(_) => Asked::Operation(found.operation().ok_or(Refusal::NotFound)?, vec![]),
     })
 }
 

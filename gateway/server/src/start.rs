@@ -11,7 +11,7 @@ use crate::{
     logs,
     pace::Paces,
     providers, router,
-    state::{House, Shard, Strangers, chain},
+    state::{Api, House, Shard, Strangers, chain},
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
@@ -22,7 +22,7 @@ use portcullis_policy::{
     classify::{ApiKind, Table},
 };
 use portcullis_store::{Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder};
+use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig, Kind};
 use std::{
     collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
     time::Duration,
@@ -191,9 +191,18 @@ impl House {
     }
 }
 
-fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Table> {
+fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
     let apis = config.hypervisors.iter().filter(|h| h.api().is_some());
-    apis.map(|h| (h.name().clone(), Table::builtin(ApiKind::Lxd))).collect()
+    let of = |h: &HypervisorConfig| {
+        let kind = match h.kind() {
+            Kind::Lxd => ApiKind::Lxd,
+            Kind::Proxmox => ApiKind::Proxmox,
+            // Their APIs are no HTTP; `api()` is none.
+            Kind::Qemu | Kind::Libvirt => return None,
+        };
+        Some((h.name().clone(), Api { kind, table: Table::builtin(kind) }))
+    };
+    apis.filter_map(of).collect()
 }
 
 /// What was found when the trail was opened, for the first event.

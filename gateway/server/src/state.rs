@@ -2,6 +2,7 @@
 //! The house: everything that is shared by all rooms of one process, put together once at the start.
 
 use crate::{
+    body::Sent,
     config::{Config, ConfigError, Limits},
     listener::Tracked,
     lives::Lives,
@@ -12,12 +13,12 @@ use axum::Router;
 use governor::{DefaultKeyedRateLimiter, Quota};
 use portcullis_audit::{Recovered, Report, Trail, TrailKeys};
 use portcullis_console::record::RecorderPool;
-use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, RequestId, Resource};
+use portcullis_domain::{Action, Actor, Clock, Effect, HypervisorName, NodeId, Operation, RequestId, Resource};
 use portcullis_governance::Grants;
 use portcullis_identity::Identity;
 use portcullis_policy::{
-    Engine, Reason,
-    classify::{Table, Task},
+    Decision, Engine, Reason,
+    classify::{ApiKind, Table, Task},
 };
 use portcullis_store::{Keys, Store};
 use portcullis_upstream::{Fleet, Forwarder};
@@ -48,7 +49,7 @@ pub(crate) struct House {
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
-    pub(crate) tables: BTreeMap<HypervisorName, Table>,
+    pub(crate) tables: BTreeMap<HypervisorName, Api>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
     pub(crate) strangers: Strangers,
@@ -62,10 +63,16 @@ pub(crate) struct House {
     pub(crate) verified: Mutex<Option<(OffsetDateTime, Report)>>,
 }
 
+/// A hypervisor's API that passes through.
+pub(crate) struct Api {
+    pub(crate) kind: ApiKind,
+    pub(crate) table: Table,
+}
+
 /// What one shard has for itself.
 pub(crate) struct Shard {
     pub(crate) portal: Router,
-    pub(crate) forwarder: Forwarder,
+    pub(crate) forwarder: Forwarder<Sent>,
 }
 
 /// The id of a request that came at an instant: version 7, from the thread's own generator.
@@ -117,8 +124,28 @@ impl House {
 
     /// What following a hypervisor's task is, for whoever began it through this gateway; none when it is not theirs
     /// or not known.
-    pub(crate) fn resolve(&self, task: &Task, actor: &Actor) -> Option<Operation> {
-        self.fleet.broker().resolve(task, actor)
+    pub(crate) fn resolve(&self, task: &Task, actor: &Actor, now: OffsetDateTime) -> Option<Operation> {
+        let Some(own) = self.fleet.broker().resolve(task, actor) else { return task.about.clone() };
+        // Whoever destroyed a machine follows that to its end: there is nothing any more that could be asked for.
+        let is_gone = matches!(&own.resource, Resource::Machine(at) if self.fleet.inventory().find(at).is_none());
+        let may_look = own.action == Action::View && own.effect == Effect::Safe && task.about.is_some();
+        if is_gone && may_look { Some(self.visible(&task.hypervisor, actor, now)) } else { Some(own) }
+    }
+
+    /// A look at what somebody may see of a hypervisor: at all of it, or at their machines on it. Of many machines the
+    /// first ones stand for all; which rows stay is asked of each row.
+    pub(crate) fn visible(&self, hypervisor: &HypervisorName, actor: &Actor, now: OffsetDateTime) -> Operation {
+        const NAMED: usize = 50;
+        let of = |resource| Operation { action: Action::View, resource, effect: Effect::Safe };
+        let whole = of(Resource::Hypervisor(hypervisor.clone()));
+        let inventory = self.fleet.inventory();
+        if matches!(self.engine.decide(actor, &whole, &inventory, now), Decision::Permit(_)) {
+            return whole;
+        }
+        let machines = self.engine.visible(actor, &inventory, now);
+        let machines = machines.into_iter().filter(|m| m.at.hypervisor == *hypervisor);
+        let machines: Vec<_> = machines.map(|m| m.at.machine.clone()).take(NAMED).collect();
+        if machines.is_empty() { whole } else { of(Resource::Machines(hypervisor.clone(), machines)) }
     }
 
     /// How a denial is said: what a person may not even see does not exist for them.

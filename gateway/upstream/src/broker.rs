@@ -84,8 +84,8 @@ impl Channel {
 #[derive(Default)]
 struct Tables {
     channels: HashMap<[u8; 32], Channel>,
-    tasks: HashMap<(HypervisorName, Uuid), TaskOwner>,
-    order: VecDeque<(HypervisorName, Uuid)>,
+    tasks: HashMap<(HypervisorName, String), TaskOwner>,
+    order: VecDeque<(HypervisorName, String)>,
 }
 
 /// Keeps hypervisors' secrets on this side. Cheap to clone; clones share the tables.
@@ -221,7 +221,7 @@ impl Broker {
     }
 
     /// Remembers who started a task, by the address that the hypervisor gave it (`/1.0/operations/<id>`, as in
-    /// `Location`) or its bare id. Of 50,000 the oldest is dropped.
+    /// `Location`) or its bare id: a UUID, or `UPID:…`. Of 50,000 the oldest is dropped.
     pub fn remember(&self, hypervisor: &HypervisorName, task: &str, owner: TaskOwner) {
         let Some(id) = task_id(task) else { return };
         let mut tables = self.tables();
@@ -242,9 +242,12 @@ impl Broker {
     }
 }
 
-fn task_id(text: &str) -> Option<Uuid> {
+fn task_id(text: &str) -> Option<String> {
+    if text.starts_with("UPID:") && text.len() <= 256 {
+        return Some(text.to_owned());
+    }
     let path = text.split(['?', '#']).next()?;
-    Uuid::try_parse(path.rsplit('/').next()?).ok()
+    Uuid::try_parse(path.rsplit('/').next()?).ok().map(|id| id.to_string())
 }
 
 fn mint() -> Option<(String, [u8; 32])> {
@@ -274,14 +277,14 @@ pub fn strip_secrets(json: &[u8]) -> Result<Vec<u8>, Fault> {
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "fds" | "secret" | "secrets" | "password" | "token" | "tokens" | "ticket")
-        || ["_secret", "_secrets", "-secret", ".secret", "_password", ".password", "_token"]
+        || ["secret", "_secrets", "password", "token", "ticket", "private-key", "keyring"]
             .iter()
             .any(|end| name.ends_with(end))
         || name.contains("websocket") && name.contains("secret")
 }
 
 // Depth is bounded by serde_json's own limit of 128.
-fn strip(value: &mut Value) {
+pub(crate) fn strip(value: &mut Value) {
     match value {
         Value::Array(all) => all.iter_mut().for_each(strip),
         Value::Object(map) => {

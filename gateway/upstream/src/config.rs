@@ -24,6 +24,8 @@ pub enum Kind {
     Libvirt,
     /// An LXD server.
     Lxd,
+    /// A Proxmox VE cluster.
+    Proxmox,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Qemu => "qemu",
             Self::Libvirt => "libvirt",
             Self::Lxd => "lxd",
+            Self::Proxmox => "proxmox",
         }
     }
 }
@@ -47,6 +50,8 @@ pub enum HypervisorConfig {
     Libvirt(LibvirtConfig),
     /// `kind = "lxd"`.
     Lxd(LxdConfig),
+    /// `kind = "proxmox"`.
+    Proxmox(ProxmoxConfig),
 }
 
 impl HypervisorConfig {
@@ -56,6 +61,7 @@ impl HypervisorConfig {
             Self::Qemu(c) => &c.name,
             Self::Libvirt(c) => &c.name,
             Self::Lxd(c) => &c.name,
+            Self::Proxmox(c) => &c.name,
         }
     }
 
@@ -65,6 +71,7 @@ impl HypervisorConfig {
             Self::Qemu(_) => Kind::Qemu,
             Self::Libvirt(_) => Kind::Libvirt,
             Self::Lxd(_) => Kind::Lxd,
+            Self::Proxmox(_) => Kind::Proxmox,
         }
     }
 
@@ -72,6 +79,7 @@ impl HypervisorConfig {
     pub const fn api(&self) -> Option<&ApiDoor> {
         match self {
             Self::Lxd(c) => c.api.as_ref(),
+            Self::Proxmox(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -98,6 +106,10 @@ impl HypervisorConfig {
             }
             Self::Lxd(c) => {
                 optional.extend([&mut c.socket, &mut c.cert_file, &mut c.key_file, &mut c.tls.ca_file]);
+            }
+            Self::Proxmox(c) => {
+                rebase(&mut c.token_file);
+                optional.push(&mut c.tls.ca_file);
             }
         }
         optional.into_iter().flatten().for_each(rebase);
@@ -237,6 +249,27 @@ pub struct LxdConfig {
 
 const fn connections() -> usize {
     512
+}
+
+/// A Proxmox VE cluster, by any of its nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxmoxConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// `https://host:port`, usually port 8006.
+    pub address: String,
+    /// How its certificate is checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// File with the gateway's API token, `user@realm!name=secret`.
+    pub token_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
 }
 
 /// Where clients of a hypervisor's API reach it through the gateway.

@@ -5,12 +5,13 @@
 //! the very hypervisor makes one, and it must not have run out.
 
 use crate::{error::Error, wire::Dialer};
+use http::HeaderValue;
 use portcullis_domain::{Action, HypervisorName, MachineRef, Resource};
 use portcullis_policy::Permit;
 use time::OffsetDateTime;
 
-/// A hypervisor's credential in use: the way to a connection that is already authenticated. For LXD and libvirt that
-/// is a client certificate or the process's own user; nothing is added to headers.
+/// A hypervisor's credential in use. For LXD and libvirt that is the way to a connection that is already authenticated,
+/// by a client certificate or the process's own user; for Proxmox it is a header of each request.
 pub(crate) struct Injected<'a> {
     dialer: &'a Dialer,
 }
@@ -38,6 +39,11 @@ impl<'a> Injected<'a> {
     /// Where and how to connect.
     pub(crate) const fn dialer(&self) -> &'a Dialer {
         self.dialer
+    }
+
+    /// What the request says as `Authorization`, after everything that the client said is gone.
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        self.dialer.authorization.clone()
     }
 }
 

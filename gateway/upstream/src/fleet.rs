@@ -2,7 +2,7 @@
 //! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
 
 use crate::{
-    broker::{Broker, Reuse},
+    broker::{Broker, Reuse, TaskOwner},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
     driver::{self, Built, Driver, PowerVerb, Screen},
@@ -255,12 +255,54 @@ impl Fleet {
         self.0.broker.exchange(permit, if is_guest && is_screen { Reuse::WhileLive } else { Reuse::Once }, answer)
     }
 
+    /// Remembers that a task which an answer names belongs to whoever asked.
+    pub fn note_task(&self, permit: &Permit, answer: &[u8]) {
+        let operation = permit.operation();
+        let Some(name) = operation.resource.hypervisor() else { return };
+        let api = self.0.apis.iter().find(|a| a.name == *name);
+        if let Some(task) = api.and_then(|a| (a.dialect.task)(answer)) {
+            let owner = TaskOwner { user: permit.user(), operation: operation.clone() };
+            self.0.broker.remember(name, &task, owner);
+        }
+    }
+
+    /// Leaves out of the answer to a list what somebody may not see, and takes secrets out of it.
+    pub fn keep_rows(&self, permit: &Permit, answer: &[u8], seen: &Seen<'_>) -> Result<Vec<u8>, Error> {
+        let operation = permit.operation();
+        let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
+        let api = self.0.apis.iter().find(|a| a.name == *name);
+        let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        keep(answer, seen).map_err(|f| f.at(name))
+    }
+
     pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {
         self.0.apis.iter()
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.0.clock)
+    }
+}
+
+/// What of a hypervisor somebody may see: machines by id, and the nodes and pools that these are on.
+#[derive(Debug, Clone, Default)]
+pub struct Seen<'a> {
+    /// Machines.
+    pub machines: HashSet<&'a str>,
+    /// Nodes.
+    pub nodes: HashSet<&'a str>,
+    /// Pools.
+    pub pools: HashSet<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    /// What these machines make visible.
+    pub fn of(machines: &[&'a Machine]) -> Self {
+        Self {
+            machines: machines.iter().map(|m| m.at.machine.as_str()).collect(),
+            nodes: machines.iter().filter_map(|m| m.node.as_deref()).collect(),
+            pools: machines.iter().filter_map(|m| m.pool.as_deref()).collect(),
+        }
     }
 }
 

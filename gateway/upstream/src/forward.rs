@@ -2,7 +2,7 @@
 //! Forwarding of one API request: permit in, one canonical request out, answer back as it arrives.
 //!
 //! One [`Forwarder`] a shard, with idle connections of its own, so no lock is ever waited for. The credential is the
-//! connection's client certificate; nothing of it stands in a request.
+//! connection's client certificate, or the one header that is set after the client's were stripped.
 
 use crate::{
     body::ResponseBody,
@@ -10,14 +10,14 @@ use crate::{
     credential::Injected,
     error::{Error, Fault},
     exchange::{Broken, Live, Progress, Sending},
-    fleet::Fleet,
+    fleet::{Fleet, Seen},
     headers::{self, Asked, Payload},
     wire::{Dialer, Tunnel},
 };
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, Uri, Version,
-    header::{LOCATION, UPGRADE},
+    header::{AUTHORIZATION, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
 use hyper::body::{Body, Incoming};
@@ -226,7 +226,15 @@ where
         let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
-        let (request, asked, progress) = canonical(request, address, context, &target.host)?;
+        let (mut request, asked, progress) = canonical(request, address, context, &target.host)?;
+        if target.dialect.length == Length::Needed && request.body().size_hint().exact().is_none() {
+            let why = "this hypervisor takes a body only with its Content-Length";
+            return Err(Error::Request(why.to_owned()));
+        }
+        // Strip, then set: what the client said went away in `canonical`.
+        if let Some(authorization) = injected.authorization() {
+            request.headers_mut().insert(AUTHORIZATION, authorization);
+        }
         Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
     }
 
@@ -430,6 +438,24 @@ pub(crate) struct Dialect {
     pub(crate) channel_address: fn(&str, &str) -> String,
     /// Whether an address answers only when something has happened.
     pub(crate) is_long_poll: fn(&str) -> bool,
+    /// Whether it takes bodies of unknown length.
+    pub(crate) length: Length,
+    /// Leaves out of an answer what somebody may not see; none where the API has no lists that are made smaller.
+    pub(crate) rows: Option<KeepRows>,
+    /// The task that an answer names, where it stands in its body.
+    pub(crate) task: fn(&[u8]) -> Option<String>,
+}
+
+/// Leaves rows out of a list, and takes its secrets out.
+pub(crate) type KeepRows = fn(&[u8], &Seen<'_>) -> Result<Vec<u8>, Fault>;
+
+/// What an API wants to know of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Nothing: it takes chunks.
+    Any,
+    /// How long it is.
+    Needed,
 }
 
 /// A wish to open a channel.

@@ -27,6 +27,9 @@
 //! or a helper process would be a second place with the credential; an LXD list is read without its live state
 //! (recursion 1), which says all that the inventory holds at a tenth of the size; a hypervisor that is lost keeps its
 //! machines in the inventory with an unknown state, so that people find them with the reason.
+//!
+//! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
+//! would be good for anybody who reaches the cluster.
 
 mod body;
 mod broker;
@@ -37,6 +40,7 @@ mod error;
 mod exchange;
 mod fleet;
 mod forward;
+mod framed;
 mod headers;
 mod outbound;
 mod tls;
@@ -45,12 +49,14 @@ mod wire;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
-    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, QemuConfig, Trust, Verify,
+    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
+    Trust, Verify,
 };
 pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
-pub use fleet::{Fleet, Health, HealthState, Work};
+pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
+pub use framed::Framed;
 pub use outbound::Outbound;
 pub use tls::TlsUpgrade;
 pub use wire::{Joined, Stream, Tunnel};

@@ -3,9 +3,11 @@
 
 use crate::{
     error::{Error, Fault},
+    framed::Framed,
     tls::TlsUpgrade,
 };
 use bytes::{Buf, Bytes};
+use http::HeaderValue;
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -135,6 +137,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// A WebSocket's bytes.
+    Framed(Box<Framed>),
 }
 
 /// A socket, or TLS on one.
@@ -253,16 +257,18 @@ macro_rules! pass {
     };
 }
 
-pass!(Stream { Tcp, Unix });
+pass!(Stream { Tcp, Unix, Framed });
 pass!(Wire { Plain, Tls });
 
-/// Dials one peer and shows it the gateway's credential: the client certificate in the handshake, or the process's own
-/// user on a unix socket.
+/// Dials one peer and shows it the gateway's credential: the client certificate in the handshake, the process's own
+/// user on a unix socket, or a header of each request.
 pub(crate) struct Dialer {
     /// Where.
     pub(crate) address: Address,
     /// TLS, for TCP.
     pub(crate) tls: Option<TlsUpgrade>,
+    /// What each request says as `Authorization`, where that is how the peer knows the gateway. Marked as sensitive.
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 impl Dialer {

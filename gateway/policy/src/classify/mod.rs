@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a request asks, told from its method, path, query and upgrade alone.
+//! What a request asks, told from its method, path, query and upgrade, and from its body where an API says it there.
 //!
 //! A hypervisor's API is classified by one reviewed table an API, under `policies/classify`; the gateway's own routes
 //! by [`own`]. What no table knows is denied. The path is read once, by [`canonical`], and the same text is decided on
 //! and sent; the query is sent as it came, so one that could be read in two ways is refused.
 
 mod canonical;
+mod form;
 pub mod own;
+mod params;
 mod query;
 mod table;
 mod tree;
+mod volume;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
+pub use form::{Form, MAX_FORM};
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};
@@ -37,6 +41,17 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// Whether the protocol is to change.
     pub upgrade: Upgrade,
+    /// What its body says.
+    pub body: Body<'a>,
+}
+
+/// The body of a request, as far as it says what is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// It was not looked at.
+    Unread,
+    /// Parameters.
+    Params(&'a Form),
 }
 
 /// What a request asks.
@@ -46,9 +61,20 @@ pub enum Verdict {
     Operation {
         /// What is asked.
         operation: Operation,
+        /// What must be allowed as well, for what the parameters name.
+        also: Vec<Operation>,
         /// What must be done to the answer.
         answer: Answer,
     },
+    /// A look at what the person may see of a hypervisor: all of it, or the machines that they may see.
+    Visible {
+        /// Which hypervisor.
+        hypervisor: HypervisorName,
+        /// What must be done to the answer.
+        answer: Answer,
+    },
+    /// It can be told only with its body: read it as a [`Form`], and ask again.
+    Unread,
     /// A task that an earlier operation began: what it touches is known to whoever keeps tasks.
     Task {
         /// Which task, and what is done with it.
@@ -60,8 +86,8 @@ pub enum Verdict {
     Denied(Cow<'static, str>),
 }
 
-/// A task of a hypervisor, named by its id. The machine that it touches must be looked up; a task that nobody of this
-/// gateway began is denied.
+/// A task of a hypervisor, named by its id. What it touches must be looked up by who began it through this gateway; one
+/// that the person did not begin is what its id says, or denied.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Task {
     /// Where it runs.
@@ -70,15 +96,17 @@ pub struct Task {
     pub action: Action,
     /// Whether it can change something.
     pub effect: Effect,
-    /// Its id: 1 to 64 of `A-Z a-z 0-9 -`.
+    /// Its id.
     pub id: String,
+    /// What following it is for somebody who did not begin it, where the id itself says that.
+    pub about: Option<Operation>,
     /// The secret that was presented for one of its streams. It is one that the gateway gave out, never the real one.
     pub secret: Option<String>,
 }
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hypervisor, action, effect, id, secret } = self;
+        let Self { hypervisor, action, effect, id, about: _, secret } = self;
         let secret = if secret.is_some() { "present" } else { "none" };
         write!(f, "Task({action} on task {id} of {hypervisor}, {effect:?}, secret {secret})")
     }
@@ -96,4 +124,6 @@ pub enum Answer {
     StripSecrets,
     /// A stream of events: each one is filtered.
     Events,
+    /// Its rows are left out where the person may not see what they are about, and secrets are taken out.
+    Rows,
 }

@@ -6,13 +6,14 @@
 //! a read, or that has a row which can never match, is refused as a whole.
 
 use super::{
-    Answer, Asked, Task, Upgrade, Verdict,
+    Answer, Asked, Body, Task, Upgrade, Verdict,
+    params::{Found, Keys, Place, Sets, is_number},
     query::Query,
     tree::{self, Match, Part, Tree},
 };
 use crate::{Error, Kind};
+use file::{Bodies, BodyRule, File, MachineNaming, Object, Refuse, Row, RowEffect, Shape, TaskNaming, UpgradeRule};
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
-use serde::Deserialize;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -24,117 +25,34 @@ use std::{
 pub enum ApiKind {
     /// LXD 5.0.
     Lxd,
+    /// Proxmox VE 8 and 9.
+    Proxmox,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
+const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
-
-/// A table as the file writes it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    api: String,
-    machine: MachineNaming,
-    task: TaskNaming,
-    query: QueryKeys,
-    #[serde(default)]
-    refuse: Vec<Refuse>,
-    rule: Vec<Row>,
-}
-
-/// Where a request names its machine.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MachineNaming {
-    /// The parameter of the path that holds the name.
-    name: String,
-    /// The key of the query that says where the name counts: its value and the name, joined by `:`, are the id.
-    within: String,
-    /// What counts when the key is absent or empty.
-    default: String,
-}
-
-/// Where a request names its task.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TaskNaming {
-    /// The parameter of the path that holds the id.
-    id: String,
-    /// The key of the query that holds the secret of one of its streams.
-    secret: String,
-}
-
-/// Keys that every operation takes.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QueryKeys {
-    everywhere: Vec<String>,
-}
-
-/// Everything under a path, never passed on.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Refuse {
-    under: String,
-    reason: String,
-}
-
-/// One row.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    operations: Vec<String>,
-    /// Only for requests whose query has these values.
-    #[serde(default)]
-    when: BTreeMap<String, String>,
-    action: Option<String>,
-    object: Option<Object>,
-    effect: Option<RowEffect>,
-    #[serde(default)]
-    query: Vec<String>,
-    #[serde(default = "pass")]
-    answer: Answer,
-    #[serde(default)]
-    upgrade: UpgradeRule,
-    /// Never passed on, and why.
-    deny: Option<String>,
-}
-
-const fn pass() -> Answer {
-    Answer::Pass
-}
-
-/// What a row's operations are done to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Object {
-    Machine,
-    Hypervisor,
-    Task,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RowEffect {
-    Safe,
-    Unsafe,
-}
-
-/// Whether the operation changes the protocol of its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum UpgradeRule {
-    #[default]
-    Never,
-    Always,
-}
 
 /// What a row says, once checked.
 #[derive(Debug)]
 enum Meaning {
     Deny(String),
-    Ask { action: Action, object: Object, effect: Effect, query: Vec<String>, answer: Answer, upgrade: UpgradeRule },
+    Ask(Ask),
+}
+
+/// What a row asks.
+#[derive(Debug)]
+struct Ask {
+    action: Action,
+    object: Object,
+    effect: Effect,
+    /// Asked of the machine of the path, too.
+    machine: Option<Action>,
+    keys: Keys,
+    body: BodyRule,
+    answer: Answer,
+    upgrade: UpgradeRule,
 }
 
 /// One operation that a table knows, for tests and reviews.
@@ -162,10 +80,14 @@ struct Leaf {
 
 #[derive(Debug)]
 struct Inner {
+    base: Vec<String>,
+    bodies: Bodies,
+    answer: Answer,
     machine: MachineNaming,
     task: TaskNaming,
     everywhere: Vec<String>,
     refuse: Vec<Refuse>,
+    sets: Sets,
     meanings: Vec<Meaning>,
     tree: Tree<Vec<Leaf>>,
     entries: Vec<Entry>,
@@ -175,27 +97,37 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct Table(Arc<Inner>);
 
-static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| {
-    Table::read(LXD).unwrap_or_else(|error| {
+static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
+static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
+
+fn builtin(text: &str) -> Table {
+    Table::read(text).unwrap_or_else(|error| {
         // A test reads it, so this is a broken build. An empty table denies everything.
-        tracing::error!(%error, "the table of the LXD API is wrong: every request is denied");
+        tracing::error!(%error, "the table of an API is wrong: every request is denied");
+        let machine =
+            MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
         Table(Arc::new(Inner {
-            machine: MachineNaming { name: String::new(), within: String::new(), default: String::new() },
-            task: TaskNaming { id: String::new(), secret: String::new() },
+            base: Vec::new(),
+            bodies: Bodies::default(),
+            answer: Answer::StripSecrets,
+            machine,
+            task: TaskNaming { id: String::new(), secret: None, inside: None },
             everywhere: Vec::new(),
             refuse: Vec::new(),
+            sets: Sets::default(),
             meanings: Vec::new(),
             tree: Tree::default(),
             entries: Vec::new(),
         }))
     })
-});
+}
 
 impl Table {
     /// The table that comes with the gateway.
     pub fn builtin(kind: ApiKind) -> Self {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
+            ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
         }
     }
 
@@ -217,18 +149,29 @@ impl Table {
 }
 
 fn build(file: File) -> Result<Inner, String> {
-    let File { api, machine, task, query, refuse, rule: rows } = file;
+    let File { api, base, bodies, answer, machine, task, query, refuse, params, rule: rows } = file;
+    let sets = Sets::read(params).map_err(|e| format!("{api}: {e}"))?;
     let mut inner = Inner {
+        base,
+        bodies,
+        answer,
         machine,
         task,
         everywhere: query.everywhere,
         refuse,
+        sets,
         meanings: Vec::new(),
         tree: Tree::default(),
         entries: Vec::new(),
     };
-    for r in &inner.refuse {
-        tree::parts(&r.under).map_err(|e| format!("{api}: {e}"))?;
+    for path in inner.refuse.iter().map(|r| &r.under).chain(&inner.base) {
+        tree::parts(path).map_err(|e| format!("{api}: {e}"))?;
+    }
+    if let Some(inside) = &inner.task.inside {
+        let otherwise = inside.otherwise.parse::<Action>().map_err(|e| format!("{api}: {e}"))?;
+        if !Kind::Hypervisor.answers(otherwise) || otherwise == Action::View || inside.machine >= inside.parts {
+            return Err(format!("{api}: a task that is about no machine asks more than view of the hypervisor"));
+        }
     }
     for (number, row) in rows.into_iter().enumerate() {
         let name = row.operations.first().cloned().unwrap_or_default();
@@ -239,7 +182,7 @@ fn build(file: File) -> Result<Inner, String> {
 
 impl Row {
     /// What the row says, if it says something sensible.
-    fn meaning(&self) -> Result<Meaning, String> {
+    fn meaning(&self, inner: &Inner) -> Result<Meaning, String> {
         if let Some(reason) = &self.deny {
             let more = self.action.is_some() || self.object.is_some() || self.effect.is_some();
             return if more || reason.is_empty() {
@@ -257,18 +200,45 @@ impl Row {
             return Err(format!("{action} cannot be asked of a {kind}"));
         }
         let effect = if effect == RowEffect::Safe { Effect::Safe } else { Effect::Unsafe };
-        if self.upgrade == UpgradeRule::Always && self.answer != Answer::Events && effect == Effect::Safe {
+        let answer = self.answer.unwrap_or(inner.answer);
+        if self.upgrade == UpgradeRule::Always && answer != Answer::Events && effect == Effect::Safe {
             return Err("a stream both ways is not safe".to_owned());
         }
-        if (self.answer == Answer::Events) != (self.upgrade == UpgradeRule::Always && object == Object::Hypervisor) {
+        if (answer == Answer::Events) != (self.upgrade == UpgradeRule::Always && object == Object::Hypervisor) {
             return Err("events are a stream of the hypervisor, and the only one".to_owned());
         }
-        if self.answer == Answer::ConsoleSecrets && object != Object::Machine {
+        if answer == Answer::ConsoleSecrets && object != Object::Machine {
             return Err("secrets of streams belong to a machine".to_owned());
         }
-        let mut query = self.query.clone();
-        query.extend(self.when.keys().cloned());
-        Ok(Meaning::Ask { action, object, effect, query, answer: self.answer, upgrade: self.upgrade })
+        if object == Object::Visible && (action != Action::View || effect != Effect::Safe) {
+            return Err("what somebody may see is a safe view".to_owned());
+        }
+        if answer == Answer::Rows && object != Object::Visible {
+            return Err("rows are left out for those who may see a part".to_owned());
+        }
+        let machine = self.machine.as_ref().map(|a| a.parse::<Action>()).transpose().map_err(|e| format!("{e}"))?;
+        if machine.is_some_and(|a| object != Object::Hypervisor || !Kind::Machine.answers(a)) {
+            return Err("what the machine of the path is asked goes with the hypervisor".to_owned());
+        }
+        let keys = self.keys(inner, object)?;
+        if (object == Object::Machines) != keys.name_machines() {
+            return Err("machines are named by a parameter, and by nothing else".to_owned());
+        }
+        let (body, upgrade) = (self.body, self.upgrade);
+        Ok(Meaning::Ask(Ask { action, object, effect, machine, keys, body, answer, upgrade }))
+    }
+
+    fn keys(&self, inner: &Inner, object: Object) -> Result<Keys, String> {
+        if self.query.iter().any(|k| k == "*") {
+            let alone = self.query.len() == 1 && self.params.is_empty() && self.when.is_empty();
+            // What is asked of one machine must not reach another one by a key that nobody looked at.
+            return if alone && object == Object::Hypervisor && self.machine.is_none() {
+                Ok(Keys::Any)
+            } else {
+                Err("any key goes only with the whole hypervisor".to_owned())
+            };
+        }
+        inner.sets.keys(self.query.iter().chain(self.when.keys()).chain(&inner.everywhere), &self.params)
     }
 }
 
@@ -277,7 +247,7 @@ impl Inner {
         if row.operations.is_empty() {
             return Err("it names no operation".to_owned());
         }
-        let meaning = row.meaning()?;
+        let meaning = row.meaning(self)?;
         for operation in &row.operations {
             let (method, pattern) =
                 operation.split_once(' ').ok_or_else(|| format!("{operation:?} is not METHOD /path"))?;
@@ -292,12 +262,15 @@ impl Inner {
             let place = |name: &str| parts.iter().position(|p| matches!(p, Part::Any(n) if n == name));
             let (action, effect, named_at) = match &meaning {
                 Meaning::Deny(_) => (None, Effect::Unsafe, None),
-                Meaning::Ask { action, object, effect, .. } => {
+                Meaning::Ask(Ask { action, object, effect, machine, .. }) => {
                     if !reads && (*effect == Effect::Safe || *action == Action::View) {
                         return Err(format!("{operation} changes something: it is neither safe nor a view"));
                     }
                     let named_at = match object {
-                        Object::Hypervisor => None,
+                        Object::Hypervisor if machine.is_some() => {
+                            Some(place(&self.machine.name).ok_or("its path names no machine")?)
+                        }
+                        Object::Hypervisor | Object::Machines | Object::Visible => None,
                         Object::Machine => Some(place(&self.machine.name).ok_or("its path names no machine")?),
                         Object::Task => Some(place(&self.task.id).ok_or("its path names no task")?),
                     };
@@ -318,11 +291,11 @@ impl Inner {
     }
 
     fn classify(&self, hypervisor: &HypervisorName, asked: &Asked<'_>) -> Result<Verdict, Cow<'static, str>> {
-        let path = asked.path.as_str();
+        let (path, skip) = self.below(asked.path.as_str())?;
         if let Some(refuse) = self.refuse.iter().find(|r| under(path, &r.under)) {
             return Err(refuse.reason.clone().into());
         }
-        let leaves = match self.tree.find(asked.path.segments().collect::<Vec<_>>().into_iter()) {
+        let leaves = match self.tree.find(asked.path.segments().skip(skip).collect::<Vec<_>>().into_iter()) {
             Match::One(leaves) => leaves,
             Match::Crossed => return Err("The path could mean two things, so it is not passed on.".into()),
             Match::None => {
@@ -336,51 +309,159 @@ impl Inner {
         let fits =
             |l: &&Leaf| l.method == asked.method && l.when.iter().all(|(k, v)| query.value(k) == Some(v.as_str()));
         let leaf = leaves.iter().find(fits).ok_or("The gateway does not know this variant of the operation.")?;
-        let (action, object, effect, keys, answer, upgrade) = match self.meanings.get(leaf.row) {
-            Some(Meaning::Ask { action, object, effect, query, answer, upgrade }) => {
-                (*action, *object, *effect, query, *answer, *upgrade)
-            }
+        let ask = match self.meanings.get(leaf.row) {
+            Some(Meaning::Ask(ask)) => ask,
             Some(Meaning::Deny(reason)) => return Err(reason.clone().into()),
             None => return Err("The table of this API is broken.".into()),
         };
-        if let Some(key) = query.keys().find(|k| !self.everywhere.iter().chain(keys).any(|known| known == k)) {
-            let key: String = key.chars().take(64).collect();
-            return Err(format!("The gateway does not know the query key {key:?} here, so it is not passed on.").into());
-        }
-        match (upgrade, asked.upgrade) {
+        match (ask.upgrade, asked.upgrade) {
             (UpgradeRule::Never, Upgrade::None) | (UpgradeRule::Always, Upgrade::WebSocket) => {}
             (UpgradeRule::Never, Upgrade::WebSocket) => return Err("This operation has no stream.".into()),
             (UpgradeRule::Always, Upgrade::None) => {
                 return Err("This operation is a stream: ask for a WebSocket.".into());
             }
         }
-        let named = leaf.named_at.and_then(|at| asked.path.segments().nth(at));
-        let resource = match object {
-            Object::Hypervisor => Resource::Hypervisor(hypervisor.clone()),
-            Object::Machine => Resource::Machine(MachineRef {
-                hypervisor: hypervisor.clone(),
-                machine: self.machine(named.unwrap_or_default(), &query)?,
-            }),
-            Object::Task => {
-                let id = named.filter(|id| is_task(id)).ok_or("That is no id of a task.")?.to_owned();
-                let secret = query.value(&self.task.secret).filter(|s| !s.is_empty()).map(str::to_owned);
-                if upgrade == UpgradeRule::Always && secret.is_none() {
-                    return Err("A stream of a task needs its secret.".into());
-                }
-                let task = Task { hypervisor: hypervisor.clone(), action, effect, id, secret };
-                return Ok(Verdict::Task { task, answer });
-            }
+        let named = leaf.named_at.and_then(|at| asked.path.segments().nth(skip + at));
+        let own = match (ask.object, ask.machine) {
+            (Object::Machine, _) | (_, Some(_)) => Some(self.machine(named.unwrap_or_default(), &query)?),
+            _ => None,
         };
-        Ok(Verdict::Operation { operation: Operation { action, resource, effect }, answer })
+        let place = Place { hypervisor, own: own.as_ref(), action: ask.action };
+        let Some(found) = self.params(ask, place, &query, asked)? else { return Ok(Verdict::Unread) };
+        let Found { mut also, machines } = found;
+        let of = |machine: MachineId| Resource::Machine(MachineRef { hypervisor: hypervisor.clone(), machine });
+        let (action, effect, answer) = (ask.action, ask.effect, ask.answer);
+        let resource = match (ask.object, own) {
+            (Object::Visible, _) => return Ok(Verdict::Visible { hypervisor: hypervisor.clone(), answer }),
+            (Object::Task, _) => return self.task(hypervisor, ask, named.unwrap_or_default(), &query),
+            (Object::Machine, Some(own)) => of(own),
+            (Object::Machines, _) => {
+                let mut machines = machines;
+                machines.sort_unstable();
+                machines.dedup();
+                match <[MachineId; 1]>::try_from(machines) {
+                    Ok([one]) => of(one),
+                    Err(none) if none.is_empty() => return Err("That names no machine, or all of them.".into()),
+                    Err(several) => Resource::Machines(hypervisor.clone(), several),
+                }
+            }
+            (Object::Hypervisor, own) => {
+                if let (Some(own), Some(action)) = (own, ask.machine) {
+                    also.push(Operation { action, resource: of(own), effect });
+                }
+                Resource::Hypervisor(hypervisor.clone())
+            }
+            (Object::Machine, None) => return Err("That is no name of a machine.".into()),
+        };
+        let operation = Operation { action, resource, effect };
+        also.retain(|o| *o != operation);
+        Ok(Verdict::Operation { operation, also, answer })
     }
 
-    /// The machine's id: `project:name`. Neither part may hold a `:`, or two pairs could make one id.
-    fn machine(&self, name: &str, query: &Query) -> Result<MachineId, Cow<'static, str>> {
-        let within = query.value(&self.machine.within).filter(|w| !w.is_empty()).unwrap_or(&self.machine.default);
-        if within.contains(':') || name.contains(':') || within.is_empty() || name.is_empty() {
-            return Err("That is no name of a machine.".into());
+    /// The path below the API's base, and how many parts the base has.
+    fn below<'p>(&self, path: &'p str) -> Result<(&'p str, usize), &'static str> {
+        if self.base.is_empty() {
+            return Ok((path, 0));
         }
-        format!("{within}:{name}").parse().map_err(|_| "That is no name of a machine.".into())
+        let base = self.base.iter().find(|b| under(path, b));
+        let base = base.ok_or("The gateway does not know this part of the API, so it is not passed on.")?;
+        let rest = path.strip_prefix(base.as_str()).unwrap_or_default();
+        Ok((rest, base.split('/').count() - 1))
+    }
+
+    /// What the parameters ask; none when they stand in a body that was not read yet.
+    fn params(
+        &self,
+        ask: &Ask,
+        place: Place<'_>,
+        query: &Query,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Found>, Cow<'static, str>> {
+        let mut found = Found::default();
+        for (key, value) in query.pairs() {
+            ask.keys.read(place, key, &[value.to_owned()], &mut found)?;
+        }
+        let reads = matches!(asked.method, "GET" | "HEAD");
+        match (self.bodies, ask.body, asked.body) {
+            (Bodies::Opaque, _, _) => {}
+            (Bodies::Params, _, _) if reads => {}
+            (Bodies::Params, BodyRule::Stream, _) => {
+                // A server that puts the query's values over the body's would take them.
+                if query.pairs().next().is_some() {
+                    return Err("Parameters stand in the body here, not in the query.".into());
+                }
+            }
+            (Bodies::Params, BodyRule::Usual, Body::Unread) => return Ok(None),
+            (Bodies::Params, BodyRule::Usual, Body::Params(form)) => {
+                if !form.is_empty() && query.pairs().next().is_some() {
+                    return Err("Parameters stand in the query and in the body: put all of them in one place.".into());
+                }
+                for (key, values) in form.pairs() {
+                    ask.keys.read(place, key, values, &mut found)?;
+                }
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn task(
+        &self,
+        hypervisor: &HypervisorName,
+        ask: &Ask,
+        id: &str,
+        query: &Query,
+    ) -> Result<Verdict, Cow<'static, str>> {
+        let wrong = || "That is no id of a task.";
+        let &Ask { action, effect, answer, .. } = ask;
+        if let Some(inside) = &self.task.inside {
+            let parts: Vec<&str> = id.split(':').collect();
+            if id.len() > 256 || parts.len() != inside.parts || parts.first().copied() != Some(&inside.begins) {
+                return Err(wrong().into());
+            }
+            let machine = parts.get(inside.machine).copied().filter(|m| is_number(m));
+            let (action, resource) = match machine {
+                Some(m) => {
+                    let machine = m.parse().map_err(|_| wrong())?;
+                    (action, Resource::Machine(MachineRef { hypervisor: hypervisor.clone(), machine }))
+                }
+                None => (inside.otherwise.parse().map_err(|_| wrong())?, Resource::Hypervisor(hypervisor.clone())),
+            };
+            let about = Some(Operation { action, resource, effect });
+            let task = Task {
+                hypervisor: hypervisor.clone(),
+                action: ask.action,
+                effect,
+                id: id.to_owned(),
+                about,
+                secret: None,
+            };
+            return Ok(Verdict::Task { task, answer });
+        }
+        let id = Some(id).filter(|id| is_task(id)).ok_or_else(wrong)?.to_owned();
+        let secret = self.task.secret.as_ref().and_then(|s| query.value(s));
+        let secret = secret.filter(|s| !s.is_empty()).map(str::to_owned);
+        if ask.upgrade == UpgradeRule::Always && secret.is_none() {
+            return Err("A stream of a task needs its secret.".into());
+        }
+        Ok(Verdict::Task {
+            task: Task { hypervisor: hypervisor.clone(), action, effect, id, about: None, secret },
+            answer,
+        })
+    }
+
+    /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.
+    fn machine(&self, name: &str, query: &Query) -> Result<MachineId, Cow<'static, str>> {
+        let wrong = || Cow::from("That is no name of a machine.");
+        let MachineNaming { within, default, shape, .. } = &self.machine;
+        if name.is_empty() || name.contains(':') || *shape == Shape::Number && !is_number(name) {
+            return Err(wrong());
+        }
+        let Some(key) = within else { return name.parse().map_err(|_| wrong()) };
+        let within = query.value(key).filter(|w| !w.is_empty()).unwrap_or(default);
+        if within.contains(':') || within.is_empty() {
+            return Err(wrong());
+        }
+        format!("{within}:{name}").parse().map_err(|_| wrong())
     }
 }
 
@@ -393,5 +474,6 @@ fn is_task(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
+mod file;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,7 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
         Some(HypervisorConfig::Qemu(_)) => "each guest's own settings".to_owned(),
         Some(HypervisorConfig::Libvirt(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Lxd(c)) => words(&c.address, &c.tls),
+        Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
         None => String::new(),
     }
 }

@@ -110,6 +110,7 @@ async fn a_channel_secret_stays_here_and_the_minted_one_is_good_once_for_its_own
         action: Action::View,
         effect: Effect::Unsafe,
         id: TASK.to_owned(),
+        about: None,
         secret: Some(secret.to_owned()),
     };
     let resolved = broker.resolve(&task(&minted["0"]), &actor(user(1))).unwrap();
@@ -212,7 +213,7 @@ fn a_task_is_known_by_its_address_or_its_id_on_its_own_hypervisor() {
     );
     assert_eq!(broker.owner(&hypervisor(), TASK).unwrap().user, user(1));
     let (id, secret) = (TASK.to_owned(), None);
-    let task = Task { hypervisor: hypervisor(), action: Action::View, effect: Effect::Safe, id, secret };
+    let task = Task { hypervisor: hypervisor(), action: Action::View, effect: Effect::Safe, id, about: None, secret };
     assert_eq!(broker.resolve(&task, &actor(user(1))).unwrap().resource, Resource::Machine(machine()));
     assert!(broker.resolve(&task, &actor(user(2))).is_none(), "another person's task");
     assert!(broker.owner(&"other".parse().unwrap(), TASK).is_none());

@@ -55,7 +55,7 @@ pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
                     "a unix socket asks for no certificate: drop cert_file and key_file",
                 ));
             }
-            Dialer { address: Address::Unix(socket), tls: None }
+            Dialer { address: Address::Unix(socket), tls: None, authorization: None }
         }
         (None, Some(text)) => {
             let address = Address::parse(&format!("{key}.address"), &text)?;
@@ -66,7 +66,7 @@ pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
                 ));
             };
             let tls = TlsUpgrade::new(&key, &config.tls, address.host(), Some(Identity { cert_file, key_file }))?;
-            Dialer { address, tls: Some(tls) }
+            Dialer { address, tls: Some(tls), authorization: None }
         }
         _ => return Err(Error::config(key, "set either socket or address")),
     };

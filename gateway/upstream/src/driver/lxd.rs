@@ -3,12 +3,15 @@
 //!
 //! The gateway is known by its client certificate, or by its process's user on the unix socket.
 
-use super::{Built, Driver, LIST, PowerVerb, REFRESH, Screen, UNVERIFIED, rest::ask};
+use super::{
+    Built, Driver, LIST, PowerVerb, REFRESH, Screen, UNVERIFIED,
+    rest::{Rows, ask},
+};
 use crate::{
     config::{LxdConfig, Verify},
     error::{Error, Fault},
-    fleet::{Board, MAX_MACHINES},
-    forward::{Api, ChannelRequest, Dialect},
+    fleet::Board,
+    forward::{Api, ChannelRequest, Dialect, Length},
     tls::{Identity, TlsUpgrade},
     wire::{Address, Dialer, Wire},
 };
@@ -16,11 +19,7 @@ use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Method};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_tungstenite::{
@@ -62,7 +61,7 @@ pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
                 let why = "a unix socket asks for no certificate: drop cert_file and key_file";
                 return Err(Error::config(format!("{key}.cert_file"), why));
             }
-            (Dialer { address: Address::Unix(socket), tls: None }, "lxd".to_owned(), Vec::new())
+            (Dialer { address: Address::Unix(socket), tls: None, authorization: None }, "lxd".to_owned(), Vec::new())
         }
         (None, Some(text)) => {
             let address_key = format!("{key}.address");
@@ -78,7 +77,7 @@ pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
                 return Err(Error::config(format!("{key}.cert_file"), why));
             }
             let tls = TlsUpgrade::new(&key, &config.tls, address.host(), identity)?;
-            (Dialer { address, tls: Some(tls) }, rest.to_owned(), vec![format!("https://{rest}")])
+            (Dialer { address, tls: Some(tls), authorization: None }, rest.to_owned(), vec![format!("https://{rest}")])
         }
         _ => return Err(Error::config(key, "set either address or socket")),
     };
@@ -103,6 +102,9 @@ static DIALECT: Dialect = Dialect {
     channel,
     channel_address: |task, secret| format!("{OPERATIONS}{task}/websocket?secret={secret}"),
     is_long_poll: |path| path.starts_with(OPERATIONS) && path.ends_with("/wait"),
+    length: Length::Any,
+    rows: None,
+    task: |_| None,
 };
 
 fn channel<'a>(path: &'a str, query: Option<&'a str>) -> Option<ChannelRequest<'a>> {
@@ -138,47 +140,6 @@ fn default_project() -> String {
     "default".to_owned()
 }
 
-/// The list: rows of the right shape, how many had another, and how many were too many. Only what is kept takes
-/// memory: 32 MiB of small rows would otherwise become gigabytes.
-#[derive(Default)]
-struct Rows {
-    good: Vec<Instance>,
-    bad: usize,
-    beyond: usize,
-}
-
-impl<'de> Deserialize<'de> for Rows {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(RowsVisitor)
-    }
-}
-
-struct RowsVisitor;
-
-impl<'de> Visitor<'de> for RowsVisitor {
-    type Value = Rows;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a list of instances")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Rows, A::Error> {
-        let mut rows = Rows::default();
-        // Each row's text is taken first and read on its own: one bad row hides no other.
-        while rows.good.len() < MAX_MACHINES {
-            let Some(text) = list.next_element::<&RawValue>()? else { return Ok(rows) };
-            match serde_json::from_str(text.get()) {
-                Ok(instance) => rows.good.push(instance),
-                Err(_) => rows.bad += 1,
-            }
-        }
-        while list.next_element::<IgnoredAny>()?.is_some() {
-            rows.beyond += 1;
-        }
-        Ok(rows)
-    }
-}
-
 #[derive(Deserialize)]
 struct Task {
     id: String,
@@ -190,14 +151,8 @@ struct Task {
 
 impl Lxd {
     async fn list(&self) -> Result<(Vec<Machine>, Vec<String>), Fault> {
-        let rows: Rows = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
-        let mut notes = Vec::new();
-        if rows.bad > 0 {
-            notes.push(format!("{} instances were left out: their entries have another shape", rows.bad));
-        }
-        if rows.beyond > 0 {
-            notes.push(format!("{} instances were left out: only {MAX_MACHINES} are shown", rows.beyond));
-        }
+        let rows: Rows<Instance> = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
+        let mut notes = rows.notes("instances");
         let mut machines = Vec::with_capacity(rows.good.len());
         for instance in rows.good {
             match self.machine(instance) {

@@ -14,6 +14,7 @@ use portcullis_domain::{Machine, MachineId, Secret};
 
 mod libvirt;
 mod lxd;
+mod proxmox;
 mod qemu;
 mod rest;
 
@@ -117,6 +118,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Qemu(config) => qemu::build(config),
         HypervisorConfig::Libvirt(config) => libvirt::build(config),
         HypervisorConfig::Lxd(config) => lxd::build(config),
+        HypervisorConfig::Proxmox(config) => proxmox::build(config),
     }
 }
 

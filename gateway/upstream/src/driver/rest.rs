@@ -6,18 +6,26 @@ use crate::{
     driver::{LIST, MAX_ANSWER, clean_text},
     error::Fault,
     exchange::{Broken, Live, Sending},
+    fleet::MAX_MACHINES,
     forward::fault,
     wire::Dialer,
 };
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderValue, Method, Request,
-    header::{CONNECTION, CONTENT_TYPE, HOST},
+    HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST},
 };
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
-use serde::{Deserialize, de::DeserializeOwned};
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use hyper::{
+    body::{Body, Incoming},
+    ext::ReasonPhrase,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{future::poll_fn, marker::PhantomData, pin::Pin, task::Poll, time::Duration};
 
 /// What wraps every answer of LXD's API.
 #[derive(Deserialize)]
@@ -31,7 +39,7 @@ struct Refusal {
     error: String,
 }
 
-/// Asks once; the answer is at most 32 MiB, and all of it comes within `patience`.
+/// Asks LXD once; the answer is at most 32 MiB, and all of it comes within `patience`.
 pub(super) async fn ask<T: DeserializeOwned>(
     dialer: &Dialer,
     host: &HeaderValue,
@@ -40,36 +48,124 @@ pub(super) async fn ask<T: DeserializeOwned>(
     body: Option<String>,
     patience: Duration,
 ) -> Result<T, Fault> {
-    let wire = dialer.dial().await?;
-    let run = async {
-        let mut live = Live::open(wire).await.map_err(|e| fault(&e))?;
-        let wrong = |e: http::Error| Fault::Protocol(e.to_string());
-        let mut request = Request::builder().method(method).uri(target).header(HOST, host).header(CONNECTION, "close");
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let (body, progress) = Sending::new(Full::new(Bytes::from(body.unwrap_or_default())));
-        let request = request.body(body).map_err(wrong)?;
-        let response = match live.exchange(Box::new(request), progress.as_deref(), Some(LIST)).await {
-            Ok(response) => response,
-            Err(Broken::Failed(e)) => return Err(fault(&e)),
-            Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
-            Err(Broken::TooSlow) => return Err(Fault::TooSlow("to answer")),
+    let call = Call { method, target, body: body.map(|b| ("application/json", b)), patience };
+    let Told { status, text, .. } = call.send(dialer, host).await?;
+    if !status.is_success() {
+        let why = serde_json::from_slice::<Refusal>(&text).map_or_else(|_| format!("status {status}"), |r| r.error);
+        return Err(Fault::Refused(clean_text(&why)));
+    }
+    let envelope: Envelope<T> =
+        serde_json::from_slice(&text).map_err(|e| Fault::Protocol(format!("an answer of another shape: {e}")))?;
+    envelope.metadata.ok_or_else(|| Fault::Protocol("an answer without content".to_owned()))
+}
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) target: &'a str,
+    /// Its media type, and what it says.
+    pub(super) body: Option<(&'static str, String)>,
+    /// How long all of it may take.
+    pub(super) patience: Duration,
+}
+
+/// What was answered.
+pub(super) struct Told {
+    pub(super) status: StatusCode,
+    /// What the status line says in words.
+    pub(super) reason: Option<String>,
+    pub(super) text: BytesMut,
+}
+
+impl Call<'_> {
+    /// Asks once, on a connection of its own.
+    pub(super) async fn send(self, dialer: &Dialer, host: &HeaderValue) -> Result<Told, Fault> {
+        let Self { method, target, body, patience } = self;
+        let wire = dialer.dial().await?;
+        let run = async {
+            let mut live = Live::open(wire).await.map_err(|e| fault(&e))?;
+            let wrong = |e: http::Error| Fault::Protocol(e.to_string());
+            let mut request =
+                Request::builder().method(method).uri(target).header(HOST, host).header(CONNECTION, "close");
+            if let Some(authorization) = &dialer.authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if let Some((media_type, _)) = &body {
+                request = request.header(CONTENT_TYPE, *media_type);
+            }
+            let (body, progress) = Sending::new(Full::new(Bytes::from(body.map(|(_, b)| b).unwrap_or_default())));
+            let request = request.body(body).map_err(wrong)?;
+            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(LIST)).await {
+                Ok(response) => response,
+                Err(Broken::Failed(e)) => return Err(fault(&e)),
+                Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
+                Err(Broken::TooSlow) => return Err(Fault::TooSlow("to answer")),
+            };
+            let status = response.status();
+            let reason = response.extensions().get::<ReasonPhrase>();
+            let reason = reason.and_then(|r| str::from_utf8(r.as_bytes()).ok()).map(clean_text);
+            crate::headers::check_answer(response.headers())?;
+            let text = collect(&mut live, response.into_body()).await?;
+            Ok(Told { status, reason, text })
         };
-        let status = response.status();
-        crate::headers::check_answer(response.headers())?;
-        let text = collect(&mut live, response.into_body()).await?;
-        if !status.is_success() {
-            let why = serde_json::from_slice::<Refusal>(&text).map_or_else(|_| format!("status {status}"), |r| r.error);
-            return Err(Fault::Refused(clean_text(&why)));
+        match tokio::time::timeout(patience, run).await {
+            Ok(done) => done,
+            Err(_) => Err(Fault::TooSlow("to send its answer")),
         }
-        let envelope: Envelope<T> =
-            serde_json::from_slice(&text).map_err(|e| Fault::Protocol(format!("an answer of another shape: {e}")))?;
-        envelope.metadata.ok_or_else(|| Fault::Protocol("an answer without content".to_owned()))
-    };
-    match tokio::time::timeout(patience, run).await {
-        Ok(done) => done,
-        Err(_) => Err(Fault::TooSlow("to send its answer")),
+    }
+}
+
+/// The list: rows of the right shape, how many had another, and how many were too many. Only what is kept takes
+/// memory: 32 MiB of small rows would otherwise become gigabytes.
+pub(super) struct Rows<T> {
+    pub(super) good: Vec<T>,
+    bad: usize,
+    beyond: usize,
+}
+
+impl<T> Rows<T> {
+    /// What people should know of what is missing.
+    pub(super) fn notes(&self, what: &str) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.bad > 0 {
+            notes.push(format!("{} {what} were left out: their entries have another shape", self.bad));
+        }
+        if self.beyond > 0 {
+            notes.push(format!("{} {what} were left out: only {MAX_MACHINES} are shown", self.beyond));
+        }
+        notes
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Rows<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(RowsVisitor(PhantomData))
+    }
+}
+
+struct RowsVisitor<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for RowsVisitor<T> {
+    type Value = Rows<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Rows<T>, A::Error> {
+        let mut rows = Rows { good: Vec::new(), bad: 0, beyond: 0 };
+        // Each row's text is taken first and read on its own: one bad row hides no other.
+        while rows.good.len() < MAX_MACHINES {
+            let Some(text) = list.next_element::<&RawValue>()? else { return Ok(rows) };
+            match serde_json::from_str(text.get()) {
+                Ok(row) => rows.good.push(row),
+                Err(_) => rows.bad += 1,
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            rows.beyond += 1;
+        }
+        Ok(rows)
     }
 }
 

@@ -137,6 +137,7 @@ async fn the_api_passes_with_upload_events_and_a_console_whose_secrets_stay_here
         action: Action::View,
         effect: Effect::Unsafe,
         id: task.clone(),
+        about: None,
         secret: secret.map(|s| s.as_str().unwrap().to_owned()),
     };
     assert_eq!(broker.resolve(&asked(Some(&minted["0"])), &owner), Some(control(Effect::Unsafe)));

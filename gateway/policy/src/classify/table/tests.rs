@@ -3,6 +3,8 @@ use super::*;
 use crate::classify::canonical;
 use proptest::prelude::*;
 
+mod proxmox;
+
 fn lxd() -> Table {
     Table::read(LXD).unwrap()
 }
@@ -10,16 +12,17 @@ fn lxd() -> Table {
 fn ask(method: &str, target: &str, upgrade: Upgrade) -> Verdict {
     let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
     let path = canonical(path).unwrap();
-    lxd().classify(&"lxd-1".parse().unwrap(), &Asked { method, path: &path, query, upgrade })
+    lxd().classify(&"lxd-1".parse().unwrap(), &Asked { method, path: &path, query, upgrade, body: Body::Unread })
 }
 
 /// `action on resource`, `task action id`, or the reason.
 fn told(method: &str, target: &str) -> String {
     match ask(method, target, Upgrade::None) {
-        Verdict::Operation { operation, answer: Answer::Pass } => operation.to_string(),
-        Verdict::Operation { operation, answer } => format!("{operation} ({answer:?})"),
+        Verdict::Operation { operation, answer: Answer::Pass, .. } => operation.to_string(),
+        Verdict::Operation { operation, answer, .. } => format!("{operation} ({answer:?})"),
         Verdict::Task { task, answer } => format!("task {} {} ({answer:?})", task.action, task.id),
         Verdict::Denied(why) => format!("denied: {why}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -128,7 +131,7 @@ fn what_is_not_known_or_could_be_read_in_two_ways_is_denied() {
 fn streams_are_told_from_requests() {
     let hypervisor: HypervisorName = "lxd-1".parse().unwrap();
     let events = ask("GET", "/1.0/events?type=lifecycle&project=p", Upgrade::WebSocket);
-    let Verdict::Operation { operation, answer } = events else { panic!("{events:?}") };
+    let Verdict::Operation { operation, answer, .. } = events else { panic!("{events:?}") };
     assert_eq!((operation.to_string().as_str(), answer), ("view on lxd-1", Answer::Events));
     let socket = ask("GET", "/1.0/operations/0a-1/websocket?secret=s3cret", Upgrade::WebSocket);
     let Verdict::Task { task, answer } = &socket else { panic!("{socket:?}") };
@@ -188,7 +191,7 @@ fn every_post_that_may_answer_with_an_operation_loses_its_secrets() {
     let mut unused: Vec<&str> = plain.to_vec();
     for entry in lxd().entries().iter().filter(|e| e.method == "POST") {
         let path = canonical(&entry.pattern.replace(['{', '}'], "")).unwrap();
-        let asked = Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None };
+        let asked = Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None, body: Body::Unread };
         let Verdict::Operation { answer, .. } = lxd().classify(&"h".parse().unwrap(), &asked) else {
             panic!("{entry:?}")
         };
@@ -204,12 +207,15 @@ fn every_entry_is_reached_by_its_own_pattern() {
         let path = canonical(&entry.pattern.replace(['{', '}'], "")).unwrap();
         let reached = [Upgrade::None, Upgrade::WebSocket].map(|upgrade| {
             let query = entry.pattern.ends_with("/websocket").then_some("secret=s");
-            lxd().classify(&"h".parse().unwrap(), &Asked { method: &entry.method, path: &path, query, upgrade })
+            lxd().classify(
+                &"h".parse().unwrap(),
+                &Asked { method: &entry.method, path: &path, query, upgrade, body: Body::Unread },
+            )
         });
         let action = reached.iter().find_map(|v| match v {
             Verdict::Operation { operation, .. } => Some(operation.action),
             Verdict::Task { task, .. } => Some(task.action),
-            Verdict::Denied(_) => None,
+            _ => None,
         });
         // The screenshot needs its query.
         if entry.action != Some(Action::ConsoleScreenshot) {
@@ -280,7 +286,7 @@ proptest! {
         let machine = |(project, name): &(String, String)| {
             let path = canonical(&format!("/1.0/instances/{name}")).ok()?;
             let query = format!("project={project}");
-            let asked = Asked { method: "GET", path: &path, query: Some(&query), upgrade: Upgrade::None };
+            let asked = Asked { method: "GET", path: &path, query: Some(&query), upgrade: Upgrade::None, body: Body::Unread };
             match lxd().classify(&"h".parse().ok()?, &asked) {
                 Verdict::Operation { operation, .. } => Some(operation.resource),
                 _ => None,
@@ -301,7 +307,7 @@ proptest! {
         if let Ok(path) = canonical(&raw) {
             let sent = canonical(path.as_str()).unwrap();
             let h = "h".parse().unwrap();
-            let ask = |path| lxd().classify(&h, &Asked { method: &method, path, query: None, upgrade: Upgrade::None });
+            let ask = |path| lxd().classify(&h, &Asked { method: &method, path, query: None, upgrade: Upgrade::None, body: Body::Unread });
             prop_assert_eq!(ask(&path), ask(&sent));
         }
     }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Passes: what stands for a token for two hours, for tools that sign in first and then show what they were given. A
+//! pass holds no token, so it opens nothing else when it is lost; it counts for one hypervisor, for as long as its token
+//! counts, from where its token counts. Nothing of it is kept: it proves itself.
+
+use crate::Identity;
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use portcullis_domain::{Actor, HypervisorName, Secret, TokenId, Via};
+use std::{net::IpAddr, sync::Arc};
+use time::Duration;
+
+/// How long a pass counts.
+const LIFE: Duration = Duration::hours(2);
+
+impl Identity {
+    /// A pass for whoever came with a token; none for anybody else.
+    pub fn mint_pass(&self, actor: &Actor, hypervisor: &HypervisorName) -> Option<Secret> {
+        let Via::Token(token) = actor.via else { return None };
+        let head = format!("{:08x}.{token}", self.0.clock.now().unix_timestamp());
+        let proof = self.proof("pass", hypervisor, &head);
+        Some(Secret::from(format!("{head}.{proof}")))
+    }
+
+    /// Who a tool acts as by a pass. None for anything that does not count.
+    pub fn pass_actor(&self, pass: &str, hypervisor: &HypervisorName, peer: IpAddr) -> Option<Arc<Actor>> {
+        let (head, proof) = pass.rsplit_once('.')?;
+        self.is_proof("pass", hypervisor, head, proof).then_some(())?;
+        let (time, token) = head.split_once('.')?;
+        let age = self.0.clock.now().unix_timestamp() - i64::from_str_radix(time, 16).ok()?;
+        let counts = (0..LIFE.whole_seconds()).contains(&age);
+        let token: TokenId = token.parse().ok()?;
+        if counts { self.token_from(token, peer) } else { None }
+    }
+
+    /// What a change has to bring beside a pass, so that a pass which something sends by itself changes nothing.
+    pub fn guard_of(&self, pass: &str, hypervisor: &HypervisorName) -> String {
+        self.proof("guard", hypervisor, pass)
+    }
+
+    /// Whether that is what belongs to a pass.
+    pub fn is_guard(&self, guard: &str, pass: &str, hypervisor: &HypervisorName) -> bool {
+        self.is_proof("guard", hypervisor, pass, guard)
+    }
+
+    fn pass_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.0.keys.derive("passes of tools").expose())
+    }
+
+    fn proof(&self, what: &str, hypervisor: &HypervisorName, text: &str) -> String {
+        let said = format!("{what}\n{hypervisor}\n{text}");
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.pass_key(), said.as_bytes()))
+    }
+
+    fn is_proof(&self, what: &str, hypervisor: &HypervisorName, text: &str, proof: &str) -> bool {
+        let said = format!("{what}\n{hypervisor}\n{text}");
+        let Ok(tag) = URL_SAFE_NO_PAD.decode(proof) else { return false };
+        hmac::verify(&self.pass_key(), said.as_bytes(), &tag).is_ok()
+    }
+}

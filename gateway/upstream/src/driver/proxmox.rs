@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Proxmox VE clusters: inventory and power by REST, screens by `vncproxy` and a WebSocket.
+//!
+//! The gateway is known by an API token, one header of each request. Any node answers for the whole cluster; a screen's
+//! listener is on the node that was asked for it, which is always the configured one. Where a machine runs is asked anew
+//! for each change and each screen, so that one that moved is not mistaken for another (SEC-030). A screen's ticket and
+//! password are used once, here, within the ten seconds that the listener waits.
+
+mod rows;
+
+use super::{
+    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text,
+    rest::{Call, Rows, Told},
+};
+use crate::{
+    config::{ProxmoxConfig, Verify, read_secret},
+    error::{Error, Fault},
+    fleet::Board,
+    forward::{Api, Dialect, Length},
+    framed::Framed,
+    tls::TlsUpgrade,
+    wire::{Address, CONNECT, Dialer, Stream},
+};
+use async_trait::async_trait;
+use http::{
+    HeaderValue, Method, Request,
+    header::{AUTHORIZATION, HOST, SEC_WEBSOCKET_PROTOCOL},
+};
+use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Instant};
+use tokio_tungstenite::{
+    client_async_with_config,
+    tungstenite::{Error as WsError, client::IntoClientRequest, protocol::WebSocketConfig},
+};
+
+const MACHINES: &str = "/api2/json/cluster/resources?type=vm";
+/// How often machines are read. The nodes tell each other every 10 s.
+const POLL: Duration = Duration::from_secs(5);
+/// How long a change of power is waited for; after that it goes on by itself.
+const POWER: Duration = Duration::from_secs(20);
+/// How often a task is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(300);
+/// The largest message that a screen may send.
+const MAX_MESSAGE: usize = 1024 * 1024;
+/// Ports that Proxmox opens screens at.
+const PORTS: std::ops::RangeInclusive<u16> = 5900..=5999;
+
+struct Proxmox {
+    dialer: Arc<Dialer>,
+    host: HeaderValue,
+    hypervisor: HypervisorName,
+    /// Something was changed: the machines are read at once.
+    changed: Notify,
+}
+
+pub(super) fn build(config: ProxmoxConfig) -> Result<Built, Error> {
+    let key = format!("hypervisors.{}", config.name);
+    if !(1..=65_536).contains(&config.connections) {
+        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
+    }
+    let address_key = format!("{key}.address");
+    let text = &config.address;
+    let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
+    let rest = rest.ok_or_else(|| Error::config(&address_key, format!("{text:?} does not begin with https://")))?;
+    let address = Address::parse(&address_key, rest)?;
+    if address.host().is_none() {
+        return Err(Error::config(&address_key, "is no https address"));
+    }
+    let tls = TlsUpgrade::new(&key, &config.tls, address.host(), None)?;
+    let token_key = format!("{key}.token_file");
+    let token = read_secret(&token_key, &config.token_file)?;
+    let authorization = authorization(&token).ok_or_else(|| {
+        let why = "holds no API token of Proxmox: it is one line, user@realm!name=secret";
+        Error::config(token_key, format!("{} {why}", config.token_file.display()))
+    })?;
+    let host = HeaderValue::from_str(rest).map_err(|e| Error::config(address_key, e.to_string()))?;
+    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let shown = address.to_string();
+    let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(authorization) });
+    let api = Api {
+        name: config.name.clone(),
+        dialer: Arc::clone(&dialer),
+        host: host.clone(),
+        origins: vec![format!("https://{rest}")],
+        connections: config.connections,
+        dialect: &DIALECT,
+    };
+    let driver = Box::new(Proxmox { dialer, host, hypervisor: config.name, changed: Notify::new() });
+    Ok(Built { driver, api: Some(api), warnings, address: shown })
+}
+
+/// The header that shows the token, if it is one.
+fn authorization(token: &Secret) -> Option<HeaderValue> {
+    let text = token.expose_text()?;
+    let (id, secret) = text.split_once('=')?;
+    let (user, name) = id.split_once('!')?;
+    let is_plain = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && !b"=!,;\"".contains(&b));
+    if !user.contains('@') || ![user, name, secret].into_iter().all(is_plain) {
+        return None;
+    }
+    let mut value = HeaderValue::from_str(&format!("PVEAPIToken={text}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+static DIALECT: Dialect = Dialect {
+    channel: |_, _| None,
+    channel_address: |_, _| String::new(),
+    is_long_poll: |_| false,
+    length: Length::Needed,
+    rows: Some(rows::keep),
+    task,
+};
+
+/// `{"data":"UPID:…"}`, and nothing longer.
+fn task(answer: &[u8]) -> Option<String> {
+    if answer.len() > 1024 {
+        return None;
+    }
+    let envelope: Envelope<String> = serde_json::from_slice(answer).ok()?;
+    envelope.data.filter(|task| is_task(task))
+}
+
+fn is_task(text: &str) -> bool {
+    text.starts_with("UPID:")
+        && text.len() <= 256
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":@.!_-".contains(&b))
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
+struct Envelope<T> {
+    data: Option<T>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+/// One machine of the list; what else stands in it is not looked at.
+#[derive(Deserialize)]
+struct Row {
+    vmid: u32,
+    #[serde(rename = "type")]
+    kind: RowKind,
+    node: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    pool: String,
+    #[serde(default)]
+    tags: String,
+    #[serde(default)]
+    template: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RowKind {
+    Qemu,
+    Lxc,
+}
+
+impl RowKind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Lxc => "lxc",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TaskState {
+    status: String,
+    #[serde(default)]
+    exitstatus: String,
+}
+
+/// What `vncproxy` answers. No `Debug`: ticket and password stay here.
+#[derive(Deserialize)]
+struct Offer {
+    #[serde(deserialize_with = "port")]
+    port: u16,
+    ticket: String,
+    #[serde(default)]
+    password: Option<String>,
+}
+
+/// A number, or a text that is one.
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u16),
+        Text(String),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Number(port) => Ok(port),
+        Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
+}
+
+impl Proxmox {
+    async fn ask<T: DeserializeOwned>(&self, method: Method, target: &str, form: Option<&str>) -> Result<T, Fault> {
+        let body = form.map(|f| ("application/x-www-form-urlencoded", f.to_owned()));
+        let call = Call { method, target, body, patience: LIST };
+        let Told { status, reason, text } = call.send(&self.dialer, &self.host).await?;
+        if !status.is_success() {
+            let said = serde_json::from_slice::<Refusal>(&text).ok().map(|r| clean_text(&r.message));
+            let why = said.filter(|s| !s.is_empty()).or(reason).filter(|s| !s.is_empty());
+            return Err(Fault::Refused(why.unwrap_or_else(|| format!("status {status}"))));
+        }
+        // The place of what is wrong and not its text: an answer may hold a ticket.
+        let wrong =
+            |e: serde_json::Error| Fault::Protocol(format!("an answer of another shape, at column {}", e.column()));
+        let envelope: Envelope<T> = serde_json::from_slice(&text).map_err(wrong)?;
+        envelope.data.ok_or_else(|| Fault::Protocol("an answer without content".to_owned()))
+    }
+
+    async fn list(&self) -> Result<Rows<Row>, Fault> {
+        self.ask(Method::GET, MACHINES, None).await
+    }
+
+    fn machine(&self, row: Row) -> Result<Machine, String> {
+        let Row { vmid, kind, node, name, status, pool, tags, template } = row;
+        let machine = vmid.to_string().parse().map_err(|_| format!("machine {vmid} was left out: no id"))?;
+        let is_template = template != 0;
+        Ok(Machine {
+            at: MachineRef { hypervisor: self.hypervisor.clone(), machine },
+            name,
+            kind: match kind {
+                _ if is_template => MachineKind::Template,
+                RowKind::Qemu => MachineKind::Guest,
+                RowKind::Lxc => MachineKind::Container,
+            },
+            state: match status.as_str() {
+                "running" => PowerState::Running,
+                "paused" | "suspended" | "prelaunch" => PowerState::Paused,
+                "stopped" => PowerState::Off,
+                _ => PowerState::Unknown,
+            },
+            pool: Some(pool).filter(|p| !p.is_empty()),
+            tags: tags.split([';', ',', ' ']).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            node: Some(node),
+            console: if is_template { ConsoleKind::None } else { ConsoleKind::Vnc },
+        })
+    }
+
+    /// Where a machine is now, as the beginning of its addresses.
+    async fn find(&self, machine: &MachineId) -> Result<(String, Row), Fault> {
+        let gone = || Fault::Refused(format!("there is no machine {machine}"));
+        let row = self.list().await?.good.into_iter().find(|r| r.vmid.to_string() == machine.as_str());
+        let row = row.ok_or_else(gone)?;
+        let is_name = |n: &str| n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !n.is_empty();
+        if !is_name(&row.node) {
+            return Err(Fault::Protocol("a node without a proper name".to_owned()));
+        }
+        Ok((format!("/api2/json/nodes/{}/{}/{}", row.node, row.kind.word(), row.vmid), row))
+    }
+
+    /// Waits a while for a task, and says how it failed.
+    async fn wait(&self, node: &str, task: &str) -> Result<(), Fault> {
+        if !is_task(task) {
+            return Err(Fault::Protocol("a task without an id".to_owned()));
+        }
+        let target = format!("/api2/json/nodes/{node}/tasks/{}/status", encoded(task));
+        let until = Instant::now() + POWER;
+        while Instant::now() < until {
+            let state: TaskState = self.ask(Method::GET, &target, None).await?;
+            if state.status == "stopped" {
+                let is_well = state.exitstatus == "OK" || state.exitstatus.starts_with("WARNINGS");
+                return if is_well { Ok(()) } else { Err(Fault::Refused(clean_text(&state.exitstatus))) };
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a screen that waits at a port.
+    async fn listen(&self, at: &str, offer: &Offer) -> Result<Stream, Fault> {
+        let host = self.host.to_str().unwrap_or("proxmox");
+        // The scheme only satisfies the library: TLS is already on the wire.
+        let address = format!("ws://{host}{at}/vncwebsocket?port={}&vncticket={}", offer.port, encoded(&offer.ticket));
+        let wrong = || Fault::Protocol("a screen's ticket that cannot be sent".to_owned());
+        let mut request: Request<()> = address.into_client_request().map_err(|_| wrong())?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+        if let Some(authorization) = &self.dialer.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let wire = self.dialer.dial().await?;
+        // Nothing is kept back: a key press goes out at once.
+        let config = WebSocketConfig::default()
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
+            Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
+            Ok(Err(error)) => Err(explain(error)),
+            Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for Proxmox {
+    async fn follow(&self, board: &Board) -> Fault {
+        loop {
+            let rows = match self.list().await {
+                Ok(rows) => rows,
+                Err(fault) => return fault,
+            };
+            let mut notes = rows.notes("machines");
+            let mut machines = Vec::with_capacity(rows.good.len());
+            for row in rows.good {
+                match self.machine(row) {
+                    Ok(machine) => machines.push(machine),
+                    Err(note) => notes.push(note),
+                }
+            }
+            board.publish(machines, notes);
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {
+        let (at, row) = self.find(machine).await?;
+        let word = match (verb, row.kind) {
+            (PowerVerb::Start, _) => "start",
+            (PowerVerb::Shutdown, _) => "shutdown",
+            (PowerVerb::Stop, _) => "stop",
+            (PowerVerb::Reset, RowKind::Qemu) => "reset",
+            (PowerVerb::Pause, RowKind::Qemu) => "suspend",
+            (PowerVerb::Resume, RowKind::Qemu) => "resume",
+            (PowerVerb::Reset | PowerVerb::Pause | PowerVerb::Resume, RowKind::Lxc) => {
+                let why = "a container is started, shut down and stopped; for a reset, stop and start it";
+                return Err(Fault::Unsupported(why.to_owned()));
+            }
+        };
+        let task: String = self.ask(Method::POST, &format!("{at}/status/{word}"), Some("")).await?;
+        let done = self.wait(&row.node, &task).await;
+        self.changed.notify_one();
+        done
+    }
+
+    async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault> {
+        let (at, row) = self.find(machine).await?;
+        if row.status != "running" {
+            return Err(Fault::NoScreen("it is switched off".to_owned()));
+        }
+        let form = match row.kind {
+            RowKind::Qemu => "websocket=1&generate-password=1",
+            RowKind::Lxc => "websocket=1",
+        };
+        let offer: Offer = self.ask(Method::POST, &format!("{at}/vncproxy"), Some(form)).await?;
+        if !PORTS.contains(&offer.port) {
+            return Err(Fault::Protocol("a screen at a port that no screen has".to_owned()));
+        }
+        let stream = self.listen(&at, &offer).await?;
+        // Where it names no password, the ticket is the one.
+        let password = Secret::from(offer.password.unwrap_or(offer.ticket));
+        Ok(Screen { stream, login: ScreenLogin { username: None, password: Some(password) }, tls: None })
+    }
+}
+
+/// A value as it stands in an address.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// Without what was asked, which holds the ticket.
+fn explain(error: WsError) -> Fault {
+    match error {
+        WsError::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
+        WsError::Http(response) => {
+            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
+        }
+        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_whole_or_not_taken() {
+        let value = authorization(&Secret::from("gateway@pve!main=0f3a-77".to_owned())).unwrap();
+        assert_eq!(value, "PVEAPIToken=gateway@pve!main=0f3a-77");
+        assert!(value.is_sensitive() && !format!("{value:?}").contains("0f3a"));
+        for bad in
+            ["", "x", "gateway!main=1", "gateway@pve=1", "gateway@pve!main", "gateway@pve!main=", "a@b!c=d e", "a@b!=x"]
+        {
+            assert!(authorization(&Secret::from(bad.to_owned())).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_keeps_its_meaning_in_an_address() {
+        assert_eq!(encoded("pw:PVEVNC:6A::b+/c=="), "pw%3APVEVNC%3A6A%3A%3Ab%2B%2Fc%3D%3D");
+    }
+
+    #[test]
+    fn a_port_is_a_number_in_either_spelling() {
+        for text in [r#"{"port":5900,"ticket":"t"}"#, r#"{"port":"5900","ticket":"t","password":null}"#] {
+            assert_eq!(serde_json::from_str::<Offer>(text).map(|o| o.port).unwrap(), 5900);
+        }
+        assert!(serde_json::from_str::<Offer>(r#"{"port":"5900/..","ticket":"t"}"#).is_err());
+    }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A Proxmox VE that is as strict as the real one where a gateway could go wrong: it knows one API token, refuses a
+//! cookie beside it, takes no chunked body, and opens a screen once, to who asked for it, at the port that it named, with
+//! subprotocol `binary`. The screen behind is a real QEMU's.
+//!
+//! Known differences: one node, machines that never change, every other call answered with an empty 200 and noted down;
+//! tickets are random instead of signed; its VNC listener is the guest's own for all screens.
+
+use super::peers::Peer;
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::{Value, json};
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+};
+
+/// Secrets of its own that nobody but the gateway may ever see.
+pub(crate) const TOKEN: &str = "gateway@pve!portcullis=canary-0f3a7781-token";
+const TICKET: &str = "PVEVNC:6AB01234::canary-ticket+/=";
+/// What stands in a machine's settings and in a task's answer.
+pub(crate) const CANARIES: [&str; 4] =
+    ["canary-0f3a7781-token", "canary-ticket", "canary-cipassword", "canary-storage-password"];
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Came {
+    pub(crate) line: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// It runs until the test ends.
+pub(crate) struct FakePve {
+    dir: TempDir,
+    port: u16,
+    inside: Arc<Inside>,
+}
+
+struct Inside {
+    vnc: String,
+    password: String,
+    came: Mutex<Vec<Came>>,
+    tickets: Mutex<HashSet<(String, String)>>,
+    wrongs: Mutex<Vec<String>>,
+    slow: Mutex<bool>,
+    destroyed: Mutex<bool>,
+}
+
+type Answer = Response<Full<bytes::Bytes>>;
+
+impl FakePve {
+    /// Starts one; its machine 100 has the screen of a guest with a VNC password, if there is one.
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    pub(crate) async fn start(guest: Option<&Peer>) -> Self {
+        let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
+        let tls = super::peers::certificates(&dir.path().join("certificates"));
+        let chain = CertificateDer::pem_file_iter(&tls["SERVER_CERT"]).expect("PEM").map(|c| c.expect("PEM")).collect();
+        let key = PrivateKeyDer::from_pem_file(&tls["SERVER_KEY"]).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("TLS");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let token = dir.path().join("token");
+        std::fs::write(&token, format!("{TOKEN}\n")).expect("written");
+        private(&token);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        let password = |guest: &Peer| std::fs::read_to_string(guest.get("PASSWORD_FILE")).expect("a password");
+        let password = guest.map(password).unwrap_or_default().trim().to_owned();
+        let inside = Arc::new(Inside {
+            vnc: guest.map(|g| g.get("VNC").to_owned()).unwrap_or_default(),
+            password,
+            came: Mutex::default(),
+            tickets: Mutex::default(),
+            wrongs: Mutex::default(),
+            slow: Mutex::default(),
+            destroyed: Mutex::default(),
+        });
+        let shared = Arc::clone(&inside);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, inside) = (acceptor.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| {
+                        let inside = Arc::clone(&inside);
+                        async move { Ok::<_, hyper::Error>(inside.answer(request).await) }
+                    });
+                    let connection = hyper::server::conn::http1::Builder::new();
+                    connection.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
+                });
+            }
+        });
+        Self { dir, port, inside }
+    }
+
+    /// What the configuration says about it.
+    pub(crate) fn config(&self, name: &str, port: u16) -> String {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        format!(
+            "[[hypervisors]]\nname = {name:?}\nkind = \"proxmox\"\naddress = \"https://localhost:{}\"\n\
+             token_file = {:?}\n[hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+            self.port,
+            file("token"),
+            file("certificates/ca-cert.pem")
+        )
+    }
+
+    /// The requests that came with a beginning, as `METHOD /path`.
+    pub(crate) fn came(&self, beginning: &str) -> Vec<Came> {
+        self.inside.came.lock().expect("whole").iter().filter(|c| c.line.starts_with(beginning)).cloned().collect()
+    }
+
+    /// What came that a real one would have refused.
+    pub(crate) fn wrongs(&self) -> Vec<String> {
+        self.inside.wrongs.lock().expect("whole").clone()
+    }
+
+    /// From now on, screens are gone before anybody comes for them, as after ten seconds.
+    pub(crate) fn close_screens_early(&self) {
+        *self.inside.slow.lock().expect("whole") = true;
+    }
+}
+
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+}
+
+fn whole(status: StatusCode, body: &Value) -> Answer {
+    let mut answer = Response::new(Full::from(body.to_string()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+    answer.headers_mut().insert(header::SET_COOKIE, HeaderValue::from_static("PVEAuthCookie=canary-ticket"));
+    answer
+}
+
+fn data(data: &Value) -> Answer {
+    whole(StatusCode::OK, &json!({ "data": data }))
+}
+
+fn task(what: &str) -> Answer {
+    data(&json!(format!("UPID:pve1:0000F0F0:00AABBCC:65000000:{what}:gateway@pve!portcullis:")))
+}
+
+impl Inside {
+    fn wrong(&self, status: StatusCode, why: &str) -> Answer {
+        self.wrongs.lock().expect("whole").push(why.to_owned());
+        whole(status, &json!({ "data": null, "message": why }))
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>) -> Answer {
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let method = request.method().clone();
+        let headers = request.headers().clone();
+        if headers.contains_key(header::TRANSFER_ENCODING) {
+            return self.wrong(StatusCode::NOT_IMPLEMENTED, "chunked transfer encoding not supported");
+        }
+        let mut body = Vec::new();
+        while let Some(Ok(frame)) = request.body_mut().frame().await {
+            body.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
+        }
+        self.came.lock().expect("whole").push(Came {
+            line: format!("{method} {path}"),
+            headers: headers.clone(),
+            body: body.clone(),
+        });
+        // The cookie would win over the token.
+        if headers.contains_key(header::COOKIE) || headers.contains_key("csrfpreventiontoken") {
+            return self.wrong(StatusCode::UNAUTHORIZED, "a ticket beside the token");
+        }
+        let authorized: Vec<_> = headers.get_all(header::AUTHORIZATION).iter().collect();
+        if authorized != [&format!("PVEAPIToken={TOKEN}")] {
+            return self.wrong(StatusCode::UNAUTHORIZED, "invalid token value!");
+        }
+        if method != Method::GET && !body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+            return self.wrong(StatusCode::NOT_IMPLEMENTED, "no Content-Length");
+        }
+        let Some(path) = path.strip_prefix("/api2/json") else {
+            return self.wrong(StatusCode::NOT_IMPLEMENTED, "another format than json");
+        };
+        match (method.as_str(), path) {
+            ("GET", "/cluster/resources") if *self.destroyed.lock().expect("whole") => data(&json!([
+                {"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1", "name": "web-1", "status": "running"},
+            ])),
+            ("DELETE", "/nodes/pve1/qemu/200") => {
+                *self.destroyed.lock().expect("whole") = true;
+                task("qmdestroy:200")
+            }
+            ("POST", "/nodes/pve1/qemu") => task("qmcreate:300"),
+            ("GET", "/cluster/resources") => data(&json!([
+                {"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1", "name": "web-1", "status": "running",
+                 "pool": "blue", "tags": "web;production"},
+                {"id": "qemu/200", "type": "qemu", "vmid": 200, "node": "pve1", "name": "payroll", "status": "stopped",
+                 "pool": "red"},
+                {"id": "node/pve1", "type": "node", "node": "pve1", "status": "online"},
+            ])),
+            ("GET", "/nodes/pve1/qemu/100/config") => {
+                data(&json!({"name": "web-1", "cipassword": "canary-cipassword", "ciuser": "web"}))
+            }
+            ("GET", "/storage/backup") => data(&json!({"storage": "backup", "password": "canary-storage-password"})),
+            ("POST", "/nodes/pve1/qemu/100/vncproxy") => self.offer(&body),
+            ("GET", "/nodes/pve1/qemu/100/vncwebsocket") => self.screen(&mut request, &query).await,
+            _ => data(&Value::Null),
+        }
+    }
+
+    fn offer(&self, body: &[u8]) -> Answer {
+        if body != b"websocket=1&generate-password=1" {
+            return self.wrong(StatusCode::BAD_REQUEST, "a screen that no browser shows");
+        }
+        let ticket = format!("{}:{TICKET}", self.password);
+        let mut tickets = self.tickets.lock().expect("whole");
+        let port = (5900 + tickets.len() % 100).to_string();
+        if !*self.slow.lock().expect("whole") {
+            tickets.insert((port.clone(), ticket.clone()));
+        }
+        data(&json!({"port": port, "ticket": ticket, "password": self.password, "user": "gateway@pve!portcullis",
+            "cert": "PEM", "upid": "UPID:pve1:0000F0F0:00AABBCC:65000000:vncproxy:100:gateway@pve!portcullis:"}))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    async fn screen(&self, request: &mut Request<Incoming>, query: &str) -> Answer {
+        let value = |key: &str| {
+            let pair = query.split('&').find_map(|p| p.strip_prefix(&format!("{key}=")));
+            decoded(pair.unwrap_or_default())
+        };
+        if !self.tickets.lock().expect("whole").remove(&(value("port"), value("vncticket"))) {
+            return self.wrong(StatusCode::UNAUTHORIZED, "invalid PVEVNC ticket");
+        }
+        let said = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
+        if said(header::SEC_WEBSOCKET_PROTOCOL) != "binary" || said(header::SEC_WEBSOCKET_VERSION) != "13" {
+            return self.wrong(StatusCode::BAD_REQUEST, "no WebSocket of subprotocol binary");
+        }
+        let accept = derive_accept_key(said(header::SEC_WEBSOCKET_KEY).as_bytes());
+        let (vnc, upgrade) = (TcpStream::connect(&self.vnc).await.expect("a screen"), hyper::upgrade::on(request));
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+            let (mut from, mut to) = vnc.into_split();
+            let mut part = vec![0; 64 * 1024];
+            loop {
+                tokio::select! {
+                    read = from.read(&mut part) => match read {
+                        Ok(n) if n > 0 => {
+                            if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
+                        }
+                        _ => { socket.close(None).await.ok(); return }
+                    },
+                    message = socket.next() => match message {
+                        Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        _ => return,
+                    },
+                }
+            }
+        });
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for (name, value) in [
+            (header::UPGRADE, "websocket"),
+            (header::CONNECTION, "Upgrade"),
+            (header::SEC_WEBSOCKET_ACCEPT, &accept),
+            (header::SEC_WEBSOCKET_PROTOCOL, "binary"),
+        ] {
+            answer.headers_mut().insert(name, value.parse().expect("a value"));
+        }
+        answer
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next().expect("a digit")).to_digit(16).expect("a digit");
+        bytes.push(if byte == b'%' { u8::try_from(digit() * 16 + digit()).expect("a byte") } else { byte });
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}
