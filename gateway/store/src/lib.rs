@@ -30,11 +30,13 @@ mod error;
 mod factor;
 mod favourite;
 mod grant;
+mod lock;
 mod lockout;
 mod passkey;
 mod provider;
 mod provision;
 mod recording;
+mod request;
 mod seal;
 mod session;
 #[cfg(test)]
@@ -53,19 +55,21 @@ pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
 pub use grant::Holding;
+pub use lock::{Lock, LockOf};
 pub use lockout::{Backoff, Limit, Try};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use provider::{LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
 pub use provision::Provisioned;
 pub use recording::{NewRecording, Recording, RecordingEnd, RecordingFilter};
+pub use request::{AccessRequest, AccessState, AccessStep, Approval, NewAccess, StepWhat, Stepped};
 pub use seal::{Keys, Place};
 pub use session::{LiveSession, NewSession, Rotation, SessionRow};
 pub use ticket::Ticket;
 pub use token::{LiveToken, NewToken, TokenRow};
 pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
 pub use trail_log::{TrailLog, TrailLoss};
-pub use tx::Store;
-pub use user::{FirstUser, Invitation, NewUser, User, UserKind};
+pub use tx::{Store, Turn};
+pub use user::{FirstUser, Invitation, Locked, NewUser, User, UserKind};
 
 /// SHA-256 of a secret that only its holder knows.
 pub type Digest = [u8; 32];

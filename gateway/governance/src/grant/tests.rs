@@ -174,7 +174,7 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     s.give(ada, NewGrant { selector: Selector::Tag("web".into()), ..wish(bob, "security-lead") }).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "for a time, on a tag");
     s.store.set_disabled(eve, None).await.unwrap();
-    s.store.set_locked(eve, Some("stolen laptop"), NOW).await.unwrap();
+    s.store.set_locked(eve, Some(("stolen laptop", None)), NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "locked");
     s.store.set_locked(eve, None, NOW).await.unwrap();
     assert_eq!(s.revoke(ada, lead).await.unwrap().holder, ada.into());
