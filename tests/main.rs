@@ -17,12 +17,14 @@ mod journeys {
     mod console;
     mod console_time;
     mod cutting;
+    mod duties;
     mod first_day;
     mod hostile_screen;
     mod killed;
     mod leash;
     mod libvirt;
     mod limits;
+    mod locks;
     mod lost_trail;
     mod lxd_api;
     mod passkeys;
@@ -32,6 +34,7 @@ mod journeys {
     mod provider_modules;
     mod recordings;
     mod refused_starts;
+    mod requests;
     mod scim;
     mod sign_in;
 }
