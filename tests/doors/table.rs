@@ -74,7 +74,7 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /requests/new", &[],                                           [IN, "-", "200", "200"]),
     row("GET /api/v1/requests", &[],                                        ["401", "-", "200", "200"]),
     row("POST /requests", &[("role", "viewer"), ("on", "tag:web"), ("reason", "a test"), ("hours", "1")],
-                                                                            [IN, "-", "303 /requests/", "422"]),
+                                                                            [IN, "-", "303 /requests/", "303 /requests/"]),
     // There is no such request: the handler looked for it.
     row("GET /requests/{id}", &[],                                          [IN, "-", "404", "404"]),
     row("POST /requests/{id}/approve", &[],                                 [IN, "-", "404", "404"]),

@@ -35,7 +35,7 @@ async fn a_locked_machine_and_a_locked_hypervisor_are_cut_and_opened_again() {
     let gateway = TestGateway::start(&lab(&guest)).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     ready(&gateway, &ada).await;
-    let (bob, eve) = (ada.invite("bob").await, ada.invite("eve").await);
+    let (bob, kim) = (ada.invite("bob").await, ada.invite("kim").await);
     ada.step_up().await;
     ada.grant("bob", "console-user", "tag", "web").await;
     let mut screen = Screen::open(&bob, "lab/web-1", "control", &ticket(&bob, "control").await).await;
@@ -55,7 +55,7 @@ async fn a_locked_machine_and_a_locked_hypervisor_are_cut_and_opened_again() {
     assert!(status == StatusCode::FORBIDDEN && html.contains("by ada: a stolen laptop"), "{status} {html}");
     assert!(!html.contains("/requests/new"), "a lock is no matter of asking");
     // Whoever may not see the machine hears nothing of it.
-    let hidden = eve.get("/c/lab/web-1").await;
+    let hidden = kim.get("/c/lab/web-1").await;
     assert_eq!(hidden.status(), StatusCode::NOT_FOUND);
     assert!(!hidden.text().await.expect("a page").contains("locked"));
     // It stays in the lists, with the reason beside what cannot be done.

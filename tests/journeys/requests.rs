@@ -40,48 +40,48 @@ async fn a_closed_door_becomes_a_request_and_the_end_of_its_grant_cuts_the_conso
     let gateway = TestGateway::start(&format!("{RULE}{}", lab(&guest))).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     ready(&gateway, &ada).await;
-    let (eve, olga, bob) = (ada.invite("eve").await, ada.invite("olga").await, ada.invite("bob").await);
+    let (kim, olga, bob) = (ada.invite("kim").await, ada.invite("olga").await, ada.invite("bob").await);
 
     // The same words and the same way out, whether there is such a machine or not.
-    let closed = eve.get("/c/lab/web-1").await;
+    let closed = kim.get("/c/lab/web-1").await;
     assert_eq!(closed.status(), StatusCode::NOT_FOUND);
     let link = ask_link(&closed.text().await.expect("a page"));
-    let nowhere = eve.get("/c/lab/none").await;
+    let nowhere = kim.get("/c/lab/none").await;
     assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
     assert_eq!(ask_link(&nowhere.text().await.expect("a page")), link.replace("web-1", "none"));
-    let form = eve.page(&link).await;
+    let form = kim.page(&link).await;
     assert_eq!(page::field(&form, "on").as_deref(), Some("machine:lab/web-1"));
     assert!(form.contains("value=\"console-user\" selected"), "{form}");
 
     let wish = [("role", "console-user"), ("on", "machine:lab/web-1"), ("reason", "INC-7: it hangs"), ("hours", "4")];
-    let asked = location(&eve.submit("/requests", &wish).await);
+    let asked = location(&kim.submit("/requests", &wish).await);
     assert!(asked.starts_with("/requests/"), "{asked}");
-    assert_eq!(eve.submit("/requests", &wish).await.status(), StatusCode::UNPROCESSABLE_ENTITY, "it waits already");
+    assert_eq!(kim.submit("/requests", &wish).await.status(), StatusCode::UNPROCESSABLE_ENTITY, "it waits already");
     // Its owner is told on every page; nobody else knows of it, and who asked does not decide.
     assert!(olga.page("/me").await.contains("wait for your decision"));
     assert!(!bob.page("/me").await.contains("wait for your decision"));
     assert_eq!(bob.get(&asked).await.status(), StatusCode::NOT_FOUND);
-    eve.step_up().await;
+    kim.step_up().await;
     for step in ["approve", "refuse"] {
-        let own = eve.submit(&format!("{asked}/{step}"), &[]).await.status();
+        let own = kim.submit(&format!("{asked}/{step}"), &[]).await.status();
         assert_eq!(own, StatusCode::FORBIDDEN, "{step}");
         let stranger = bob.submit(&format!("{asked}/{step}"), &[]).await.status();
         assert_eq!(stranger, StatusCode::NOT_FOUND, "{step}");
     }
-    assert_eq!(eve.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT, "it is not approved");
+    assert_eq!(kim.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT, "it is not approved");
     gateway.clock.advance(time::Duration::minutes(6));
     let stale = olga.submit(&format!("{asked}/approve"), &[]).await;
     assert!(stale.text().await.expect("a page").contains("Confirm that it is you"));
     olga.step_up().await;
     let approved = olga.submit(&format!("{asked}/approve"), &[("reason", "go ahead")]).await;
     assert_eq!(location(&approved), asked);
-    assert!(gateway.grants_of("eve").await.is_empty(), "the clock starts when she begins");
-    assert_eq!(location(&eve.submit(&format!("{asked}/begin"), &[]).await), asked);
-    assert_eq!(eve.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT, "once");
+    assert!(gateway.grants_of("kim").await.is_empty(), "the clock starts when she begins");
+    assert_eq!(location(&kim.submit(&format!("{asked}/begin"), &[]).await), asked);
+    assert_eq!(kim.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT, "once");
 
-    ready(&gateway, &eve).await;
-    eve.step_up().await;
-    let mut screen = Screen::open(&eve, "lab/web-1", "control", &ticket(&eve, "control").await).await;
+    ready(&gateway, &kim).await;
+    kim.step_up().await;
+    let mut screen = Screen::open(&kim, "lab/web-1", "control", &ticket(&kim, "control").await).await;
     screen.handshake().await;
     assert!(screen.picture().await > 10_000, "it is open");
     // The request's page lists what was done under it.
@@ -97,17 +97,17 @@ async fn a_closed_door_becomes_a_request_and_the_end_of_its_grant_cuts_the_conso
     // The rule gives an hour, not four.
     for _ in 0..5 {
         gateway.clock.advance(time::Duration::minutes(11));
-        eve.page("/requests").await;
+        kim.page("/requests").await;
         olga.page("/requests").await;
     }
     assert!(screen.picture().await > 10_000, "55 minutes later");
     gateway.clock.advance(time::Duration::minutes(6));
     let (code, reason) = screen.ended(Duration::from_secs(5)).await;
     assert!(code == 4000 && reason.starts_with("access ended: "), "{code} {reason}");
-    assert_eq!(eve.get("/c/lab/web-1").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(kim.get("/c/lab/web-1").await.status(), StatusCode::NOT_FOUND);
     let id = asked.trim_start_matches("/requests/");
     gateway.find_event(&["--kind", "request"], |e| e["reason"] == "the access is over" && e["resource"] == id).await;
-    let shown: Value = eve.get("/api/v1/requests").await.json().await.expect("JSON");
+    let shown: Value = kim.get("/api/v1/requests").await.json().await.expect("JSON");
     assert_eq!((&shown["requests"][0]["id"], &shown["requests"][0]["state"]), (&id.into(), &"over".into()), "{shown}");
     gateway.stop().await;
 }
@@ -118,10 +118,10 @@ async fn approving_takes_as_many_as_the_rule_says_with_a_passkey_where_there_is_
     let rule = RULE.replace("[\"olga\"]", "[\"olga\", \"otto\"]\napprovals = 2");
     let gateway = TestGateway::start(&rule.replace("tag:web", "tag:web\", \"hypervisor:lab")).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
-    let (eve, olga, otto) = (ada.invite("eve").await, ada.invite("olga").await, ada.invite("otto").await);
+    let (kim, olga, otto) = (ada.invite("kim").await, ada.invite("olga").await, ada.invite("otto").await);
     let mut key = olga.add_passkey().await;
     let wish = [("role", "viewer"), ("on", "hypervisor:lab"), ("reason", "to look at it"), ("hours", "1")];
-    let asked = location(&eve.submit("/requests", &wish).await);
+    let asked = location(&kim.submit("/requests", &wish).await);
     gateway.clock.advance(time::Duration::minutes(6));
     // A fresh code is not enough for whoever has a passkey.
     olga.step_up().await;
@@ -132,26 +132,26 @@ async fn approving_takes_as_many_as_the_rule_says_with_a_passkey_where_there_is_
     assert_eq!(location(&olga.submit(&format!("{asked}/approve"), &[]).await), asked);
     assert_eq!(olga.submit(&format!("{asked}/approve"), &[]).await.status(), StatusCode::FORBIDDEN, "once each");
     assert!(olga.page(&asked).await.contains("1 of 2"));
-    assert_eq!(eve.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT);
+    assert_eq!(kim.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT);
     otto.step_up().await;
     assert_eq!(location(&otto.submit(&format!("{asked}/approve"), &[]).await), asked);
     // Who refuses wins until it has begun.
     assert_eq!(location(&olga.submit(&format!("{asked}/refuse"), &[("reason", "no")]).await), asked);
-    assert_eq!(eve.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT);
-    assert!(gateway.grants_of("eve").await.is_empty());
+    assert_eq!(kim.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT);
+    assert!(gateway.grants_of("kim").await.is_empty());
     // From a shell, by its id.
     let wish = [("role", "viewer"), ("on", "tag:x"), ("reason", "to look at it"), ("hours", "1")];
-    let asked = location(&eve.submit("/requests", &wish).await);
+    let asked = location(&kim.submit("/requests", &wish).await);
     let id = asked.trim_start_matches("/requests/");
     let (code, text) = gateway.shell(&["request", "approve", id, "--reason", "by telephone"]);
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = gateway.shell(&["request", "refuse", "00000000000000000000000000000007"]);
     assert_eq!(code, Some(1), "{text}");
-    assert_eq!(location(&eve.submit(&format!("{asked}/begin"), &[]).await), asked);
-    assert_eq!(gateway.grants_of("eve").await.len(), 1);
+    assert_eq!(location(&kim.submit(&format!("{asked}/begin"), &[]).await), asked);
+    assert_eq!(gateway.grants_of("kim").await.len(), 1);
     // Given back early.
-    assert_eq!(location(&eve.submit(&format!("{asked}/end"), &[]).await), asked);
-    assert!(gateway.grants_of("eve").await.is_empty());
+    assert_eq!(location(&kim.submit(&format!("{asked}/end"), &[]).await), asked);
+    assert!(gateway.grants_of("kim").await.is_empty());
     let (_, text) = gateway.shell(&["request", "show", id, "--json"]);
     assert!(text.contains("by telephone") && text.contains("\"state\":\"ended\""), "{text}");
     gateway.stop().await;
@@ -216,9 +216,9 @@ async fn each_step_is_told_to_a_service_signed_and_again_when_it_failed() {
     );
     let gateway = TestGateway::start_in(dir, &hook).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
-    let eve = ada.invite("eve").await;
+    let kim = ada.invite("kim").await;
     let wish = [("role", "viewer"), ("on", "tag:web"), ("reason", "to look at it"), ("hours", "1")];
-    let asked = location(&eve.submit("/requests", &wish).await);
+    let asked = location(&kim.submit("/requests", &wish).await);
     ada.step_up().await;
     assert_eq!(location(&ada.submit(&format!("{asked}/refuse"), &[("reason", "no")]).await), asked);
     for _ in 0..100 {
@@ -232,7 +232,7 @@ async fn each_step_is_told_to_a_service_signed_and_again_when_it_failed() {
     assert_eq!(events.iter().map(|e| e["event"].as_str().expect("a word")).collect::<Vec<_>>(), ["asked", "refused"]);
     assert_eq!(
         (&events[1]["who"], &events[1]["by"], &events[1]["words"]),
-        (&"eve".into(), &"ada".into(), &"no".into())
+        (&"kim".into(), &"ada".into(), &"no".into())
     );
     assert_eq!(events[0]["link"], format!("{}{asked}", gateway.url()));
     for (head, body) in &heard {

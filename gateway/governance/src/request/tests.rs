@@ -2,7 +2,7 @@
 use super::*;
 use crate::{Conflict, Duties};
 use portcullis_domain::{
-    Assurance, ConsoleKind, Factor, GroupId, Machine, MachineKind, ManualClock, PowerState, SessionId, Via,
+    Assurance, Conditions, ConsoleKind, Factor, GroupId, Machine, MachineKind, ManualClock, PowerState, SessionId, Via,
 };
 use portcullis_store::{DirectoryGroup, NewUser};
 use time::macros::datetime;

@@ -13,8 +13,8 @@ use time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct PolicySection {
     /// Sets of roles of which nobody may hold more than one.
-    #[serde(default, rename = "conflict")]
-    pub conflicts: Vec<ConflictSection>,
+    #[serde(default)]
+    pub conflict: Vec<ConflictSection>,
 }
 
 /// `[[policy.conflict]]`
@@ -31,7 +31,7 @@ pub struct ConflictSection {
 impl PolicySection {
     /// What is kept apart, under a policy.
     pub fn duties(&self, engine: &Engine) -> Result<Duties, String> {
-        let sets = self.conflicts.iter().map(|c| Conflict { roles: c.roles.clone(), words: c.words.clone() });
+        let sets = self.conflict.iter().map(|c| Conflict { roles: c.roles.clone(), words: c.words.clone() });
         Duties::new(engine, sets.collect())
     }
 }
@@ -51,14 +51,13 @@ pub struct Requests {
     /// The authorities of its certificate; those of the system where this is not there.
     pub webhook_ca_file: Option<PathBuf>,
     /// The rules; the first that speaks of a request counts.
-    #[serde(rename = "rule")]
-    pub rules: Vec<RuleSection>,
+    pub rule: Vec<RuleSection>,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         let (webhook, webhook_secret_file, webhook_ca_file) = (None, None, None);
-        Self { approvals: 1, longest_hours: 14 * 24, webhook, webhook_secret_file, webhook_ca_file, rules: Vec::new() }
+        Self { approvals: 1, longest_hours: 14 * 24, webhook, webhook_secret_file, webhook_ca_file, rule: Vec::new() }
     }
 }
 
@@ -142,7 +141,7 @@ impl Requests {
             (Some(_), None) => return Err("webhook: name webhook_secret_file too, so that it can be signed".to_owned()),
             (None, _) => {}
         }
-        self.rules.iter().map(|rule| rule.read().map_err(|why| format!("rule {:?}: {why}", rule.name))).collect()
+        self.rule.iter().map(|rule| rule.read().map_err(|why| format!("rule {:?}: {why}", rule.name))).collect()
     }
 }
 
