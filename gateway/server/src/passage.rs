@@ -7,9 +7,9 @@
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};
-use portcullis_domain::{Actor, Effect, HypervisorName, Operation, Outcome, Via};
+use portcullis_domain::{Actor, Effect, GrantId, HypervisorName, Operation, Outcome, Via};
 use portcullis_policy::{Decision, Lasts, Permit, Reason};
-use std::{future::Future, sync::Arc};
+use std::{fmt::Write as _, future::Future, sync::Arc};
 use time::OffsetDateTime;
 
 /// What a request asks, as far as it can be told without knowing who asks.
@@ -80,7 +80,7 @@ where
     X: Future<Output = Result<R, Refusal>>,
 {
     let (entry, actor, permit, effect) = admit(house, visit, caller, again).await?;
-    let open = entry.open()?;
+    let open = entry.open(permit.as_ref())?;
     let durable = open.as_ref().map(OpenEntry::durable);
     let passed = Passed { actor, permit, open };
     let safe = match durable {
@@ -123,6 +123,9 @@ where
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
         (Asked::Nothing, Caller::Stranger) => return Ok((entry, None, None, Effect::Unsafe)),
         (Asked::Nothing | Asked::Presence, Caller::Known(actor)) => {
+            if let Some(words) = house.token_locked(&actor, now) {
+                return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(words)));
+            }
             return Ok((entry, Some(actor), None, Effect::Unsafe));
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
@@ -152,9 +155,21 @@ where
     match decided {
         Decided::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
         Decided::StepUp => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
+        Decided::Locked(asked, words) => {
+            let refusal = match house.hide(&actor, asked, &words, now) {
+                Refusal::Forbidden(words) => Refusal::Locked(words),
+                hidden => hidden,
+            };
+            Err(entry.refuse_because(Outcome::Denied, &words, refusal))
+        }
         Decided::Deny(asked, reason) => {
-            let refusal = house.hide(&actor, asked, &reason, now);
-            Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal))
+            let words = reason.to_string();
+            // Whoever only lacks a passkey holds a grant on it: it is no secret to them.
+            let refusal = match reason {
+                Reason::Passkey => Refusal::Forbidden(words.clone()),
+                _ => house.hide(&actor, asked, &words, now),
+            };
+            Err(entry.refuse_because(Outcome::Denied, &words, refusal))
         }
     }
 }
@@ -163,6 +178,8 @@ where
 enum Decided<'a> {
     Permit(Permit),
     StepUp,
+    /// An emergency lock, and its words.
+    Locked(&'a Operation, String),
     Deny(&'a Operation, Reason),
 }
 
@@ -178,6 +195,9 @@ async fn decide<'a>(
     let inventory = house.fleet.inventory();
     let (mut first, mut others, mut confirm) = (None, Vec::new(), false);
     for asked in std::iter::once(operation).chain(also) {
+        if let Some(words) = house.locks.against(actor.via, &asked.resource, now) {
+            return Ok(Decided::Locked(asked, words));
+        }
         match house.engine.decide(actor, asked, &inventory, now) {
             Decision::Permit(permit) if first.is_none() && others.is_empty() => first = Some(permit),
             Decision::Permit(permit) => others.push(permit),
@@ -241,8 +261,11 @@ impl Bracket {
         }
     }
 
-    fn open(self) -> Result<Option<OpenEntry>, Refusal> {
-        self.0.map(Entry::open).transpose().map_err(|e| closed(&e))
+    /// The event names the grants that its permit stands on: what was done under an access request is found by them.
+    fn open(self, permit: Option<&Permit>) -> Result<Option<OpenEntry>, Refusal> {
+        let grants = permit.map(|p| names(p.grants())).unwrap_or_default();
+        let details: &[(&str, &str)] = if grants.is_empty() { &[] } else { &[("grants", &grants)] };
+        self.0.map(|entry| entry.open(details)).transpose().map_err(|e| closed(&e))
     }
 
     /// A refusal is one event. If even that cannot be written, the person hears that instead: nothing goes on unseen.
@@ -258,6 +281,16 @@ impl Bracket {
             Some(Ok(_)) | None => refusal,
         }
     }
+}
+
+/// Ids of grants, one after the other.
+fn names(grants: &[GrantId]) -> String {
+    let mut text = String::with_capacity(grants.len() * 33);
+    for (n, grant) in grants.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}{grant}", if n == 0 { "" } else { " " });
+    }
+    text
 }
 
 /// The trail cannot be written: the gate is closed.

@@ -25,6 +25,7 @@ macro_rules! places {
 }
 use places;
 
+mod access;
 mod machines;
 mod me;
 mod people;
@@ -38,6 +39,9 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::{
+    LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
+};
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
 pub(crate) use me::{FactorRow, Me, SessionRow, TokenRow, TokenState, device};
 pub(crate) use people::{
@@ -67,6 +71,8 @@ pub(crate) struct Shell {
     pub(crate) flashes: Vec<Flash>,
     /// Uses of sealed codes that nobody has written about yet, for those who can.
     pub(crate) emergencies: u64,
+    /// Access requests that wait for this person's decision.
+    pub(crate) to_decide: usize,
 }
 
 impl Shell {

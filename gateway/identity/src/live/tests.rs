@@ -134,7 +134,7 @@ async fn whatever_ends_a_session_here_ends_it_at_once() {
                 b.id.end_others(&other).await.unwrap();
             }
             "disable" => b.id.disable_user(person.user).await.unwrap(),
-            "lock" => b.id.lock_user(person.user, "x").await.unwrap(),
+            "lock" => b.id.lock_user(person.user, "x", None).await.unwrap(),
             "reset" => drop(b.id.reset(person.user).await.unwrap()),
             "step" => {
                 // The cookie of before the step is worth nothing after it.
@@ -169,7 +169,7 @@ async fn whatever_another_node_ends_ends_here_when_the_epoch_is_read() {
         match end {
             "sign out" => b.other.sign_out(&there()).await.unwrap(),
             "disable" => b.other.disable_user(person.user).await.unwrap(),
-            "lock" => b.other.lock_user(person.user, "x").await.unwrap(),
+            "lock" => b.other.lock_user(person.user, "x", None).await.unwrap(),
             "step" => {
                 b.next_step();
                 heat(&b, &session).await;

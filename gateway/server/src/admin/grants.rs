@@ -205,7 +205,12 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
                 Error::UnknownRole(_) => "role",
                 Error::BadTime => "hours",
                 Error::BadWindow => "step_up_seconds",
-                Error::UnknownGrant | Error::Kept(_) | Error::Store(_) => return Err(reply::governance(error)),
+                Error::UnknownGrant
+                | Error::Kept(_)
+                | Error::NoReason
+                | Error::BadLock
+                | Error::UnknownLock
+                | Error::Store(_) => return Err(reply::governance(error)),
             };
             listed(&house, &guest, form, Problems::one(field, error.to_string())).await
         }

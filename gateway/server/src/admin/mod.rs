@@ -6,6 +6,7 @@ pub(crate) mod accounts;
 pub(crate) mod emergencies;
 pub(crate) mod grants;
 pub(crate) mod hypervisors;
+pub(crate) mod locks;
 pub(crate) mod sessions;
 pub(crate) mod trail;
 pub(crate) mod users;

@@ -86,8 +86,8 @@ impl Grant {
                 let conditions = Conditions { step_up_seconds, ..Conditions::default() };
                 let new = NewGrant { user: user.id, role, selector, hours: hours.map(i64::from), conditions };
                 let words = format!("{} is given to {} on {}", new.role, user.name, new.selector);
-                let give = async { Ok(desk.grants().give(&engine, By::Shell, new).await?) };
-                let grant = desk.act("grant", &user.name, &words, give).await?;
+                let give = async { Ok(desk.grants(&engine)?.give(&engine, By::Shell, new).await?) };
+                let grant = Box::pin(desk.act("grant", &user.name, &words, give)).await?;
                 let words =
                     format!("{} was given to {} on {}. Its id is {}", grant.role, user.name, grant.selector, grant.id);
                 at.out.tell(&json!({ "user": user.name, "id": grant.id.to_string() }), &words);
@@ -96,13 +96,13 @@ impl Grant {
                 let desk = at.open().await?;
                 let engine = Engine::builtin().await?;
                 let take = async {
-                    match desk.grants().revoke(&engine, By::Shell, id).await {
+                    match desk.grants(&engine)?.revoke(&engine, By::Shell, id).await {
                         Ok(held) => Ok(Some(held)),
                         Err(Error::UnknownGrant) => Ok(None),
                         Err(error) => Err(error.into()),
                     }
                 };
-                if desk.act("grant", &id.to_string(), "is taken back", take).await?.is_none() {
+                if Box::pin(desk.act("grant", &id.to_string(), "is taken back", take)).await?.is_none() {
                     let words = format!("{id}: there is no such grant, or it was revoked before.");
                     at.out.tell(&json!({ "id": id.to_string(), "revoked": false }), &words);
                     return Ok(Answer::No);

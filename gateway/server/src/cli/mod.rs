@@ -5,9 +5,11 @@ mod account;
 mod audit;
 mod grant;
 mod init;
+mod lock;
 mod machine;
 mod policy;
 mod recording;
+mod request;
 mod serve;
 mod token;
 mod user;
@@ -45,6 +47,12 @@ enum Verb {
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
+    /// Access requests: list, show, approve, refuse, end
+    #[command(subcommand)]
+    Request(request::Request),
+    /// Cut off a person, a machine, a hypervisor or a token for a time: list, add, end
+    #[command(subcommand)]
+    Lock(lock::Lock),
     /// Tokens for tools: list, mint, renew, revoke
     #[command(subcommand)]
     Token(token::Token),
@@ -143,6 +151,8 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => Box::pin(verb.run()).await,
+            Verb::Request(verb) => Box::pin(verb.run()).await,
+            Verb::Lock(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
