@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Giving and taking roles, and the rules about other people's accounts.
 
+use crate::sentence::Sentence;
 use portcullis_domain::{
-    Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, OwnObject, RoleName, Selector, UserId,
+    Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, Holder, OwnObject, RoleName, Selector,
+    UserId,
 };
 use portcullis_policy::{Engine, Kind};
 use portcullis_store::{Holding, Store, User};
@@ -15,7 +17,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// Longest grant that has an end, in hours: ten years.
-const LONGEST_HOURS: i64 = 24 * 3653;
+pub(crate) const LONGEST_HOURS: i64 = 24 * 3653;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,21 @@ pub enum Error {
     /// There is no such person, or the account is disabled.
     #[error("There is no such person, or the account is disabled.")]
     UnknownPerson,
+    /// There is no such group.
+    #[error("There is no such group.")]
+    UnknownGroup,
+    /// No thing was named, or too many at once.
+    #[error("Name one to {} things that the role is for.", crate::sentence::MOST_THINGS)]
+    BadThings,
+    /// A name that a group cannot have.
+    #[error("A group's name is 1 to 64 characters on one line, without a comma, a quote or a slash.")]
+    BadName,
+    /// Another group has the name.
+    #[error("There is a group with this name.")]
+    NameTaken,
+    /// It is so already.
+    #[error("That is so already.")]
+    NoChange,
     /// The time makes no sense.
     #[error("A grant lasts from one hour to ten years, or until it is revoked.")]
     BadTime,
@@ -58,14 +75,14 @@ pub enum By<'a> {
 }
 
 impl By<'_> {
-    const fn user(self) -> Option<UserId> {
+    pub(crate) const fn user(self) -> Option<UserId> {
         match self {
             Self::Person(actor) => Some(actor.user),
             Self::Shell => None,
         }
     }
 
-    fn outranks(self, engine: &Engine, grants: &[Grant], now: OffsetDateTime) -> bool {
+    pub(crate) fn outranks(self, engine: &Engine, grants: &[Grant], now: OffsetDateTime) -> bool {
         match self {
             Self::Person(actor) => outranks(engine, actor, grants, now),
             Self::Shell => true,
@@ -91,9 +108,9 @@ pub struct NewGrant {
 /// Gives and takes roles. Clones share one lock: changes are made one at a time.
 #[derive(Clone)]
 pub struct Grants {
-    store: Store,
-    clock: Arc<dyn Clock>,
-    turn: Arc<Mutex<()>>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 impl Grants {
@@ -105,38 +122,18 @@ impl Grants {
     /// Gives a role. The caller holds the permit to write `gateway:policy` and closes its event with the words of the
     /// grant that comes back.
     pub async fn give(&self, engine: &Engine, giver: By<'_>, new: NewGrant) -> Result<Grant, Error> {
-        let now = self.clock.now();
-        if giver.user() == Some(new.user) {
-            return Err(Error::ToOneself);
-        }
-        if !engine.has_role(&new.role) {
-            return Err(Error::UnknownRole(new.role));
-        }
         if new.hours.is_some_and(|h| !(1..=LONGEST_HOURS).contains(&h)) {
             return Err(Error::BadTime);
         }
-        if new.conditions.step_up_seconds > 86_400 {
-            return Err(Error::BadWindow);
-        }
-        let grant = Grant {
-            id: GrantId::new(Uuid::now_v7()),
-            role: new.role,
-            selector: new.selector,
-            from: now,
-            until: new.hours.map(|h| now + Duration::hours(h)),
-            conditions: new.conditions,
-            source: GrantSource::Administrator,
+        let sentence = Sentence {
+            holder: new.user.into(),
             effect: GrantEffect::Allow,
+            role: new.role,
+            on: vec![new.selector],
+            until: new.hours.map(|h| self.clock.now() + Duration::hours(h)),
+            conditions: new.conditions,
         };
-        if !giver.outranks(engine, std::slice::from_ref(&grant), now) {
-            return Err(Error::Kept(
-                "That role goes beyond your own rights. Ask a security lead to give it.".to_owned(),
-            ));
-        }
-        let _turn = self.turn.lock().await;
-        self.store.user(new.user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
-        self.store.add_grant(new.user, &grant, giver.user(), now).await?;
-        Ok(grant)
+        self.say(engine, giver, &sentence).await?.pop().ok_or(Error::BadThings)
     }
 
     /// Gives a role because of a group of a directory: the configuration says which. Until it is taken back.
@@ -187,9 +184,14 @@ impl Grants {
                 "That role goes beyond your own rights. Ask a security lead to take it.".to_owned(),
             ));
         }
+        if held.grant.effect == GrantEffect::Deny && self.concerns(taker, held.holder).await? {
+            let why = "This forbids something to yourself: somebody else must take it back.";
+            return Err(Error::Kept(why.to_owned()));
+        }
         let before = self.held().await?;
-        let without = |h: &Grant| h.id != id;
-        if let Some(why) = lost(engine, &before, |_, g| without(g), now) {
+        let mut after = before.clone();
+        after.values_mut().for_each(|all| all.retain(|g| g.id != id));
+        if let Some(why) = lost(engine, &before, &after, now) {
             return Err(Error::Kept(why));
         }
         if !self.store.revoke_grant(id, taker.user(), now).await? {
@@ -213,7 +215,10 @@ impl Grants {
 
     /// Why a person's account cannot be disabled or reset by anybody: they are the last who can run the gateway.
     pub async fn keeps(&self, engine: &Engine, user: UserId) -> Result<Option<String>, Error> {
-        Ok(lost(engine, &self.held().await?, |u, _| u != user, self.clock.now()))
+        let before = self.held().await?;
+        let mut after = before.clone();
+        after.remove(&user);
+        Ok(lost(engine, &before, &after, self.clock.now()))
     }
 
     /// Why one person cannot disable, enable, reset or invite another, if they cannot: it is their own account, the
@@ -248,11 +253,20 @@ impl Grants {
     }
 
     /// The grants of everybody who can sign in: neither disabled nor locked nor yet to choose a password.
-    async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
+    pub(crate) async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
         let can = |u: &User| u.is_open() && u.password_hash.is_some();
         let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
         let all = self.store.grants_by_person().await?;
         Ok(all.into_iter().filter(|(user, _)| people.contains(user)).collect())
+    }
+
+    /// Whether whoever makes a change is the holder, or in the group that is.
+    async fn concerns(&self, by: By<'_>, holder: Holder) -> Result<bool, Error> {
+        let Some(me) = by.user() else { return Ok(false) };
+        Ok(match holder {
+            Holder::Person(user) => user == me,
+            Holder::Group(id) => self.store.group(id).await?.is_some_and(|g| g.members.contains(&me)),
+        })
     }
 }
 
@@ -263,21 +277,21 @@ fn outranks(engine: &Engine, actor: &Actor, grants: &[Grant], now: OffsetDateTim
     gives || engine.covers(actor, grants, now)
 }
 
-/// What nobody could do any more, if only the grants that are `kept` counted.
-fn lost(
+/// What somebody could do before, and nobody could afterwards.
+pub(crate) fn lost(
     engine: &Engine,
-    held: &BTreeMap<UserId, Vec<Grant>>,
-    kept: impl Fn(UserId, &Grant) -> bool,
+    before: &BTreeMap<UserId, Vec<Grant>>,
+    after: &BTreeMap<UserId, Vec<Grant>>,
     now: OffsetDateTime,
 ) -> Option<String> {
-    // Without an end in sight; and what a person is forbidden by another grant of theirs does not count.
-    let lasting = |g: &&Grant| g.is_active(now) && g.until.is_none();
+    // Without an end in sight, if it gives; what a person is forbidden by another grant of theirs does not count.
+    let lasting = |g: &&Grant| g.is_active(now) && (g.until.is_none() || g.effect == GrantEffect::Deny);
     let rights = [(OwnObject::Users, "manage people"), (OwnObject::Policy, "give roles")];
     rights.into_iter().find_map(|(object, words)| {
-        let can = |grants: Vec<&Grant>| engine.allows_everywhere(grants, Kind::Own(object), Action::Write);
-        let before = held.values().any(|all| can(all.iter().filter(lasting).collect()));
-        let after = held.iter().any(|(u, all)| can(all.iter().filter(lasting).filter(|g| kept(*u, g)).collect()));
-        (before && !after).then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
+        let can =
+            |all: &Vec<Grant>| engine.allows_everywhere(all.iter().filter(lasting), Kind::Own(object), Action::Write);
+        let gone = before.values().any(can) && !after.values().any(can);
+        gone.then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
     })
 }
 

@@ -22,9 +22,15 @@
 //!   active grants without an end, of an account that is not disabled and has been set up.
 //! - From a shell on the gateway's own machine everything may be given and taken but the last rights: somebody must be
 //!   able to repair the gateway, and nobody should close it by accident.
+//! - Being in a group gives what it holds, so whoever changes its members must be allowed to give that; nobody changes
+//!   their own groups, nor takes back what forbids something to themselves (2026-11-28).
 //! - Changes are made one at a time, so that two people cannot take each other's last right at the same moment. That
 //!   holds within one process; several nodes on one database need a lock there.
 
 mod grant;
+mod group;
+mod sentence;
 
 pub use grant::{By, Error, Grants, NewGrant};
+pub use group::Membership;
+pub use sentence::{MOST_THINGS, Sentence};

@@ -195,11 +195,16 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
             tracing::error!(error = %crate::state::chain(&store), "denied because the store failed");
             Refusal::Unavailable("The store is not working, so nothing is changed. Try again in a moment.".into())
         }
-        Error::UnknownGrant => Refusal::NotFound,
+        Error::UnknownGrant | Error::UnknownGroup => Refusal::NotFound,
         Error::Kept(why) => Refusal::Conflict(why),
-        Error::ToOneself | Error::UnknownRole(_) | Error::UnknownPerson | Error::BadTime | Error::BadWindow => {
-            Refusal::Bad(error.to_string())
-        }
+        Error::NameTaken | Error::NoChange => Refusal::Conflict(error.to_string()),
+        Error::ToOneself
+        | Error::UnknownRole(_)
+        | Error::UnknownPerson
+        | Error::BadTime
+        | Error::BadWindow
+        | Error::BadThings
+        | Error::BadName => Refusal::Bad(error.to_string()),
     }
 }
 
