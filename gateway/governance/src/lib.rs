@@ -29,8 +29,10 @@
 
 mod grant;
 mod group;
+mod impact;
 mod sentence;
 
 pub use grant::{By, Error, Grants, NewGrant};
 pub use group::Membership;
+pub use impact::{Ground, Otherwise, Replay, Shift, Side, Turn, access_of, access_to, compare, replay};
 pub use sentence::{MOST_THINGS, Sentence};

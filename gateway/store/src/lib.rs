@@ -44,6 +44,7 @@ mod ticket;
 mod token;
 mod trail;
 mod trail_log;
+mod trail_use;
 mod tx;
 mod user;
 
@@ -66,6 +67,7 @@ pub use ticket::Ticket;
 pub use token::{LiveToken, NewToken, TokenRow};
 pub use trail::{Brackets, TrailFilter, TrailPlace, TrailRow};
 pub use trail_log::{TrailLog, TrailLoss};
+pub use trail_use::{Decided, LastUse};
 pub use tx::Store;
 pub use user::{FirstUser, Invitation, NewUser, User, UserKind};
 
