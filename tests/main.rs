@@ -18,6 +18,7 @@ mod journeys {
     mod console_time;
     mod cutting;
     mod first_day;
+    mod grants;
     mod hostile_screen;
     mod killed;
     mod leash;

@@ -62,7 +62,8 @@ impl Grants {
         if sentence.on.is_empty() || sentence.on.len() > MOST_THINGS {
             return Err(Error::BadThings);
         }
-        let (soonest, latest) = (now + Duration::hours(1), now + Duration::hours(LONGEST_HOURS));
+        // An hour that was chosen on a page has begun to pass when it is said.
+        let (soonest, latest) = (now + Duration::minutes(59), now + Duration::hours(LONGEST_HOURS));
         if sentence.until.is_some_and(|u| u < soonest || u > latest) {
             return Err(Error::BadTime);
         }

@@ -4,6 +4,7 @@
 mod account;
 mod audit;
 mod grant;
+mod group;
 mod init;
 mod machine;
 mod policy;
@@ -45,6 +46,9 @@ enum Verb {
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
+    /// Groups of people: list, members, add, remove, join, leave
+    #[command(subcommand)]
+    Group(group::Group),
     /// Tokens for tools: list, mint, renew, revoke
     #[command(subcommand)]
     Token(token::Token),
@@ -143,6 +147,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => Box::pin(verb.run()).await,
+            Verb::Group(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,
