@@ -26,9 +26,10 @@ const EDGES: [(&str, &[&str]); 9] = [
 const WORDS: [&str; 5] = ["serde", "thiserror", "time", "uuid", "zeroize"];
 
 /// Libraries with owners: `one library, one room`. A second room stands here with its reason.
-const OWNERS: [(&str, &[&str], &str); 38] = [
+const OWNERS: [(&str, &[&str], &str); 39] = [
     ("sqlx", &["store"], "all SQL"),
     ("casbin", &["policy"], "decides"),
+    ("jiff", &["policy"], "time zones of grants' hours"),
     ("percent-encoding", &["policy"], "one place makes paths canonical"),
     ("openidconnect", &["identity"], "sign-in"),
     ("totp-rs", &["identity"], "sign-in"),

@@ -36,6 +36,26 @@ impl Hours {
             (on(day) && self.from <= minute) || (on(day + 6) && minute < self.until)
         }
     }
+
+    /// How many minutes it takes until a local time no longer belongs to them; 0 for one that does not, none when the
+    /// whole week does. A change of the clocks in between is not counted.
+    pub fn left(&self, day: u8, minute: u16) -> Option<u32> {
+        let week = 7 * u32::from(DAY);
+        let start = u32::from(day % 7) * u32::from(DAY) + u32::from(minute);
+        // They change at two minutes of a day only: every step but the last is a long one.
+        let mut left = 0;
+        while left < week {
+            let at = (start + left) % week;
+            let (day, minute) = (at / u32::from(DAY), at % u32::from(DAY));
+            let (day, minute) = (u8::try_from(day).unwrap_or(0), u16::try_from(minute).unwrap_or(0));
+            if !self.contain(day, minute) {
+                return Some(left);
+            }
+            let edge = [self.from, self.until, DAY].into_iter().filter(|edge| *edge > minute).min().unwrap_or(DAY);
+            left += u32::from(edge - minute);
+        }
+        None
+    }
 }
 
 impl fmt::Display for Hours {
@@ -145,6 +165,21 @@ mod tests {
         }
         let sunday = hours("sun 23:00-01:00");
         assert!(sunday.contain(0, 30) && !sunday.contain(1, 30));
+    }
+
+    #[test]
+    fn what_is_left_of_hours_ends_with_the_first_minute_outside() {
+        for (text, day, minute, left) in [
+            ("mon-fri 08:00-18:00", 0, 480, Some(600)),
+            ("mon-fri 08:00-18:00", 0, 1079, Some(1)),
+            ("mon-fri 08:00-18:00", 0, 1080, Some(0)),
+            ("fri 22:00-06:00", 4, 1439, Some(361)),
+            ("fri-sat 00:00-24:00", 4, 60, Some(2 * 1440 - 60)),
+            ("sat-sun,mon 00:00-24:00", 6, 1439, Some(1441)),
+            ("mon-sun 00:00-24:00", 3, 7, None),
+        ] {
+            assert_eq!(hours(text).left(day, minute), left, "{text}");
+        }
     }
 
     #[test]

@@ -6,11 +6,12 @@
 
 use crate::{
     Error, Kind,
-    enforcer::{Judge, Verdict},
+    oracle::Oracle,
     permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
     reason::{Doors, Reason},
     roleset::{RoleIndex, RoleSet},
-    rules::{Effect, Rule, Rules},
+    rules::Rules,
+    set::Set,
 };
 use arc_swap::ArcSwap;
 use portcullis_domain::{
@@ -33,7 +34,6 @@ const SHORTEST_WINDOW: Duration = Duration::seconds(15);
 
 /// Decides. Shared by all threads; readers take no lock.
 pub struct Engine {
-    model: String,
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
 }
@@ -41,7 +41,6 @@ pub struct Engine {
 /// One policy, loaded and whole. A decision is made on one snapshot from its first step to its last.
 pub(crate) struct Snapshot {
     pub(crate) rules: Rules,
-    pub(crate) judge: Judge,
 }
 
 /// Whether a fresh factor is asked for where the action needs one.
@@ -127,25 +126,25 @@ fn earlier(a: Option<OffsetDateTime>, b: Option<OffsetDateTime>) -> Option<Offse
 }
 
 impl Engine {
-    /// Reads a model and a set of rules. Refuses both when either is wrong.
-    pub async fn load(model: &str, csv: &str) -> Result<Self, Error> {
-        let first = Snapshot::load(model, csv).await?;
-        Ok(Self { model: model.to_owned(), current: ArcSwap::from_pointee(first), generation: AtomicU64::new(0) })
+    /// Reads a set of rules. Refuses the whole of it when anything in it is wrong.
+    pub async fn load(csv: &str) -> Result<Self, Error> {
+        let first = Snapshot::load(csv).await?;
+        Ok(Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(0) })
     }
 
     /// The policy that comes with the gateway.
     pub async fn builtin() -> Result<Self, Error> {
-        Self::load(crate::MODEL, crate::RULES).await
+        Self::load(crate::RULES).await
     }
 
     /// Tries a set of rules and changes nothing.
     pub async fn check(&self, csv: &str) -> Result<(), Error> {
-        Snapshot::load(&self.model, csv).await.map(drop)
+        Snapshot::load(csv).await.map(drop)
     }
 
     /// Takes a new set of rules, whole; when it is refused, the last good one stays. Live streams must be renewed.
     pub async fn replace(&self, csv: &str) -> Result<(), Error> {
-        let next = Snapshot::load(&self.model, csv).await?;
+        let next = Snapshot::load(csv).await?;
         self.current.store(Arc::new(next));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -196,18 +195,22 @@ impl Engine {
 }
 
 impl Snapshot {
-    async fn load(model: &str, csv: &str) -> Result<Self, Error> {
-        let rules = Rules::read(csv)?;
-        let judge = Judge::new(model, &rules).await?;
-        Ok(Self { rules, judge })
+    async fn load(csv: &str) -> Result<Self, Error> {
+        let set = Set::read(csv)?;
+        set.check()?;
+        let rules = Rules::of(&set)?;
+        match Oracle::differences(&set, &rules).await?.first() {
+            Some(one) => Err(Error::Set(one.clone())),
+            None => Ok(Self { rules }),
+        }
     }
 
-    pub(crate) fn verdict(&self, roles: RoleSet, kind: Kind, action: Action) -> Verdict {
-        self.judge.verdict(&self.rules, roles, kind, action)
+    pub(crate) fn closure(&self, role: RoleIndex) -> RoleSet {
+        self.rules.role(role).map_or(RoleSet::EMPTY, |r| r.closure)
     }
 
     pub(crate) fn allows(&self, roles: RoleSet, kind: Kind, action: Action) -> bool {
-        self.verdict(roles, kind, action) == Verdict::Allow
+        roles.iter().filter_map(|i| self.rules.role(i)).any(|r| r.rights.allow(kind, action))
     }
 
     fn decide(
@@ -322,12 +325,10 @@ impl Snapshot {
             }
             if !asked.contains(role) {
                 asked.insert(role);
-                let closure = self.rules.closure(role);
+                let closure = self.closure(role);
                 all.add(closure);
-                match self.verdict(closure, kind, action) {
-                    Verdict::Allow => open.insert(role),
-                    Verdict::Deny => {}
-                    Verdict::Fault => return Err(Reason::Fault),
+                if self.allows(closure, kind, action) {
+                    open.insert(role);
                 }
             }
             if open.contains(role) {
@@ -336,23 +337,19 @@ impl Snapshot {
             }
         }
         sum.lasts = earlier(sum.lasts, last);
-        let forbids = |i: &RoleIndex| self.allows(self.rules.closure(*i), kind, action);
+        let forbids = |i: &RoleIndex| self.allows(self.closure(*i), kind, action);
         let by: Vec<RoleName> =
             forbidden.iter().filter(forbids).filter_map(|i| self.rules.role(i)).map(|r| r.name.clone()).collect();
         if !by.is_empty() {
             let hidden = kind == Kind::Machine
                 && (!self.allows(all, kind, Action::View)
-                    || forbidden.iter().any(|i| self.allows(self.rules.closure(i), kind, Action::View)));
+                    || forbidden.iter().any(|i| self.allows(self.closure(i), kind, Action::View)));
             if hidden {
                 return Err(Reason::Hidden(self.doors(kind, action)));
             }
             return Err(Reason::Forbidden { action, kind, by });
         }
-        match self.verdict(all, kind, action) {
-            Verdict::Allow if !open.is_empty() => Ok(()),
-            Verdict::Allow | Verdict::Fault => Err(Reason::Fault),
-            Verdict::Deny => Err(self.refusal(all, kind, action)),
-        }
+        if open.is_empty() { Err(self.refusal(all, kind, action)) } else { Ok(()) }
     }
 
     /// Why a set of roles is not enough.
@@ -360,25 +357,16 @@ impl Snapshot {
         if kind == Kind::Machine && !self.allows(roles, kind, Action::View) {
             return Reason::Hidden(self.doors(kind, action));
         }
-        let by: Vec<RoleName> =
-            self.forbidders(roles, kind, action).filter_map(|i| self.rules.role(i)).map(|r| r.name.clone()).collect();
-        if by.is_empty() { Reason::Role(self.doors(kind, action)) } else { Reason::Forbidden { action, kind, by } }
-    }
-
-    /// The roles among these whose rules forbid an action.
-    pub(crate) fn forbidders(&self, roles: RoleSet, kind: Kind, action: Action) -> impl Iterator<Item = RoleIndex> {
-        let forbids =
-            move |r: &&Rule| r.effect == Effect::Deny && r.kind == kind && r.action == action && roles.contains(r.role);
-        self.rules.rows.iter().filter(forbids).map(|r| r.role)
+        Reason::Role(self.doors(kind, action))
     }
 
     /// The roles that would open a door, the smallest first.
     fn doors(&self, kind: Kind, action: Action) -> Doors {
-        let mut openers: Vec<(usize, RoleName)> = self
+        let mut openers: Vec<(u32, RoleName)> = self
             .rules
             .roles()
             .filter(|(_, r)| self.allows(r.closure, kind, action))
-            .map(|(_, r)| (self.rules.rows.iter().filter(|x| r.closure.contains(x.role)).count(), r.name.clone()))
+            .map(|(_, r)| (r.rights.len(), r.name.clone()))
             .collect();
         openers.sort();
         let givers = self
@@ -404,7 +392,7 @@ impl Snapshot {
         let mut roles = RoleSet::EMPTY;
         for grant in actor.grants.iter().filter(|g| target.is_met_by(g, actor.from, now)) {
             let Some(role) = self.rules.find(&grant.role) else { continue };
-            let closure = self.rules.closure(role);
+            let closure = self.closure(role);
             if grant.effect == GrantEffect::Deny && self.allows(closure, kind, action) {
                 return false;
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a decision is what it is, for the person who keeps the policy.
 
-use crate::{Engine, Kind, decide::Target, permit::Decision, rules::Effect};
+use crate::{Engine, Kind, Line, decide::Target, permit::Decision};
 use portcullis_domain::{Action, Actor, GrantEffect, GrantId, Inventory, MachineRef, Operation, Resource, RoleName};
 use serde::Serialize;
 use std::fmt;
@@ -57,12 +57,10 @@ pub struct GrantLine {
 /// One rule that speaks about the question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleLine {
-    /// Its line in the policy file, counted from 1.
-    pub line: usize,
+    /// Where it stands in the policy's files.
+    pub line: Line,
     /// Its role.
     pub role: RoleName,
-    /// What it says.
-    pub effect: Effect,
 }
 
 /// A decision with everything that led to it.
@@ -95,7 +93,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "no rule matches: denied")?;
         }
         for r in &self.rules {
-            writeln!(f, "line {}: {} says {}", r.line, r.role, r.effect.word())?;
+            writeln!(f, "{}: {} allows it", r.line, r.role)?;
         }
         Ok(())
     }
@@ -147,7 +145,7 @@ impl Engine {
             } else if grant.effect == GrantEffect::Deny {
                 Counts::Forbids
             } else if let Some(role) = role {
-                roles.add(snapshot.rules.closure(role));
+                roles.add(snapshot.closure(role));
                 Counts::Yes
             } else {
                 Counts::NoSuchRole
@@ -165,8 +163,7 @@ impl Engine {
             .rows
             .iter()
             .filter(|r| r.kind == kind && r.action == operation.action && roles.contains(r.role));
-        let rules =
-            matching.filter_map(|r| Some(RuleLine { line: r.line, role: name(r.role)?, effect: r.effect })).collect();
+        let rules = matching.filter_map(|r| Some(RuleLine { line: r.line.clone(), role: name(r.role)? })).collect();
         Explanation {
             decision,
             reason,

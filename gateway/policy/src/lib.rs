@@ -29,14 +29,17 @@
 
 pub mod classify;
 mod decide;
-mod enforcer;
 mod explain;
 mod kind;
+mod oracle;
 mod permit;
 mod reason;
+mod right;
 mod rights;
 mod roleset;
 mod rules;
+mod set;
+mod terms;
 
 pub use decide::Engine;
 pub use explain::{Counts, Explanation, GrantLine, RuleLine};
@@ -44,7 +47,8 @@ pub use kind::Kind;
 pub use permit::{Decision, LIFE, LONGEST, Need, Permit};
 pub use reason::{Doors, Reason};
 pub use rights::RoleInfo;
-pub use rules::{Effect as RuleEffect, LineError};
+pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};
+pub use terms::{Moment, Passkey};
 
 /// The model that comes with the gateway.
 pub const MODEL: &str = include_str!("../../../policies/model.conf");
@@ -57,15 +61,12 @@ pub const MATRIX: &str = include_str!("../../../policies/matrix.txt");
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Lines of the rules are wrong. The whole set was refused and the one before it stays.
-    #[error("{}", rules::list(.0))]
+    #[error("{}", set::list(.0))]
     Rules(Vec<LineError>),
     /// The rules are well-formed but are no policy: empty, or too many.
     #[error("the policy was refused: {0}")]
     Set(String),
-    /// The model is not one that this program can rely on.
-    #[error("policies/model.conf: {0}")]
-    Model(String),
-    /// Casbin would not take model or rules.
+    /// Casbin would not take the rules.
     #[error("the policy engine refused the policy")]
     Casbin(#[source] casbin::Error),
     /// A classification table is wrong.

@@ -51,7 +51,7 @@ impl Engine {
         {
             if grant.effect == GrantEffect::Deny {
                 if let Some(role) = snapshot.rules.find(&grant.role) {
-                    forbidden.add(snapshot.rules.closure(role));
+                    forbidden.add(snapshot.closure(role));
                 }
                 continue;
             }
@@ -59,7 +59,7 @@ impl Engine {
                 continue;
             }
             if let Some(role) = snapshot.rules.find(&grant.role) {
-                roles.add(snapshot.rules.closure(role));
+                roles.add(snapshot.closure(role));
             }
         }
         snapshot.allows(roles, kind, action) && !snapshot.allows(forbidden, kind, action)
@@ -73,7 +73,7 @@ impl Engine {
     /// Whether a role, inheritance included, allows an action on a kind of thing.
     pub fn role_allows(&self, role: &RoleName, kind: Kind, action: Action) -> bool {
         let snapshot = self.snapshot();
-        snapshot.rules.find(role).is_some_and(|r| snapshot.allows(snapshot.rules.closure(r), kind, action))
+        snapshot.rules.find(role).is_some_and(|r| snapshot.allows(snapshot.closure(r), kind, action))
     }
 
     /// Every role, by name.
@@ -132,29 +132,24 @@ impl Snapshot {
     /// Whether everything that one grant gives is held already, on at least as much.
     fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
         let Some(role) = self.rules.find(&grant.role) else { return true };
-        let given = self.rules.closure(role);
-        let (mut held, mut anywhere, mut forbidden) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
+        let given = self.closure(role);
+        let (mut held, mut forbidden) = (RoleSet::EMPTY, RoleSet::EMPTY);
         for g in actor.grants.iter().filter(|g| g.is_active(now)) {
             let Some(role) = self.rules.find(&g.role) else { continue };
             if g.effect == GrantEffect::Deny {
-                forbidden.add(self.rules.closure(role));
+                forbidden.add(self.closure(role));
                 continue;
             }
             // What counts at some hours or from some places only is no ground to give it for always.
             if !g.conditions.is_plain() {
                 continue;
             }
-            anywhere.add(self.rules.closure(role));
             if encloses(&g.selector, &grant.selector) {
-                held.add(self.rules.closure(role));
+                held.add(self.closure(role));
             }
         }
         // What is forbidden to them somewhere may be forbidden inside what the grant covers.
-        let holds = |kind, action| {
-            self.allows(held, kind, action)
-                && !self.allows(forbidden, kind, action)
-                && self.forbidders(anywhere, kind, action).next().is_none()
-        };
+        let holds = |kind, action| self.allows(held, kind, action) && !self.allows(forbidden, kind, action);
         questions()
             .filter(|(kind, _)| {
                 matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
