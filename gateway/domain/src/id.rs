@@ -68,6 +68,10 @@ ids! {
     TokenId = "token";
     /// One grant of a role.
     GrantId = "grant";
+    /// One wish for access, from its asking to its end.
+    AccessId = "access request";
+    /// An emergency lock of a machine, a hypervisor or a token.
+    LockId = "lock";
     /// One recording of one console session.
     RecordingId = "recording";
     /// One request through the passage; shown to people as the correlation id.

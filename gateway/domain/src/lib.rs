@@ -29,8 +29,8 @@ pub use event::{Event, Outcome, Phase, Seq, Subject, micros};
 pub use grant::{Conditions, Grant, GrantEffect, GrantSource, Holder, Pattern, RoleName, Segment, Selector};
 pub use hours::Hours;
 pub use id::{
-    GrantId, GroupId, HypervisorName, MachineId, NodeId, ParseIdError, RecordingId, RequestId, SessionId, TokenId,
-    UserId,
+    AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, RecordingId, RequestId,
+    SessionId, TokenId, UserId,
 };
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};
 pub use network::Network;

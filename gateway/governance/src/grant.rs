@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Giving and taking roles, and the rules about other people's accounts.
 
-use crate::sentence::Sentence;
+use crate::{duty::Duties, sentence::Sentence};
 use portcullis_domain::{
-    Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, Holder, OwnObject, RoleName, Selector,
-    UserId,
+    Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, OwnObject, RoleName,
+    Selector, UserId,
 };
 use portcullis_policy::{Engine, Kind};
 use portcullis_store::{Holding, Store, User};
@@ -55,6 +55,15 @@ pub enum Error {
     /// There is no such grant, or it was revoked.
     #[error("There is no such grant, or it was revoked before.")]
     UnknownGrant,
+    /// What is done in an emergency says why.
+    #[error("Say why, in at most 128 characters.")]
+    NoReason,
+    /// The time of a lock makes no sense.
+    #[error("A lock lasts from one minute to 30 days.")]
+    BadLock,
+    /// There is no such lock, or it is over.
+    #[error("There is no such lock, or it is over.")]
+    UnknownLock,
     /// A rule of this room keeps things as they are: the last who can run the gateway, rights beyond one's own, one's
     /// own account, a grant from a file. The words say which, and what to do.
     #[error("{0}")]
@@ -62,6 +71,13 @@ pub enum Error {
     /// The store could not do it.
     #[error("the store could not answer")]
     Store(#[from] portcullis_store::Error),
+}
+
+impl Error {
+    /// Whether another process made a change first.
+    pub(crate) const fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Store(portcullis_store::Error::Overtaken))
+    }
 }
 
 /// Who makes a change.
@@ -75,6 +91,7 @@ pub enum By<'a> {
 }
 
 impl By<'_> {
+    /// The person, where it is one.
     pub(crate) const fn user(self) -> Option<UserId> {
         match self {
             Self::Person(actor) => Some(actor.user),
@@ -82,6 +99,15 @@ impl By<'_> {
         }
     }
 
+    /// The name under which it stands in a history.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Person(actor) => actor.name.to_string(),
+            Self::Shell => "a shell on the gateway".to_owned(),
+        }
+    }
+
+    /// Whether they may give what these grants give.
     pub(crate) fn outranks(self, engine: &Engine, grants: &[Grant], now: OffsetDateTime) -> bool {
         match self {
             Self::Person(actor) => outranks(engine, actor, grants, now),
@@ -105,18 +131,71 @@ pub struct NewGrant {
     pub conditions: Conditions,
 }
 
-/// Gives and takes roles. Clones share one lock: changes are made one at a time.
+/// How often a change is looked at again that another node overtook.
+const TRIES: usize = 8;
+
+/// Gives and takes roles. Changes are made one at a time: clones share a lock, and the store orders those of several
+/// processes on one database.
 #[derive(Clone)]
 pub struct Grants {
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) turn: Arc<Mutex<()>>,
+    duties: Duties,
 }
 
 impl Grants {
     /// On a store and a clock.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, turn: Arc::default() }
+        Self { store, clock, turn: Arc::default(), duties: Duties::default() }
+    }
+
+    /// The same, where some roles are kept apart.
+    #[must_use]
+    pub fn keeping_apart(self, duties: Duties) -> Self {
+        Self { duties, ..self }
+    }
+
+    /// Does a change of rights that follows from looking at what others hold. When another process changed something
+    /// meanwhile, it is looked at again.
+    pub(crate) async fn in_turn<T, E: From<portcullis_store::Error>>(
+        &self,
+        change: impl AsyncFn() -> Result<T, E>,
+        overtaken: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let _turn = self.turn.lock().await;
+        for _ in 1..TRIES {
+            let turn = self.store.turn().await?;
+            match self.store.in_turn(turn, change()).await {
+                Err(error) if overtaken(&error) => {}
+                done => return done,
+            }
+        }
+        let turn = self.store.turn().await?;
+        self.store.in_turn(turn, change()).await
+    }
+
+    /// Refuses a role that may not be held beside what a person holds.
+    pub(crate) async fn apart(&self, engine: &Engine, user: UserId, role: &RoleName) -> Result<(), Error> {
+        let held = self.store.grants_of(user).await?;
+        match self.duties.objection(engine, &held, role, self.clock.now()) {
+            Some(why) => Err(Error::Kept(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a person in a group whose roles may not be held beside theirs.
+    pub async fn may_join(&self, engine: &Engine, user: UserId, group: GroupId) -> Result<(), Error> {
+        let now = self.clock.now();
+        let held = self.store.grants_of(user).await?;
+        let all = self.store.grants().await?;
+        let of_group = all.iter().filter(|h| h.holder == Holder::Group(group) && h.grant.effect == GrantEffect::Allow);
+        for new in of_group {
+            if let Some(why) = self.duties.objection(engine, &held, &new.grant.role, now) {
+                return Err(Error::Kept(why));
+            }
+        }
+        Ok(())
     }
 
     /// Gives a role. The caller holds the permit to write `gateway:policy` and closes its event with the words of the
@@ -134,6 +213,16 @@ impl Grants {
             conditions: new.conditions,
         };
         self.say(engine, giver, &sentence).await?.pop().ok_or(Error::BadThings)
+    }
+
+    /// Writes a grant for somebody who is there, unless it would join what is kept apart.
+    async fn add(&self, engine: &Engine, user: UserId, grant: &Grant, by: Option<UserId>) -> Result<(), Error> {
+        let change = async || {
+            self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
+            self.apart(engine, user, &grant.role).await?;
+            Ok(self.store.add_grant(user, grant, by, self.clock.now()).await?)
+        };
+        self.in_turn(change, Error::is_overtaken).await
     }
 
     /// Gives a role because of a group of a directory: the configuration says which. Until it is taken back.
@@ -158,17 +247,18 @@ impl Grants {
             source: GrantSource::IdentityProvider,
             effect: GrantEffect::Allow,
         };
-        let _turn = self.turn.lock().await;
-        self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
-        self.store.add_grant(user, &grant, None, now).await?;
+        self.add(engine, user, &grant, None).await?;
         Ok(grant)
     }
 
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
+        self.in_turn(async || self.take(engine, taker, id).await, Error::is_overtaken).await
+    }
+
+    async fn take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
         let now = self.clock.now();
-        let _turn = self.turn.lock().await;
         let all = self.store.grants().await?;
         let held = all.iter().find(|h| h.grant.id == id).cloned().ok_or(Error::UnknownGrant)?;
         if held.grant.source == GrantSource::PolicyFile {
@@ -246,9 +336,10 @@ impl Grants {
         change: impl Future<Output = T>,
     ) -> Result<T, Error> {
         let _turn = self.turn.lock().await;
+        let turn = self.store.turn().await?;
         match self.objects(engine, by, user).await? {
             Some(why) => Err(Error::Kept(why)),
-            None => Ok(change.await),
+            None => Ok(Box::pin(self.store.in_turn(turn, change)).await),
         }
     }
 

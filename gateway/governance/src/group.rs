@@ -37,7 +37,6 @@ impl Grants {
 
     /// Removes a group that is kept here, once it holds no grant. Who was in it loses nothing by that.
     pub async fn drop_group(&self, id: GroupId) -> Result<Group, Error> {
-        let _turn = self.turn.lock().await;
         let group = self.local(id).await?;
         if !self.store.remove_local_group(id).await? {
             return Err(Error::Kept("This group still holds grants. Take them back first.".to_owned()));
@@ -55,13 +54,24 @@ impl Grants {
         user: UserId,
         change: Membership,
     ) -> Result<Group, Error> {
+        self.in_turn(async || self.changed(engine, by, id, user, change).await, Error::is_overtaken).await
+    }
+
+    async fn changed(
+        &self,
+        engine: &Engine,
+        by: By<'_>,
+        id: GroupId,
+        user: UserId,
+        change: Membership,
+    ) -> Result<Group, Error> {
         let now = self.clock.now();
         if by.user() == Some(user) {
             return Err(Error::Kept("Nobody changes their own groups. Ask another security lead.".to_owned()));
         }
-        let _turn = self.turn.lock().await;
         let group = self.local(id).await?;
         if change == Membership::Join {
+            self.may_join(engine, user, id).await?;
             self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
         }
         let held: Vec<Grant> =

@@ -10,7 +10,11 @@
 //! top of it, because policy knows operations and not what a grant or another person's account would add up to. Each
 //! change is one event: the operation's own, which the caller closes with the words of what came back.
 //!
-//! Later rooms of this crate: access requests and their approval, review campaigns, the evidence pack.
+//! A person may ask for a role themselves ([`Requests`]): others approve it, and what comes of it is an ordinary grant
+//! with an end. In an emergency a machine, a hypervisor or a token is locked ([`Locks`]). Roles that nobody may hold
+//! together are kept apart wherever one is given ([`Duties`]).
+//!
+//! Later rooms of this crate: review campaigns, the evidence pack.
 //!
 //! Decisions (2026-11-21):
 //! - Holders of `gateway:policy write` may give any role to anybody but themselves. A right to give roles that could
@@ -24,15 +28,26 @@
 //!   able to repair the gateway, and nobody should close it by accident.
 //! - Being in a group gives what it holds, so whoever changes its members must be allowed to give that; nobody changes
 //!   their own groups, nor takes back what forbids something to themselves (2026-11-28).
-//! - Changes are made one at a time, so that two people cannot take each other's last right at the same moment. That
-//!   holds within one process; several nodes on one database need a lock there.
+//! - Changes are made one at a time, so that two people cannot take each other's last right at the same moment. Between
+//!   several processes on one database the store decides (2026-11-28): whoever looked before another's change writes
+//!   nothing and looks again.
+//! - 2026-11-28: an access request is approved by an owner whom the configuration names for what it is about, or by whoever
+//!   may `approve` `gateway:requests` and could give the role themselves. An owner needs no right of their own to what
+//!   they own: a database's owner decides who works on its machine without working on it. Both may refuse; who refuses
+//!   wins as long as the access has not begun. Nobody approves their own.
 
+mod duty;
 mod grant;
 mod group;
 mod impact;
+mod lock;
+mod request;
 mod sentence;
 
+pub use duty::{Conflict, Duties};
 pub use grant::{By, Error, Grants, NewGrant};
 pub use group::Membership;
 pub use impact::{Ground, Otherwise, Replay, Shift, Side, Turn, access_of, access_to, compare, replay};
+pub use lock::{LONGEST_LOCK, Locks};
+pub use request::{Auto, Decided, Decider, Owner, RequestError, Requests, Rule, Wish};
 pub use sentence::{MOST_THINGS, Sentence};

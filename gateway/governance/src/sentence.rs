@@ -89,7 +89,11 @@ impl Grants {
                 members
             }
         };
-        if sentence.effect == GrantEffect::Deny {
+        if sentence.effect == GrantEffect::Allow {
+            for user in &members {
+                self.apart(engine, *user, &sentence.role).await?;
+            }
+        } else {
             let before = self.held().await?;
             let mut after = before.clone();
             for (user, held) in &mut after {
@@ -107,9 +111,11 @@ impl Grants {
     /// Gives or forbids what a sentence says. The caller holds the permit to write `gateway:policy` and closes its event
     /// with the words of the grants that come back.
     pub async fn say(&self, engine: &Engine, giver: By<'_>, sentence: &Sentence) -> Result<Vec<Grant>, Error> {
-        let _turn = self.turn.lock().await;
-        let grants = self.check(engine, giver, sentence).await?;
-        self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
-        Ok(grants)
+        let change = async || {
+            let grants = self.check(engine, giver, sentence).await?;
+            self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
+            Ok(grants)
+        };
+        self.in_turn(change, Error::is_overtaken).await
     }
 }

@@ -59,11 +59,11 @@ impl Identity {
         Ok(id)
     }
 
-    /// Locks an account, with a reason of at most 128 characters: its sessions end, its tokens stop until the lock is
+    /// Locks an account, with a reason of at most 128 characters and until an instant, or until it is lifted: its sessions end, its tokens stop until the lock is
     /// lifted, and nobody signs in to it.
-    pub async fn lock_user(&self, user: UserId, why: &str) -> Result<(), Error> {
+    pub async fn lock_user(&self, user: UserId, why: &str, until: Option<OffsetDateTime>) -> Result<(), Error> {
         let why: String = why.chars().filter(|c| !c.is_control()).take(128).collect();
-        self.0.store.set_locked(user, Some(why.trim()), self.0.clock.now()).await.map_err(Error::store)?;
+        self.0.store.set_locked(user, Some((why.trim(), until)), self.0.clock.now()).await.map_err(Error::store)?;
         self.refresh().await
     }
 

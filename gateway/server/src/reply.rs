@@ -195,7 +195,7 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
             tracing::error!(error = %crate::state::chain(&store), "denied because the store failed");
             Refusal::Unavailable("The store is not working, so nothing is changed. Try again in a moment.".into())
         }
-        Error::UnknownGrant | Error::UnknownGroup => Refusal::NotFound,
+        Error::UnknownGrant | Error::UnknownGroup | Error::UnknownLock => Refusal::NotFound,
         Error::Kept(why) => Refusal::Conflict(why),
         Error::NameTaken | Error::NoChange => Refusal::Conflict(error.to_string()),
         Error::ToOneself
@@ -204,6 +204,8 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         | Error::BadTime
         | Error::BadWindow
         | Error::BadThings
+        | Error::NoReason
+        | Error::BadLock
         | Error::BadName => Refusal::Bad(error.to_string()),
     }
 }

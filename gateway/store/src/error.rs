@@ -14,6 +14,9 @@ pub enum Error {
     /// It exists already; the text names what.
     #[error("{0} exists already")]
     Conflict(&'static str),
+    /// Somebody else changed rights at the same moment, so nothing was changed: look again.
+    #[error("somebody else made a change at the same moment")]
+    Overtaken,
     /// It does not exist; the text names what.
     #[error("{0} does not exist")]
     NotFound(&'static str),

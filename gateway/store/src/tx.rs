@@ -8,7 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{cell::Cell, path::Path, str::FromStr, time::Duration};
 
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -112,13 +112,43 @@ impl Tx {
         .map_err(Error::sql)
     }
 
-    /// Tells every node to read again who may do what.
+    /// Tells every node to read again who may do what. The first time inside [`Store::in_turn`] it also takes that
+    /// turn, which fails when somebody else did since it was read.
     pub(crate) async fn bump(&mut self) -> Result<(), Error> {
+        if let Ok(Some(turn)) = TURN.try_with(Cell::take) {
+            let taken =
+                execute!(*self, "update turns set number = number + 1 where name = 'rights' and number = $1", turn)?;
+            if taken == 0 {
+                return Err(Error::Overtaken);
+            }
+        }
         execute!(*self, "update epoch set value = value + 1 where only_row = 1").map(drop)
     }
 }
 
+/// A point in the order in which rights were changed, over all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn(i64);
+
+tokio::task_local! {
+    /// The turn that the next change of rights in this task takes.
+    static TURN: Cell<Option<i64>>;
+}
+
 impl Store {
+    /// Whose turn it is to change rights. Read it before looking at what others hold, then write inside
+    /// [`Store::in_turn`]: the two together are as if nobody else had written in between.
+    pub async fn turn(&self) -> Result<Turn, Error> {
+        let rows = read!(self, (i64,), "select number from turns where name = 'rights'")?;
+        rows.first().map(|row| Turn(row.0)).ok_or(Error::NotFound("the turn of changes"))
+    }
+
+    /// Does a change of rights that counts only if nobody took a turn since `turn` was read: its first transaction that
+    /// moves the epoch fails with [`Error::Overtaken`] otherwise, and changes nothing.
+    pub async fn in_turn<T>(&self, turn: Turn, change: impl Future<Output = T>) -> T {
+        TURN.scope(Cell::new(Some(turn.0)), change).await
+    }
+
     /// Opens `sqlite:///absolute/path.db` or `postgres://…` and runs the migrations that are missing.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let store = if let Some(path) = url.strip_prefix("sqlite://") {

@@ -44,8 +44,19 @@ pub struct User {
     pub disabled_at: Option<OffsetDateTime>,
     /// What the account is for.
     pub kind: UserKind,
-    /// Since when the account is locked, and why.
-    pub locked: Option<(OffsetDateTime, String)>,
+    /// How the account is locked, if it is.
+    pub locked: Option<Locked>,
+}
+
+/// How an account is locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    /// Since when.
+    pub at: OffsetDateTime,
+    /// Why.
+    pub why: String,
+    /// When it ends by itself; none means when somebody lifts it.
+    pub until: Option<OffsetDateTime>,
 }
 
 impl User {
@@ -98,12 +109,13 @@ struct Row {
     kind: String,
     locked_at: Option<i64>,
     locked_why: Option<String>,
+    locked_until: Option<i64>,
 }
 
 // Columns by name: with `*`, a column that a newer node adds breaks PostgreSQL's prepared statements on the older ones.
 macro_rules! columns {
     () => {
-        "id, name, name_key, display_name, password_hash, created_at, disabled_at, kind, locked_at, locked_why"
+        "id, name, name_key, display_name, password_hash, created_at, disabled_at, kind, locked_at, locked_why, locked_until"
     };
 }
 
@@ -119,7 +131,11 @@ impl TryFrom<Row> for User {
             created_at: from_micros(row.created_at),
             disabled_at: row.disabled_at.map(from_micros),
             kind: from_word("users", "kind", row.kind)?,
-            locked: row.locked_at.map(|at| (from_micros(at), row.locked_why.unwrap_or_default())),
+            locked: row.locked_at.map(|at| Locked {
+                at: from_micros(at),
+                why: row.locked_why.unwrap_or_default(),
+                until: row.locked_until.map(from_micros),
+            }),
         })
     }
 }
@@ -249,16 +265,22 @@ impl Store {
         tx.commit().await
     }
 
-    /// Locks an account with a reason, which ends its sessions; or lifts the lock with `None`. Its tokens count again
-    /// when the lock is lifted.
-    pub async fn set_locked(&self, id: UserId, lock: Option<&str>, now: OffsetDateTime) -> Result<(), Error> {
+    /// Locks an account with a reason (and until when, if that is known), which ends its sessions; or lifts the lock with
+    /// `None`. Its tokens count again when the lock is lifted.
+    pub async fn set_locked(
+        &self,
+        id: UserId,
+        lock: Option<(&str, Option<OffsetDateTime>)>,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
         let mut tx = self.begin().await?;
         let changed = execute!(
             tx,
-            "update users set locked_at = $2, locked_why = $3 where id = $1",
+            "update users set locked_at = $2, locked_why = $3, locked_until = $4 where id = $1",
             id.to_string(),
             lock.map(|_| micros(now)),
-            lock
+            lock.map(|(why, _)| why),
+            lock.and_then(|(_, until)| until).map(micros)
         )?;
         if changed == 0 {
             return Err(Error::NotFound("this person"));

@@ -175,7 +175,7 @@ async fn the_last_who_can_run_the_gateway_keeps_what_that_takes() {
     s.give(ada, NewGrant { selector: Selector::Tag("web".into()), ..wish(bob, "security-lead") }).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "for a time, on a tag");
     s.store.set_disabled(eve, None).await.unwrap();
-    s.store.set_locked(eve, Some("stolen laptop"), NOW).await.unwrap();
+    s.store.set_locked(eve, Some(("stolen laptop", None)), NOW).await.unwrap();
     assert!(matches!(s.revoke(ada, lead).await, Err(Error::Kept(_))), "locked");
     s.store.set_locked(eve, None, NOW).await.unwrap();
     assert_eq!(s.revoke(ada, lead).await.unwrap().holder, ada.into());
@@ -437,4 +437,40 @@ async fn the_last_administrator_is_not_taken_out_of_a_group_nor_forbidden_to_be_
     let last = s.only_grant(ada).await;
     assert!(matches!(s.grants.revoke(&s.engine, By::Shell, last).await, Err(Error::Kept(_))), "zoe is forbidden it");
     assert!(s.revoke(ada, denied[0].id).await.is_ok());
+}
+
+// SEC-125: the same over two processes on one database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_cannot_take_the_last_rights_at_the_same_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/p.db", dir.path().display());
+    let (one, two) = (Store::open(&url).await.unwrap(), Store::open(&url).await.unwrap());
+    let clock = Arc::new(ManualClock::new(NOW));
+    let engine = Engine::builtin().await.unwrap();
+    let node = |store: &Store| Grants::new(store.clone(), clock.clone());
+    let (first, second) = (node(&one), node(&two));
+    let s = Scene { grants: first.clone(), engine, store: one.clone(), clock: clock.clone(), _dir: dir };
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &["security-lead"]).await);
+    for _ in 0..20 {
+        let (leads, leads_too) = (s.only_grant(ada).await, s.only_grant(bob).await);
+        let (x, y) =
+            tokio::join!(first.revoke(&s.engine, By::Shell, leads), second.revoke(&s.engine, By::Shell, leads_too),);
+        let kept = if x.is_ok() { &y } else { &x };
+        assert!(x.is_ok() != y.is_ok() && matches!(kept, Err(Error::Kept(_))), "{x:?} {y:?}");
+        let gone = if x.is_ok() { ada } else { bob };
+        one.add_grant(gone, &grant("security-lead", Selector::Everything), None, NOW).await.unwrap();
+        let disable = |store: &Store, user| {
+            let store = store.clone();
+            async move { store.set_disabled(user, Some(NOW)).await }
+        };
+        let (x, y) = tokio::join!(
+            first.change_account(&s.engine, By::Shell, ada, disable(&one, ada)),
+            second.change_account(&s.engine, By::Shell, bob, disable(&two, bob)),
+        );
+        let done = [x, y].into_iter().filter(|done| matches!(done, Ok(Ok(())))).count();
+        assert_eq!(done, 1);
+        for user in [ada, bob] {
+            one.set_disabled(user, None).await.unwrap();
+        }
+    }
 }

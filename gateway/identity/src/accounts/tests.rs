@@ -20,7 +20,7 @@ async fn a_lock_stops_everything_at_once_and_loses_nothing() {
     let (_, token) = b.id.mint_token(tool(ada.user, &b, Maker::Owner)).await.unwrap();
     let token = text(&token);
     let id = b.id.sessions_of(ada.user).await.unwrap()[0].session;
-    b.id.lock_user(ada.user, "stolen\nlaptop").await.unwrap();
+    b.id.lock_user(ada.user, "stolen\nlaptop", None).await.unwrap();
     assert!(!b.is_signed_in(&b.again(&session)).await && b.id.token_actor(&token, peer()).is_none());
     assert_eq!(b.id.why_ended(id).await.unwrap().as_deref(), Some("the account was locked"));
     b.other.refresh().await.unwrap();
@@ -42,7 +42,7 @@ async fn a_lock_between_password_and_code_holds() {
     let session = b.browser();
     b.next_step();
     b.id.sign_in(&session, "ada", secret(PASSWORD), peer()).await.unwrap();
-    b.id.lock_user(ada.user, "").await.unwrap();
+    b.id.lock_user(ada.user, "", None).await.unwrap();
     assert!(b.id.second_factor(&b.again(&session), &b.code(&ada.app), peer()).await.is_err());
     let token = b.id.invite(ada.user).await.unwrap();
     let redeem =

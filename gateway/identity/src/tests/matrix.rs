@@ -135,7 +135,7 @@ impl Held {
         let (b, user) = (&self.b, self.ada.user);
         match limit {
             Limit::Disabled => b.id.disable_user(user).await.unwrap(),
-            Limit::Locked => b.id.lock_user(user, "x").await.unwrap(),
+            Limit::Locked => b.id.lock_user(user, "x", None).await.unwrap(),
             Limit::Reset => drop(b.id.reset(user).await.unwrap()),
             Limit::PasswordChanged => {
                 let new = "eighteen violet trombones asleep".to_owned();

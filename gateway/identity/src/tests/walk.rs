@@ -286,7 +286,7 @@ impl Walk<'_> {
                 self.world.bodies[whose].disabled = false;
             }
             Call::Lock { whose } => {
-                self.b.id.lock_user(self.world.bodies[whose].user, "x").await.unwrap();
+                self.b.id.lock_user(self.world.bodies[whose].user, "x", None).await.unwrap();
                 self.world.bodies[whose].locked = true;
                 self.world.end_sessions(whose, None, now);
             }

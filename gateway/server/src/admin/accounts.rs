@@ -136,7 +136,7 @@ pub(crate) async fn lock(
     let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason.trim().to_owned() };
     guest.intend(&house, &user.name, &format!("is to be locked: {reason}")).await?;
     guest.say(&Step::done(&user.name, &format!("locked: {reason}")))?;
-    Box::pin(change(&house, &guest, &user, house.identity.lock_user(user.id, &reason))).await?;
+    Box::pin(change(&house, &guest, &user, house.identity.lock_user(user.id, &reason, None))).await?;
     let words = format!("{} is locked; what was open is being cut.", user.name);
     go_with(&guest, &format!("/users/{id}"), Tone::Good, words).await
 }

@@ -134,7 +134,7 @@ impl Lock {
         let desk = self.at.open().await?;
         let user = desk.find(&self.name).await?;
         let (identity, grants, engine) = (desk.identity()?, desk.grants(), Engine::builtin().await?);
-        let deed = identity.lock_user(user.id, &self.reason);
+        let deed = identity.lock_user(user.id, &self.reason, None);
         let lock = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
         let words = format!("is locked: {}", self.reason);
         Box::pin(desk.act("user", &user.name, &words, lock)).await?;

@@ -53,9 +53,12 @@ async fn a_token_counts_until_it_is_over_taken_back_or_its_owner_is_disabled() {
         assert_eq!(live, [digest(2)]);
         assert_eq!(store.tokens().await.unwrap().len(), 3, "the list forgets none");
         // A lock takes nothing away: what it stopped counts again afterwards.
-        store.set_locked(ada, Some("stolen laptop"), NOON).await.unwrap();
+        store.set_locked(ada, Some(("stolen laptop", None)), NOON).await.unwrap();
         assert!(store.live_tokens(NOON).await.unwrap().is_empty());
-        assert_eq!(store.user(ada).await.unwrap().unwrap().locked, Some((NOON, "stolen laptop".into())));
+        assert_eq!(
+            store.user(ada).await.unwrap().unwrap().locked,
+            Some(crate::Locked { at: NOON, why: "stolen laptop".into(), until: None })
+        );
         store.set_locked(ada, None, NOON).await.unwrap();
         assert_eq!(store.live_tokens(NOON).await.unwrap().len(), 1);
     })

@@ -120,3 +120,34 @@ async fn on_sqlite_what_a_transaction_read_cannot_change_before_it_commits() {
     let last = other.join_next().await.unwrap().unwrap().expect("it waited");
     assert_eq!(last, seen[0].0 + 2);
 }
+
+// SEC-125: two nodes that look at the same state cannot both change it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_that_change_rights_at_once_one_changes_nothing() {
+    Box::pin(on_both(async |b| {
+        let (one, other) = (b.open().await, b.open().await);
+        let (ada, bob) = (person(&one, "ada").await, person(&one, "bob").await);
+        for _ in 0..10 {
+            let (first, second) = (one.turn().await.unwrap(), other.turn().await.unwrap());
+            let (x, y) = tokio::join!(
+                one.in_turn(first, one.set_disabled(ada, Some(NOON))),
+                other.in_turn(second, other.set_disabled(bob, Some(NOON))),
+            );
+            let lost = if x.is_ok() { &y } else { &x };
+            assert!(x.is_ok() != y.is_ok() && matches!(lost, Err(Error::Overtaken)), "{x:?} {y:?}");
+            let disabled = one.users().await.unwrap().iter().filter(|u| u.disabled_at.is_some()).count();
+            assert_eq!(disabled, 1);
+            for user in [ada, bob] {
+                one.set_disabled(user, None).await.unwrap();
+            }
+        }
+        // Within one turn, the first change takes it, and those that follow it go on.
+        let turn = one.turn().await.unwrap();
+        let both = async {
+            one.set_disabled(ada, Some(NOON)).await?;
+            one.set_disabled(ada, None).await
+        };
+        one.in_turn(turn, both).await.unwrap();
+    }))
+    .await;
+}
