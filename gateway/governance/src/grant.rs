@@ -43,6 +43,9 @@ pub enum Error {
     /// Another group has the name.
     #[error("There is a group with this name.")]
     NameTaken,
+    /// A set of policy files is wrong; the words say where.
+    #[error("{0}")]
+    BadPolicy(String),
     /// It is so already.
     #[error("That is so already.")]
     NoChange,
@@ -345,10 +348,20 @@ impl Grants {
 
     /// The grants of everybody who can sign in: neither disabled nor locked nor yet to choose a password.
     pub(crate) async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
-        let can = |u: &User| u.is_open() && u.password_hash.is_some();
-        let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
+        let people = self.open_people().await?;
         let all = self.store.grants_by_person().await?;
         Ok(all.into_iter().filter(|(user, _)| people.contains(user)).collect())
+    }
+
+    /// Everybody who can sign in.
+    pub(crate) async fn open_people(&self) -> Result<BTreeSet<UserId>, Error> {
+        let can = |u: &User| u.is_open() && u.password_hash.is_some();
+        Ok(self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect())
+    }
+
+    /// What is kept apart.
+    pub(crate) const fn duties(&self) -> &Duties {
+        &self.duties
     }
 
     /// Whether whoever makes a change is the holder, or in the group that is.
@@ -375,13 +388,24 @@ pub(crate) fn lost(
     after: &BTreeMap<UserId, Vec<Grant>>,
     now: OffsetDateTime,
 ) -> Option<String> {
+    lost_between((engine, before), (engine, after), now)
+}
+
+/// The same where what the roles allow changes too.
+pub(crate) fn lost_between(
+    before: (&Engine, &BTreeMap<UserId, Vec<Grant>>),
+    after: (&Engine, &BTreeMap<UserId, Vec<Grant>>),
+    now: OffsetDateTime,
+) -> Option<String> {
     // Without an end in sight, if it gives; what a person is forbidden by another grant of theirs does not count.
     let lasting = |g: &&Grant| g.is_active(now) && (g.until.is_none() || g.effect == GrantEffect::Deny);
     let rights = [(OwnObject::Users, "manage people"), (OwnObject::Policy, "give roles")];
     rights.into_iter().find_map(|(object, words)| {
-        let can =
-            |all: &Vec<Grant>| engine.allows_everywhere(all.iter().filter(lasting), Kind::Own(object), Action::Write);
-        let gone = before.values().any(can) && !after.values().any(can);
+        let anybody = |(engine, held): (&Engine, &BTreeMap<UserId, Vec<Grant>>)| {
+            held.values()
+                .any(|all| engine.allows_everywhere(all.iter().filter(lasting), Kind::Own(object), Action::Write))
+        };
+        let gone = anybody(before) && !anybody(after);
         gone.then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
     })
 }

@@ -36,6 +36,7 @@
 //!   they own: a database's owner decides who works on its machine without working on it. Both may refuse; who refuses
 //!   wins as long as the access has not begun. Nobody approves their own.
 
+mod code;
 mod duty;
 mod grant;
 mod group;
@@ -44,6 +45,7 @@ mod lock;
 mod request;
 mod sentence;
 
+pub use code::{Files, Plan, rights_of, take_rights};
 pub use duty::{Conflict, Duties};
 pub use grant::{By, Error, Grants, NewGrant};
 pub use group::Membership;

@@ -204,6 +204,7 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         | Error::BadTime
         | Error::BadWindow
         | Error::BadThings
+        | Error::BadPolicy(_)
         | Error::NoReason
         | Error::BadLock
         | Error::BadName => Refusal::Bad(error.to_string()),

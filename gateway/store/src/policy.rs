@@ -181,11 +181,15 @@ mod tests {
             let before = store.epoch().await.unwrap();
             assert!(store.apply_policy(&version(2), &wrong).await.is_err());
             assert_eq!(store.epoch().await.unwrap(), before);
-            assert_eq!((store.grants_of(ada).await.unwrap(), store.policy_number().await.unwrap()), (vec![grant(1)], 1));
+            assert_eq!(
+                (store.grants_of(ada).await.unwrap(), store.policy_number().await.unwrap()),
+                (vec![grant(1)], 1)
+            );
             assert_eq!(store.grants_of(bob).await.unwrap(), [grant(2)]);
             let taken = store.apply_policy(&version(1), &PolicyChange::default()).await;
             assert!(matches!(taken, Err(Error::Conflict(_))));
-            let change = PolicyChange { revoke: vec![grant(1).id], leave: vec![(group, bob)], ..PolicyChange::default() };
+            let change =
+                PolicyChange { revoke: vec![grant(1).id], leave: vec![(group, bob)], ..PolicyChange::default() };
             store.apply_policy(&version(2), &change).await.unwrap();
             assert_eq!((store.grants_of(ada).await.unwrap(), store.grants_of(bob).await.unwrap()), (vec![], vec![]));
             assert_eq!(store.policy_versions().await.unwrap(), [version(2), version(1)]);
