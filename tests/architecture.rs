@@ -401,8 +401,9 @@ fn skipped_tests(sources: &[Source]) -> Vec<String> {
 }
 
 /// Where the keys of the configuration are declared, each a public field.
-const CONFIGURATION: [&str; 5] = [
+const CONFIGURATION: [&str; 6] = [
     "gateway/server/src/config.rs",
+    "gateway/server/src/config/access.rs",
     "gateway/identity/src/settings.rs",
     "gateway/identity/src/oidc/settings.rs",
     "gateway/identity/src/webauthn/settings.rs",

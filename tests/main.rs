@@ -17,6 +17,7 @@ mod journeys {
     mod console;
     mod console_time;
     mod cutting;
+    mod duties;
     mod first_day;
     mod grants;
     mod hostile_screen;
@@ -24,6 +25,7 @@ mod journeys {
     mod leash;
     mod libvirt;
     mod limits;
+    mod locks;
     mod lost_trail;
     mod lxd_api;
     mod passkeys;
@@ -33,6 +35,7 @@ mod journeys {
     mod provider_modules;
     mod recordings;
     mod refused_starts;
+    mod requests;
     mod scim;
     mod sign_in;
 }

@@ -70,6 +70,18 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", &[],  ["401", "404", FRESH, "200"]),
     // It came to the handler, and is no WebSocket.
     row("GET /api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", &[],   ["401", "404", FRESH, "400"]),
+    row("GET /requests", &[],                                               [IN, "-", "200", "200"]),
+    row("GET /requests/new", &[],                                           [IN, "-", "200", "200"]),
+    row("GET /api/v1/requests", &[],                                        ["401", "-", "200", "200"]),
+    row("POST /requests", &[("role", "viewer"), ("on", "tag:web"), ("reason", "a test"), ("hours", "1")],
+                                                                            [IN, "-", "303 /requests/", "422"]),
+    // There is no such request: the handler looked for it.
+    row("GET /requests/{id}", &[],                                          [IN, "-", "404", "404"]),
+    row("POST /requests/{id}/approve", &[],                                 [IN, "-", "404", "404"]),
+    row("POST /requests/{id}/refuse", &[],                                  [IN, "-", "404", "404"]),
+    row("POST /requests/{id}/withdraw", &[],                                [IN, "-", "404", "404"]),
+    row("POST /requests/{id}/begin", &[],                                   [IN, "-", "404", "404"]),
+    row("POST /requests/{id}/end", &[],                                     [IN, "-", "404", "404"]),
     row("GET /users", &[],                                                  [IN, "403", "200", "200"]),
     row("POST /users", &[("name", "noa")],                                  [IN, "403", FRESH, "200"]),
     row("GET /users/{id}", &[],                                             [IN, "403", "200", "200"]),
@@ -107,6 +119,13 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /sessions", &[],                                               [IN, "403", "200", "200"]),
     // No console is open: the handler looked for it.
     row("POST /sessions/end", &[("id", "00000000-0000-0000-0000-000000000007")],
+                                                                            [IN, "403", FRESH, "404"]),
+    row("GET /locks", &[],                                                  [IN, "403", "200", "200"]),
+    row("GET /api/v1/locks", &[],                                           ["401", "403", "200", "200"]),
+    row("POST /locks", &[("kind", "hypervisor"), ("value", "other"), ("reason", "a test")],
+                                                                            [IN, "403", FRESH, "303 /locks"]),
+    // There is no such lock: the handler looked for it.
+    row("POST /locks/end", &[("id", "00000000-0000-0000-0000-000000000007")],
                                                                             [IN, "403", FRESH, "404"]),
     row("GET /hypervisors", &[],                                            [IN, "403", "200", "200"]),
     row("GET /recordings", &[],                                             [IN, "403", "200", "200"]),

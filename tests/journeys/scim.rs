@@ -15,7 +15,7 @@ const USER: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 const PATCH: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 
 /// A directory with a token.
-struct Directory<'a> {
+pub(super) struct Directory<'a> {
     gateway: &'a TestGateway,
     client: Client,
     token: String,
@@ -23,7 +23,7 @@ struct Directory<'a> {
 
 impl<'a> Directory<'a> {
     /// With a token of a service account, made by the shell.
-    async fn of(gateway: &'a TestGateway, account: &str) -> Self {
+    pub(super) async fn of(gateway: &'a TestGateway, account: &str) -> Self {
         let (code, text) = gateway.shell(&["user", "service", account]);
         assert_eq!(code, Some(0), "{text}");
         let (code, text) = gateway.shell(&["token", "mint", account, "scim", "--json"]);
@@ -36,7 +36,7 @@ impl<'a> Directory<'a> {
         Self { gateway, client, token }
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let method: Method = method.parse().expect("a method");
         let mut request = self.client.request(method, format!("{}/scim/v2{path}", self.gateway.url()));
         if !self.token.is_empty() {
@@ -57,7 +57,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-fn bob() -> Value {
+pub(super) fn bob() -> Value {
     json!({
         "schemas": [USER], "userName": "bob", "externalId": "7f3", "active": true,
         "name": { "givenName": "Bob", "familyName": "Ross" },

@@ -107,9 +107,9 @@ impl Entry {
     }
 
     /// Opens the operation: appends its first event, which must be durable before anything with an effect happens.
-    pub fn open(mut self) -> Result<OpenEntry, Error> {
+    pub fn open(mut self, details: &[(&str, &str)]) -> Result<OpenEntry, Error> {
         let known = self.known.take().ok_or(Error::Closed)?;
-        let seq = known.append(&self.trail, self.at, Phase::Opened, Outcome::Pending, "", &[])?;
+        let seq = known.append(&self.trail, self.at, Phase::Opened, Outcome::Pending, "", details)?;
         Ok(OpenEntry { trail: self.trail.clone(), known: Some(known), seq })
     }
 }

@@ -9,7 +9,7 @@
 //! A set owns the roles, where it has any; the grants whose source is a policy file; and the members that it names of
 //! groups kept here. What pages and requests gave stays theirs.
 
-use crate::grant::{By, Error, Grants, lost_between};
+use crate::grant::{By, Error, Grants, in_turn, lost_between};
 use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, UserId};
 use portcullis_policy::{Engine, Given, Line, Set, Who};
 use portcullis_store::{GroupSource, Holding, PolicyChange, PolicyVersion};
@@ -262,7 +262,7 @@ impl Grants {
         if why.chars().count() > 512 || why.chars().any(char::is_control) {
             return Err(Error::BadPolicy("say why in at most 512 characters on one line".to_owned()));
         }
-        let change = async || {
+        let take = async || {
             let plan = self.plan(engine, files).await?;
             let version = PolicyVersion {
                 number: plan.number,
@@ -273,9 +273,9 @@ impl Grants {
                 why: why.to_owned(),
             };
             self.store.apply_policy(&version, &plan.change).await?;
-            Ok(version)
+            Ok::<_, Error>(version)
         };
-        self.in_turn(change, Error::is_overtaken).await
+        in_turn!(self, take())
     }
 
     /// The hash that a set of files would have as a version: for the event before it is taken over.

@@ -134,8 +134,27 @@ pub struct NewGrant {
     pub conditions: Conditions,
 }
 
-/// How often a change is looked at again that another node overtook.
-const TRIES: usize = 8;
+/// How often a change is looked at again that another process overtook.
+pub(crate) const TRIES: usize = 8;
+
+/// Does a change of rights that follows from looking at what others hold: one at a time in this process, and looked at
+/// again when another process changed something meanwhile.
+macro_rules! in_turn {
+    ($grants:expr, $change:expr) => {{
+        let grants = $grants;
+        let _turn = grants.turn.lock().await;
+        let mut tries = crate::grant::TRIES;
+        loop {
+            tries -= 1;
+            let turn = grants.store.turn().await?;
+            match grants.store.in_turn(turn, $change).await {
+                Err(error) if error.is_overtaken() && tries > 0 => {}
+                done => break done,
+            }
+        }
+    }};
+}
+pub(crate) use in_turn;
 
 /// Gives and takes roles. Changes are made one at a time: clones share a lock, and the store orders those of several
 /// processes on one database.
@@ -157,25 +176,6 @@ impl Grants {
     #[must_use]
     pub fn keeping_apart(self, duties: Duties) -> Self {
         Self { duties, ..self }
-    }
-
-    /// Does a change of rights that follows from looking at what others hold. When another process changed something
-    /// meanwhile, it is looked at again.
-    pub(crate) async fn in_turn<T, E: From<portcullis_store::Error>>(
-        &self,
-        change: impl AsyncFn() -> Result<T, E>,
-        overtaken: impl Fn(&E) -> bool,
-    ) -> Result<T, E> {
-        let _turn = self.turn.lock().await;
-        for _ in 1..TRIES {
-            let turn = self.store.turn().await?;
-            match self.store.in_turn(turn, change()).await {
-                Err(error) if overtaken(&error) => {}
-                done => return done,
-            }
-        }
-        let turn = self.store.turn().await?;
-        self.store.in_turn(turn, change()).await
     }
 
     /// Refuses a role that may not be held beside what a person holds.
@@ -220,12 +220,13 @@ impl Grants {
 
     /// Writes a grant for somebody who is there, unless it would join what is kept apart.
     async fn add(&self, engine: &Engine, user: UserId, grant: &Grant, by: Option<UserId>) -> Result<(), Error> {
-        let change = async || {
-            self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
-            self.apart(engine, user, &grant.role).await?;
-            Ok(self.store.add_grant(user, grant, by, self.clock.now()).await?)
-        };
-        self.in_turn(change, Error::is_overtaken).await
+        in_turn!(self, self.add_once(engine, user, grant, by))
+    }
+
+    async fn add_once(&self, engine: &Engine, user: UserId, grant: &Grant, by: Option<UserId>) -> Result<(), Error> {
+        self.store.user(user).await?.filter(|u| u.disabled_at.is_none()).ok_or(Error::UnknownPerson)?;
+        self.apart(engine, user, &grant.role).await?;
+        Ok(self.store.add_grant(user, grant, by, self.clock.now()).await?)
     }
 
     /// Gives a role because of a group of a directory: the configuration says which. Until it is taken back.
@@ -257,7 +258,7 @@ impl Grants {
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
-        self.in_turn(async || self.take(engine, taker, id).await, Error::is_overtaken).await
+        in_turn!(self, self.take(engine, taker, id))
     }
 
     async fn take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {

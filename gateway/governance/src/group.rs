@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Groups that are kept here. Being in one gives what it holds: whoever changes that must be allowed to give it.
 
-use crate::grant::{By, Error, Grants, lost};
+use crate::grant::{By, Error, Grants, in_turn, lost};
 use portcullis_domain::{Grant, GroupId, Holder, UserId};
 use portcullis_policy::Engine;
 use portcullis_store::{Group, GroupSource};
@@ -54,7 +54,7 @@ impl Grants {
         user: UserId,
         change: Membership,
     ) -> Result<Group, Error> {
-        self.in_turn(async || self.changed(engine, by, id, user, change).await, Error::is_overtaken).await
+        in_turn!(self, self.changed(engine, by, id, user, change))
     }
 
     async fn changed(

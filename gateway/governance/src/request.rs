@@ -9,7 +9,7 @@
 //! Which rule speaks of a request is worked out anew at each step, from the configuration and the inventory of that
 //! moment: a rule that was made stricter meanwhile counts.
 
-use crate::grant::{By, Grants};
+use crate::grant::{By, Grants, in_turn};
 use portcullis_domain::{
     AccessId, Action, Actor, Clock, Conditions, Effect, Grant, GrantEffect, GrantId, GrantSource, Hours, Inventory,
     Operation, OwnObject, Resource, RoleName, Selector, UserId,
@@ -327,6 +327,17 @@ impl Requests {
         Ok((!could).then(|| "That role goes beyond what you could give yourself.".to_owned()))
     }
 
+    /// What waits for somebody's decision, oldest first.
+    pub async fn to_decide(&self, decider: Decider<'_>) -> Result<Vec<AccessRequest>, RequestError> {
+        let mut theirs = Vec::new();
+        for request in self.open().await? {
+            if matches!(request.state, AccessState::Asked(_)) && self.objection(decider, &request).await?.is_none() {
+                theirs.push(request);
+            }
+        }
+        Ok(theirs)
+    }
+
     async fn may_decide(&self, decider: Decider<'_>, id: AccessId) -> Result<AccessRequest, RequestError> {
         let request = self.find(id).await?;
         match self.objection(decider, &request).await? {
@@ -374,26 +385,27 @@ impl Requests {
             By::Person(actor) => self.own(actor, id).await?,
             By::Shell => self.find(id).await?,
         };
-        let change = async || {
-            let now = self.clock.now();
-            let person = self.store.user(request.user).await?;
-            if !person.is_some_and(|u| u.is_open() && u.kind != UserKind::BreakGlass) {
-                return Err(RequestError::Kept("The account is disabled or locked.".to_owned()));
-            }
-            if !decider.engine.has_role(&request.role) {
-                return Err(RequestError::Kept("There is no such role any more.".to_owned()));
-            }
-            self.grants.apart(decider.engine, request.user, &request.role).await.map_err(kept)?;
-            let rule = self.rule(&request.role, &request.selector, decider.inventory);
-            let grant = grant_of(&request, rule, now);
-            let step = match decider.by {
-                By::Person(actor) => step(StepWhat::Active, now, Some(actor), ""),
-                By::Shell => step(StepWhat::Active, now, None, "the wished time has come"),
-            };
-            done(self.store.begin_access(id, request.user, &grant, &step).await?)
-        };
-        self.grants.in_turn(change, RequestError::is_overtaken).await?;
+        in_turn!(&self.grants, self.activate_once(decider, &request))?;
         self.find(id).await
+    }
+
+    async fn activate_once(&self, decider: Decider<'_>, request: &AccessRequest) -> Result<(), RequestError> {
+        let now = self.clock.now();
+        let person = self.store.user(request.user).await?;
+        if !person.is_some_and(|u| u.is_open() && u.kind != UserKind::BreakGlass) {
+            return Err(RequestError::Kept("The account is disabled or locked.".to_owned()));
+        }
+        if !decider.engine.has_role(&request.role) {
+            return Err(RequestError::Kept("There is no such role any more.".to_owned()));
+        }
+        self.grants.apart(decider.engine, request.user, &request.role).await.map_err(kept)?;
+        let rule = self.rule(&request.role, &request.selector, decider.inventory);
+        let grant = grant_of(request, rule, now);
+        let step = match decider.by {
+            By::Person(actor) => step(StepWhat::Active, now, Some(actor), ""),
+            By::Shell => step(StepWhat::Active, now, None, "the wished time has come"),
+        };
+        done(self.store.begin_access(request.id, request.user, &grant, &step).await?)
     }
 
     /// Ends access before its time: given back by whoever asked, or taken by whoever could decide on it.
@@ -418,19 +430,20 @@ impl Requests {
         }
     }
 
-    /// Takes a step that is due.
+    /// Takes a step that is due; false when something stands against it, or another node took it.
     pub async fn take_due(
         &self,
         decider: Decider<'_>,
         request: &AccessRequest,
         what: StepWhat,
-    ) -> Result<(), RequestError> {
+    ) -> Result<bool, RequestError> {
         let step = step(what, self.clock.now(), None, "");
+        let done = |stepped| Ok(stepped == Stepped::Done);
         match (what, request.state) {
             (StepWhat::Active, _) => match self.activate(decider, request.id).await {
                 // It stays as it is until it expires: what stands against it may end.
-                Err(RequestError::Kept(_)) => Ok(()),
-                other => other.map(drop),
+                Err(RequestError::Kept(_) | RequestError::Late) => Ok(false),
+                other => other.map(|_| true),
             },
             (StepWhat::Over | StepWhat::Ended, AccessState::Active(grant, _)) => {
                 done(self.store.end_access(request.id, grant, &step).await?)

@@ -2,7 +2,7 @@
 //! A grant as people say it: who, may, on, until, with. One sentence may name several things; it becomes one grant for
 //! each of them, all at once or none.
 
-use crate::grant::{By, Error, Grants, LONGEST_HOURS, lost};
+use crate::grant::{By, Error, Grants, LONGEST_HOURS, in_turn, lost};
 use portcullis_domain::{Conditions, Grant, GrantEffect, GrantId, GrantSource, Holder, RoleName, Selector};
 use portcullis_policy::Engine;
 use portcullis_store::Group;
@@ -111,11 +111,11 @@ impl Grants {
     /// Gives or forbids what a sentence says. The caller holds the permit to write `gateway:policy` and closes its event
     /// with the words of the grants that come back.
     pub async fn say(&self, engine: &Engine, giver: By<'_>, sentence: &Sentence) -> Result<Vec<Grant>, Error> {
-        let change = async || {
+        let say = async || {
             let grants = self.check(engine, giver, sentence).await?;
             self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
-            Ok(grants)
+            Ok::<_, Error>(grants)
         };
-        self.in_turn(change, Error::is_overtaken).await
+        in_turn!(self, say())
     }
 }

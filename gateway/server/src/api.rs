@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use portcullis_audit::OpenEntry;
 use portcullis_domain::{Actor, HypervisorName, Outcome, Via};
 use portcullis_policy::{
-    Decision, Permit,
+    Permit,
     classify::{self, Answer, Canonical, Upgrade, Verdict},
 };
 use portcullis_upstream::{Answer as Got, MAX_ANSWER, RequestContext, ResponseBody, Tunnel};
@@ -264,11 +264,7 @@ impl Leash {
         let Some(now) = self.house.identity.token_owner(token) else {
             return Some("the token no longer counts".into());
         };
-        let (inventory, at) = (self.house.fleet.inventory(), self.house.clock.now());
-        match self.house.engine.renew(&self.permit, &now, &inventory, at) {
-            Decision::Deny(reason) => Some(reason.to_string()),
-            Decision::Permit(_) | Decision::StepUp(_) => None,
-        }
+        self.house.pulled(&self.permit, &now)
     }
 
     /// Waits until it may not go on.

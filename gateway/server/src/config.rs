@@ -4,6 +4,10 @@
 //! `PORTCULLIS__SECTION__KEY=value` in the environment overrides `[section] key`. Relative paths count from the
 //! folder of the file. Secrets never stand in the file: keys name files.
 
+mod access;
+
+pub(crate) use access::{PolicySection, Requests};
+
 use portcullis_domain::{Network, RoleName, Selector};
 use portcullis_identity::Settings as IdentitySettings;
 use portcullis_upstream::HypervisorConfig;
@@ -60,6 +64,12 @@ pub struct Config {
     /// Accounts that a directory keeps.
     #[serde(default)]
     pub scim: Scim,
+    /// Roles that are kept apart.
+    #[serde(default)]
+    pub policy: PolicySection,
+    /// Access requests.
+    #[serde(default)]
+    pub requests: Requests,
     /// Limits of every listener.
     #[serde(default)]
     pub limits: Limits,
@@ -319,6 +329,10 @@ impl Config {
         for model in &mut self.identity.passkeys.allowed {
             model.ca_file = base.join(&model.ca_file);
         }
+        let hook = [&mut self.requests.webhook_secret_file, &mut self.requests.webhook_ca_file];
+        for path in hook.into_iter().flatten().filter(|p| p.is_relative()) {
+            *path = base.join(&*path);
+        }
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
         }
@@ -343,6 +357,9 @@ impl Config {
                 "scim.groups: {:?}: on: {:?} is nothing that a role is given on",
                 group.name, group.on
             ));
+        }
+        if let Err(why) = self.requests.read().and_then(|_| self.requests.otherwise()) {
+            return wrong(format!("requests: {why}"));
         }
         let named = |name: &str| (1..=32).contains(&name.chars().count()) && !name.chars().any(char::is_control);
         if let Some(zone) = self.zones.keys().find(|name| !named(name)) {

@@ -9,7 +9,7 @@ use crate::{
     state::{House, chain},
 };
 use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, RecordingId, SessionId, UserId};
-use portcullis_policy::{Decision, Permit};
+use portcullis_policy::Permit;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -246,10 +246,7 @@ fn lost(
     let Some(actor) = actors.get(&live.session) else {
         return Some(ended.get(&live.session).cloned().unwrap_or_else(|| SIGNED_OUT.into()));
     };
-    match house.engine.renew(&live.permit, actor, &house.fleet.inventory(), house.clock.now()) {
-        Decision::Permit(_) | Decision::StepUp(_) => None,
-        Decision::Deny(reason) => Some(reason.to_string()),
-    }
+    house.pulled(&live.permit, actor)
 }
 
 impl Live {

@@ -7,9 +7,9 @@
 
 use crate::{layers::Peer, reply::Refusal, state::House};
 use portcullis_audit::{Entry, OpenEntry};
-use portcullis_domain::{Actor, Effect, Operation, Outcome};
+use portcullis_domain::{Actor, Effect, GrantId, Operation, Outcome};
 use portcullis_policy::{Decision, Permit};
-use std::{future::Future, sync::Arc};
+use std::{fmt::Write as _, future::Future, sync::Arc};
 use time::OffsetDateTime;
 
 /// What a request asks, as far as it can be told without knowing who asks.
@@ -78,7 +78,7 @@ where
     X: Future<Output = Result<R, Refusal>>,
 {
     let (entry, actor, permit, effect) = admit(house, visit, caller, again).await?;
-    let open = entry.open()?;
+    let open = entry.open(permit.as_ref())?;
     let durable = open.as_ref().map(OpenEntry::durable);
     let passed = Passed { actor, permit, open };
     let safe = match durable {
@@ -120,6 +120,9 @@ where
         // What policy does not decide on and stands in the trail changes something: a step of signing in, one's own account.
         (Asked::Nothing, Caller::Stranger) => return Ok((entry, None, None, Effect::Unsafe)),
         (Asked::Nothing | Asked::Presence, Caller::Known(actor)) => {
+            if let Some(words) = house.token_locked(&actor, now) {
+                return Err(entry.refuse(Outcome::Denied, Refusal::Forbidden(words)));
+            }
             return Ok((entry, Some(actor), None, Effect::Unsafe));
         }
         (_, Caller::Stranger) => return Err(entry.refuse(Outcome::Denied, Refusal::Unknown)),
@@ -130,6 +133,13 @@ where
         },
     };
     entry.ask(&operation);
+    if let Some(words) = house.locks.against(actor.via, &operation.resource, now) {
+        let refusal = match house.hide(&actor, &operation, &words, now) {
+            Refusal::Forbidden(words) => Refusal::Locked(words),
+            hidden => hidden,
+        };
+        return Err(entry.refuse_because(Outcome::Denied, &words, refusal));
+    }
     let inventory = house.fleet.inventory();
     let mut decision = house.engine.decide(&actor, &operation, &inventory, now);
     if matches!(decision, Decision::StepUp(_)) {
@@ -146,8 +156,9 @@ where
         Decision::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
         Decision::StepUp(_) => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
         Decision::Deny(reason) => {
+            let reason = reason.to_string();
             let refusal = house.hide(&actor, &operation, &reason, now);
-            Err(entry.refuse_because(Outcome::Denied, &reason.to_string(), refusal))
+            Err(entry.refuse_because(Outcome::Denied, &reason, refusal))
         }
     }
 }
@@ -168,8 +179,11 @@ impl Bracket {
         }
     }
 
-    fn open(self) -> Result<Option<OpenEntry>, Refusal> {
-        self.0.map(Entry::open).transpose().map_err(|e| closed(&e))
+    /// The event names the grants that its permit stands on: what was done under an access request is found by them.
+    fn open(self, permit: Option<&Permit>) -> Result<Option<OpenEntry>, Refusal> {
+        let grants = permit.map(|p| names(p.grants())).unwrap_or_default();
+        let details: &[(&str, &str)] = if grants.is_empty() { &[] } else { &[("grants", &grants)] };
+        self.0.map(|entry| entry.open(details)).transpose().map_err(|e| closed(&e))
     }
 
     /// A refusal is one event. If even that cannot be written, the person hears that instead: nothing goes on unseen.
@@ -185,6 +199,16 @@ impl Bracket {
             Some(Ok(_)) | None => refusal,
         }
     }
+}
+
+/// Ids of grants, one after the other.
+fn names(grants: &[GrantId]) -> String {
+    let mut text = String::with_capacity(grants.len() * 33);
+    for (n, grant) in grants.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}{grant}", if n == 0 { "" } else { " " });
+    }
+    text
 }
 
 /// The trail cannot be written: the gate is closed.

@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     Unknown,
     /// Known, and not allowed; the text names what would open the door.
     Forbidden(String),
+    /// A lock stands against it; the text says until when.
+    Locked(String),
     /// Not to be known about.
     NotFound,
     /// The method is not answered at this address.
@@ -51,7 +53,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unknown => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::StepUp | Self::Banner | Self::Foreign => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Locked(_) | Self::StepUp | Self::Banner | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
@@ -71,6 +73,7 @@ impl Refusal {
         match self {
             Self::Unknown => ("Sign in first", "You are not signed in, or your session has ended.".into()),
             Self::Forbidden(why) => ("You may not do this", why.clone()),
+            Self::Locked(why) => ("This is locked", why.clone()),
             Self::NotFound => ("Not found", "There is nothing here, or nothing that you may know about.".into()),
             Self::Method => ("Not answered here", "This address does not take that kind of request.".into()),
             Self::StepUp => (
@@ -110,10 +113,11 @@ impl Refusal {
         answer
     }
 
-    /// The answer to a person.
-    pub(crate) fn page(&self, request: RequestId) -> Response<Bytes> {
+    /// The answer to a person; `ask` is where they can ask for what is closed to them.
+    pub(crate) fn page(&self, request: RequestId, ask: Option<String>) -> Response<Bytes> {
         let (title, detail) = self.words();
-        let page = crate::view::ErrorPage::new(self.status().as_u16(), title, &detail, &request.to_string());
+        let mut page = crate::view::ErrorPage::new(self.status().as_u16(), title, &detail, &request.to_string());
+        page.ask = ask;
         let text = askama::Template::render(&page).unwrap_or_else(|_| format!("{title}\n{detail}\n"));
         let mut answer = Response::new(Bytes::from(text));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -191,6 +195,9 @@ pub(crate) fn identity(error: &portcullis_identity::Error, now: time::OffsetDate
 pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
     use portcullis_governance::Error;
     match error {
+        Error::Store(portcullis_store::Error::Overtaken) => {
+            Refusal::Conflict("Somebody else changed rights at the same moment. Look again, then try again.".into())
+        }
         Error::Store(store) => {
             tracing::error!(error = %crate::state::chain(&store), "denied because the store failed");
             Refusal::Unavailable("The store is not working, so nothing is changed. Try again in a moment.".into())
@@ -203,11 +210,24 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         | Error::UnknownPerson
         | Error::BadTime
         | Error::BadWindow
-        | Error::BadThings
-        | Error::BadPolicy(_)
         | Error::NoReason
         | Error::BadLock
+        | Error::BadThings
+        | Error::BadPolicy(_)
         | Error::BadName => Refusal::Bad(error.to_string()),
+    }
+}
+
+/// The same for access requests.
+pub(crate) fn requests(error: portcullis_governance::RequestError) -> Refusal {
+    use portcullis_governance::RequestError;
+    match error {
+        RequestError::Store(store) => governance(portcullis_governance::Error::Store(store)),
+        RequestError::Unknown => Refusal::NotFound,
+        RequestError::Forbidden(why) => Refusal::Forbidden(why),
+        RequestError::Kept(why) => Refusal::Conflict(why),
+        RequestError::Late => Refusal::Conflict(error.to_string()),
+        RequestError::Bad(_, why) => Refusal::Bad(why),
     }
 }
 

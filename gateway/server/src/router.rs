@@ -24,6 +24,7 @@ use axum::{
     routing::{MethodRouter, delete, get, patch, post, put},
 };
 use http::{HeaderMap, Method, header};
+use portcullis_domain::{Operation, Resource};
 use portcullis_identity::Stage;
 use portcullis_policy::classify::own::{self, Door, Found};
 use std::sync::Arc;
@@ -159,6 +160,20 @@ fn served() -> Vec<Served> {
         on_post("/groups/{id}/remove", admin::groups::remove),
         on_post("/groups/{id}/delete", admin::groups::delete),
         on_get("/roles", admin::grants::roles),
+        on_get("/requests", pages::requests::list),
+        on_post("/requests", pages::requests::ask),
+        on_get("/requests/new", pages::requests::form),
+        on_get("/requests/{id}", pages::requests::show),
+        on_post("/requests/{id}/approve", pages::requests::approve),
+        on_post("/requests/{id}/refuse", pages::requests::refuse),
+        on_post("/requests/{id}/withdraw", pages::requests::withdraw),
+        on_post("/requests/{id}/begin", pages::requests::begin),
+        on_post("/requests/{id}/end", pages::requests::end),
+        on_get("/api/v1/requests", pages::requests::json),
+        on_get("/locks", admin::locks::list),
+        on_post("/locks", admin::locks::add),
+        on_post("/locks/end", admin::locks::end),
+        on_get("/api/v1/locks", admin::locks::json),
         on_get("/sessions", admin::sessions::list),
         on_post("/sessions/end", admin::sessions::end),
         on_get("/hypervisors", admin::hypervisors::list),
@@ -199,6 +214,7 @@ async fn enter(
         Ok(both) => both,
         Err((refusal, stage)) => (refusal.into_response(), stage),
     };
+    let at = back.clone();
     let Some(Carried(refusal)) = answer.extensions().get::<Carried>().cloned() else { return answer };
     if directory {
         return scim::refused(&refusal, peer);
@@ -222,7 +238,19 @@ async fn enter(
         (Refusal::StepUp, _) if back.is_some() => {
             Redirect::to(&pages::factors::step_up_address(back.as_deref())).into_response()
         }
-        _ => refusal.page(peer.request).map(Body::from),
+        (Refusal::Forbidden(_) | Refusal::NotFound, Some(Stage::SignedIn { .. })) => {
+            refusal.page(peer.request, at.and_then(|path| ask_for(&house, &path))).map(Body::from)
+        }
+        _ => refusal.page(peer.request, None).map(Body::from),
+    }
+}
+
+/// Where somebody asks for the machine that a page of ours is about. The same whether there is such a machine or not.
+fn ask_for(house: &House, address: &str) -> Option<String> {
+    let path = address.split('?').next().unwrap_or(address);
+    match own::find("GET", path).ok()?.operation()? {
+        Operation { action, resource: Resource::Machine(at), .. } => house.ask_link(&at, action),
+        _ => None,
     }
 }
 

@@ -12,10 +12,11 @@ use crate::{
     pace::Paces,
     providers, router,
     state::{House, Shard, Strangers, chain},
+    tell::{self, Tell},
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
-use portcullis_governance::Grants;
+use portcullis_governance::Locks;
 use portcullis_identity::Identity;
 use portcullis_policy::{
     Engine,
@@ -63,6 +64,11 @@ impl Running {
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
         let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
         let connections = providers::connections(&config, &engine)?;
+        let grants = crate::requests::grants(&config, &engine, store.clone(), Arc::clone(&clock))?;
+        let requests = crate::requests::requests(&config, &engine, store.clone(), Arc::clone(&clock), &grants)?;
+        let locks = Locks::new(store.clone(), Arc::clone(&clock));
+        locks.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
+        let tell = Tell::new(&config)?;
         let settings = config.identity.clone();
         let identity =
             Identity::with_providers(store.clone(), Arc::clone(&keys), Arc::clone(&clock), settings, connections)
@@ -92,7 +98,10 @@ impl Running {
             strangers: Strangers::new(config.limits.stranger_per_second, config.limits.stranger_burst),
             paces: Paces::new(&config.limits),
             tables: tables(&config),
-            grants: Grants::new(store.clone(), Arc::clone(&clock)),
+            grants,
+            locks,
+            requests,
+            tell,
             lives: Arc::new(Lives::default()),
             connections: Arc::default(),
             tasks: TaskTracker::new(),
@@ -173,6 +182,28 @@ impl House {
         if let Err(error) = self.trail.append(&event) {
             tracing::error!(%error, "an event of the program itself could not be written");
         }
+    }
+}
+
+impl House {
+    /// One event of what the program does by itself to somebody or something, durable before this returns; false when it
+    /// could not be written, and then nothing may be done.
+    pub(crate) async fn note_about(&self, kind: &str, about: &str, reason: &str) -> bool {
+        let event = Event {
+            at_us: micros(self.clock.now()),
+            request: self.request_id(),
+            phase: Phase::Noted,
+            kind: kind.into(),
+            subject: None,
+            peer: None,
+            action: None,
+            resource: about.chars().filter(|c| !c.is_control()).take(128).collect::<String>().into(),
+            outcome: Outcome::Done,
+            reason: reason.into(),
+            details: vec![],
+        };
+        let written = async { self.trail.durable(self.trail.append(&event)?).await };
+        written.await.inspect_err(|error| tracing::error!(%error, "nothing is done without its event")).is_ok()
     }
 }
 
@@ -322,6 +353,9 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
             }),
             Box::pin(crate::admin::trail::watch(Arc::clone(&house))),
             Box::pin(providers::keep(Arc::clone(&house))),
+            Box::pin(crate::locks::keep(Arc::clone(&house))),
+            Box::pin(crate::requests::keep(Arc::clone(&house))),
+            Box::pin(tell::keep(Arc::clone(&house))),
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;

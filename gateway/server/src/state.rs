@@ -7,16 +7,17 @@ use crate::{
     lives::Lives,
     pace::Paces,
     reply::Refusal,
+    tell::Tell,
 };
 use axum::Router;
 use governor::{DefaultKeyedRateLimiter, Quota};
 use portcullis_audit::{Recovered, Report, Trail, TrailKeys};
 use portcullis_console::record::RecorderPool;
 use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, RequestId, Resource};
-use portcullis_governance::Grants;
+use portcullis_governance::{Grants, Locks, Requests};
 use portcullis_identity::Identity;
 use portcullis_policy::{
-    Engine, Reason,
+    Engine,
     classify::{Table, Task},
 };
 use portcullis_store::{Keys, Store};
@@ -48,6 +49,9 @@ pub(crate) struct House {
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
+    pub(crate) locks: Locks,
+    pub(crate) requests: Requests,
+    pub(crate) tell: Tell,
     pub(crate) tables: BTreeMap<HypervisorName, Table>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
@@ -122,12 +126,12 @@ impl House {
     }
 
     /// How a denial is said: what a person may not even see does not exist for them.
-    pub(crate) fn hide(&self, actor: &Actor, operation: &Operation, reason: &Reason, now: OffsetDateTime) -> Refusal {
+    pub(crate) fn hide(&self, actor: &Actor, operation: &Operation, reason: &str, now: OffsetDateTime) -> Refusal {
         let seen = match &operation.resource {
             Resource::Own(_) => true,
             resource => self.engine.may_see(actor, resource, &self.fleet.inventory(), now),
         };
-        if seen { Refusal::Forbidden(reason.to_string()) } else { Refusal::NotFound }
+        if seen { Refusal::Forbidden(reason.to_owned()) } else { Refusal::NotFound }
     }
 
     /// Something of ours does not work: said without its inside, logged with it.

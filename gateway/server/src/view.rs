@@ -25,6 +25,7 @@ macro_rules! places {
 }
 use places;
 
+mod access;
 mod grants;
 mod machines;
 mod me;
@@ -39,6 +40,9 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use access::{
+    LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
+};
 pub(crate) use grants::{
     GrantForm, GrantRow, GrantState, Grants, GroupPage, GroupRow, Groups, OtherwiseRow, Preview, RoleCard, Roles,
     ShiftRow,
@@ -69,6 +73,8 @@ pub(crate) struct Shell {
     pub(crate) flashes: Vec<Flash>,
     /// Uses of sealed codes that nobody has written about yet, for those who can.
     pub(crate) emergencies: u64,
+    /// Access requests that wait for this person's decision.
+    pub(crate) to_decide: usize,
 }
 
 impl Shell {

@@ -199,7 +199,7 @@ async fn owners_follow_from_what_is_asked_for_and_their_rule_sets_the_limits() {
 async fn nobody_approves_what_they_could_not_give_unless_they_own_it() {
     let policy = format!("{}\np, desk, gateway:requests, approve, allow\n", portcullis_policy::RULES);
     let mut s = scene(vec![owned(Owner::Person("Owner".into()), 1)]).await;
-    s.engine = Engine::load(portcullis_policy::MODEL, &policy).await.unwrap();
+    s.engine = Engine::load(&policy).await.unwrap();
     let asker = s.person("asker", &[]).await;
     let (desk, owner) = (s.person("desk", &["desk", "viewer"]).await, s.person("owner", &[]).await);
     let strong = s.ask(&asker, wish("administrator", "lab/web-1")).await.unwrap();

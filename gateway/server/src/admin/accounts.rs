@@ -122,6 +122,8 @@ pub(crate) async fn end_session(
 pub(crate) struct Lock {
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    hours: String,
 }
 
 /// Locks an account: everything of it stops at once, and nothing is lost.
@@ -134,9 +136,20 @@ pub(crate) async fn lock(
     let user = find(&house, &id).await?;
     let reason: String = form.reason.chars().filter(|c| !c.is_control()).take(80).collect();
     let reason = if reason.trim().is_empty() { "no reason was given".to_owned() } else { reason.trim().to_owned() };
-    guest.intend(&house, &user.name, &format!("is to be locked: {reason}")).await?;
-    guest.say(&Step::done(&user.name, &format!("locked: {reason}")))?;
-    Box::pin(change(&house, &guest, &user, house.identity.lock_user(user.id, &reason, None))).await?;
+    let hours = match form.hours.trim() {
+        "" => None,
+        text => Some(
+            text.parse::<i64>()
+                .ok()
+                .filter(|h| (1..=720).contains(h))
+                .ok_or_else(|| Refusal::Bad("A lock lasts from 1 to 720 hours, or until somebody lifts it.".into()))?,
+        ),
+    };
+    let until = hours.map(|h| house.clock.now() + Duration::hours(h));
+    let lasts = hours.map_or_else(String::new, |h| format!(" for {h} hours"));
+    guest.intend(&house, &user.name, &format!("is to be locked{lasts}: {reason}")).await?;
+    guest.say(&Step::done(&user.name, &format!("locked{lasts}: {reason}")))?;
+    Box::pin(change(&house, &guest, &user, house.identity.lock_user(user.id, &reason, until))).await?;
     let words = format!("{} is locked; what was open is being cut.", user.name);
     go_with(&guest, &format!("/users/{id}"), Tone::Good, words).await
 }

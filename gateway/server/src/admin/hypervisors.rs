@@ -9,7 +9,7 @@ use crate::{
     view::{HypervisorRow, HypervisorState, Hypervisors},
 };
 use axum::extract::State;
-use portcullis_domain::HypervisorName;
+use portcullis_domain::{Action, HypervisorName, OwnObject, Resource};
 use portcullis_upstream::{HealthState, HypervisorConfig, Trust, Verify};
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
             },
         })
         .collect();
-    page(&Hypervisors { shell: house.shell(&guest).await, rows })
+    let may_lock = house.may(guest.actor()?, Action::Lock, Resource::Own(OwnObject::Sessions));
+    page(&Hypervisors { shell: house.shell(&guest).await, rows, may_lock })
 }
 
 fn find<'c>(config: &'c Config, name: &HypervisorName) -> Option<&'c HypervisorConfig> {

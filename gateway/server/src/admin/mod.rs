@@ -7,6 +7,7 @@ pub(crate) mod emergencies;
 pub(crate) mod grants;
 pub(crate) mod groups;
 pub(crate) mod hypervisors;
+pub(crate) mod locks;
 pub(crate) mod sentence;
 pub(crate) mod sessions;
 mod things;

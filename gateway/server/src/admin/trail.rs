@@ -107,7 +107,7 @@ fn place(text: &str) -> Option<TrailPlace> {
 }
 
 /// What the log says of each event that the index found.
-async fn told(house: &Arc<House>, rows: Vec<Row>) -> Result<Vec<(Row, Told)>, Refusal> {
+pub(crate) async fn told(house: &Arc<House>, rows: Vec<Row>) -> Result<Vec<(Row, Told)>, Refusal> {
     let reading = Arc::clone(house);
     let read = tokio::task::spawn_blocking(move || {
         let told = logs::read(&reading.config, &rows);

@@ -153,7 +153,7 @@ pub(super) async fn shown(
         tokens: house.token_rows(user.id).await?,
         service: user.kind == UserKind::Service,
         person: user.kind == UserKind::Person,
-        locked: user.locked.as_ref().map(|l| (house.when(l.at), l.why.clone())),
+        locked: user.locked.as_ref().map(|l| (house.when(l.at), l.why.clone(), l.until.map(|u| house.when(u)))),
         training: training.map(|t| (house.when(t.until), now < t.until)),
         asks_training: house.config.consoles.training,
         minted,

@@ -103,7 +103,7 @@ impl BreakGlass {
                 let conditions = Conditions::default();
                 let (role, selector) = (self.role.clone(), Selector::Everything);
                 let new = NewGrant { user: account, role, selector, hours: None, conditions };
-                desk.grants().give(&engine, By::Shell, new).await?;
+                desk.grants(&engine)?.give(&engine, By::Shell, new).await?;
             }
             Ok(identity.break_glass_codes(account).await?)
         };
@@ -133,7 +133,8 @@ impl Lock {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
         let desk = self.at.open().await?;
         let user = desk.find(&self.name).await?;
-        let (identity, grants, engine) = (desk.identity()?, desk.grants(), Engine::builtin().await?);
+        let engine = Engine::builtin().await?;
+        let (identity, grants) = (desk.identity()?, desk.grants(&engine)?);
         let deed = identity.lock_user(user.id, &self.reason, None);
         let lock = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
         let words = format!("is locked: {}", self.reason);

@@ -127,13 +127,13 @@ impl Grant {
                 let desk = at.open().await?;
                 let engine = Engine::builtin().await?;
                 let take = async {
-                    match desk.grants().revoke(&engine, By::Shell, id).await {
+                    match desk.grants(&engine)?.revoke(&engine, By::Shell, id).await {
                         Ok(held) => Ok(Some(held)),
                         Err(Error::UnknownGrant) => Ok(None),
                         Err(error) => Err(error.into()),
                     }
                 };
-                if desk.act("grant", &id.to_string(), "is taken back", take).await?.is_none() {
+                if Box::pin(desk.act("grant", &id.to_string(), "is taken back", take)).await?.is_none() {
                     let words = format!("{id}: there is no such grant, or it was revoked before.");
                     at.out.tell(&json!({ "id": id.to_string(), "revoked": false }), &words);
                     return Ok(Answer::No);
@@ -170,7 +170,7 @@ async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) ->
     let verb = if with.forbid { "forbidden" } else { "given" };
     let things = sentence.on.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let words = format!("{} is {verb} to {name} on {things}", sentence.role);
-    let say = async { Ok(desk.grants().say(&engine, By::Shell, &sentence).await?) };
+    let say = async { Ok(desk.grants(&engine)?.say(&engine, By::Shell, &sentence).await?) };
     for grant in desk.act("grant", &name, &words, say).await? {
         let words = format!("{} was {verb} to {name} on {}. Its id is {}", grant.role, grant.selector, grant.id);
         at.out.tell(&json!({ "user": name, "id": grant.id.to_string() }), &words);

@@ -100,14 +100,16 @@ impl Group {
             }
             Self::Add { group, words, at } => {
                 let desk = at.open().await?;
-                let make = async { Ok(desk.grants().make_group(&group, &words).await?) };
+                let engine = Engine::builtin().await?;
+                let make = async { Ok(desk.grants(&engine)?.make_group(&group, &words).await?) };
                 let id = desk.act("group", &group, "a group is made", make).await?;
                 at.out.tell(&json!({ "group": group, "id": id.to_string() }), &format!("{group} was made."));
             }
             Self::Remove { group, at } => {
                 let desk = at.open().await?;
                 let group = desk.find_group(&group).await?;
-                let remove = async { Ok(desk.grants().drop_group(group.id).await?) };
+                let engine = Engine::builtin().await?;
+                let remove = async { Ok(desk.grants(&engine)?.drop_group(group.id).await?) };
                 desk.act("group", &group.name, "the group is removed", remove).await?;
                 at.out.tell(&json!({ "group": group.name, "removed": true }), "Removed.");
             }
@@ -127,7 +129,7 @@ async fn change(at: &At, group: &str, user: &str, what: Membership) -> anyhow::R
         Membership::Leave => ("is taken out of", "is no longer in"),
     };
     let deed = async {
-        match desk.grants().change_member(&engine, By::Shell, group.id, user.id, what).await {
+        match desk.grants(&engine)?.change_member(&engine, By::Shell, group.id, user.id, what).await {
             Ok(_) => Ok(true),
             Err(Error::NoChange) => Ok(false),
             Err(error) => Err(error.into()),

@@ -6,9 +6,11 @@ mod audit;
 mod grant;
 mod group;
 mod init;
+mod lock;
 mod machine;
 mod policy;
 mod recording;
+mod request;
 mod serve;
 mod token;
 mod user;
@@ -49,6 +51,12 @@ enum Verb {
     /// Groups of people: list, members, add, remove, join, leave
     #[command(subcommand)]
     Group(group::Group),
+    /// Access requests: list, show, approve, refuse, end
+    #[command(subcommand)]
+    Request(request::Request),
+    /// Cut off a person, a machine, a hypervisor or a token for a time: list, add, end
+    #[command(subcommand)]
+    Lock(lock::Lock),
     /// Tokens for tools: list, mint, renew, revoke
     #[command(subcommand)]
     Token(token::Token),
@@ -148,6 +156,8 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
             Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => Box::pin(verb.run()).await,
             Verb::Group(verb) => Box::pin(verb.run()).await,
+            Verb::Request(verb) => Box::pin(verb.run()).await,
+            Verb::Lock(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => verb.run().await,
             Verb::Hypervisor(verb) => verb.run().await,

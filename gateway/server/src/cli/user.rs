@@ -216,7 +216,8 @@ impl User {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
                 let identity = desk.identity()?;
-                let (grants, engine) = (desk.grants(), Engine::builtin().await?);
+                let engine = Engine::builtin().await?;
+                let grants = desk.grants(&engine)?;
                 let deed = identity.disable_user(user.id);
                 let disable = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
                 Box::pin(desk.act("user", &user.name, "is disabled", disable)).await?;
@@ -272,8 +273,8 @@ fn line(vouched: bool, user: Row) -> Line {
 }
 
 impl Desk {
-    pub(super) fn grants(&self) -> Grants {
-        Grants::new(self.store.clone(), Arc::new(SystemClock))
+    pub(super) fn grants(&self, engine: &Engine) -> anyhow::Result<Grants> {
+        Ok(crate::requests::grants(&self.config, engine, self.store.clone(), Arc::new(SystemClock))?)
     }
 
     pub(super) fn identity(&self) -> anyhow::Result<Identity> {

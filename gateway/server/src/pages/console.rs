@@ -7,7 +7,7 @@
 
 use super::{
     Answer, again,
-    machines::{console_door, find, power_verbs},
+    machines::{ask, console_door, find, power_verbs},
     page,
 };
 use crate::{
@@ -26,7 +26,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use portcullis_console::ws;
-use portcullis_domain::{ConsoleMode, RecordingId, SessionId, Via};
+use portcullis_domain::{Action, ConsoleMode, OwnObject, RecordingId, Resource, SessionId, Via};
 use portcullis_identity::Error;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub(crate) async fn show(
         recorded: if guest.must_record() { Recorded::Yes } else { Recorded::No },
         power: power_verbs(&house, &actor, &machine),
         closed,
+        ask: ask(&house, &actor, &machine, Action::ConsoleControl),
+        may_lock: house.may(&actor, Action::Lock, Resource::Own(OwnObject::Sessions)),
         problems: Problems::none(),
     };
     if shown.closed.is_some() { again(&shown) } else { page(&shown) }

@@ -65,6 +65,7 @@ fn row(house: &House, actor: &Actor, machine: &Machine, favourites: &BTreeSet<Ma
         node: machine.node.clone(),
         favourite: favourites.contains(&machine.at),
         console: console_door(house, actor, machine),
+        ask: ask(house, actor, machine, Action::ConsoleView),
         power: power_verbs(house, actor, machine),
     }
 }
@@ -94,6 +95,16 @@ pub(super) fn console_door(house: &House, actor: &Actor, machine: &Machine) -> C
             Some(_) => ConsoleDoor::Closed(why),
         },
     }
+}
+
+/// Where somebody asks for an action on a machine that policy does not let them do. A lock is no matter of asking.
+pub(super) fn ask(house: &House, actor: &Actor, machine: &Machine, action: Action) -> Option<String> {
+    let at = || Resource::Machine(machine.at.clone());
+    let locked = house.locks.against(actor.via, &at(), house.clock.now()).is_some();
+    if machine.console != ConsoleKind::Vnc || locked || house.may(actor, action, at()) {
+        return None;
+    }
+    house.ask_link(&machine.at, action)
 }
 
 pub(super) fn power_verbs(house: &House, actor: &Actor, machine: &Machine) -> Vec<Power> {

@@ -11,6 +11,7 @@ pub(crate) mod login;
 pub(crate) mod machines;
 pub(crate) mod passkeys;
 pub(crate) mod provider;
+pub(crate) mod requests;
 pub(crate) mod rows;
 pub(crate) mod tokens;
 
@@ -27,6 +28,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use portcullis_domain::{Action, Actor, Effect, Operation, OwnObject, Resource};
+use portcullis_governance::{By, Decider};
 use portcullis_policy::Decision;
 use serde::de::DeserializeOwned;
 
@@ -143,7 +145,10 @@ impl House {
             tracing::error!(error = %crate::state::chain(&error), "whether a sealed code was used is not known");
             0
         });
-        Shell { emergencies, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
+        let inventory = self.fleet.inventory();
+        let decider = Decider { engine: &self.engine, inventory: &inventory, by: By::Person(actor) };
+        let to_decide = self.requests.to_decide(decider).await.map_or(0, |waiting| waiting.len());
+        Shell { emergencies, to_decide, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
     }
 
     /// Which administration pages somebody may read.
@@ -166,6 +171,11 @@ impl House {
 
     /// Why policy would not let somebody do something.
     pub(crate) fn why_not(&self, actor: &Actor, action: Action, resource: Resource) -> Option<String> {
+        // What is locked stays in the lists, so that people see that it is.
+        let shown = matches!(action, Action::View | Action::Read);
+        if let Some(words) = self.locks.against(actor.via, &resource, self.clock.now()).filter(|_| !shown) {
+            return Some(words);
+        }
         let operation = Operation { action, resource, effect: Effect::Safe };
         match self.engine.decide(actor, &operation, &self.fleet.inventory(), self.clock.now()) {
             Decision::Permit(_) | Decision::StepUp(_) => None,

@@ -119,6 +119,7 @@ async fn put(
         return Err(Refusal::Bad("displayName is 1 to 128 characters on one line.".into()));
     }
     group.external_id = wish.external_id.or(group.external_id);
+    let before = group.members.clone();
     for change in wish.members {
         change.make(&mut group.members)?;
     }
@@ -127,6 +128,7 @@ async fn put(
     if !group.members.is_subset(&kept) {
         return Err(Refusal::Bad("A member is nobody whom this directory keeps.".into()));
     }
+    apart(house, &mut group, &before).await?;
     let words = format!("the group has {} members, says the directory", group.members.len());
     guest.intend(house, &group.name, &words).await?;
     guest.say(&Step::done(&group.name, &words))?;
@@ -137,6 +139,33 @@ async fn put(
     house.store.put_group(&group).await.map_err(failed)?;
     settle(house, &group).await?;
     Ok(group)
+}
+
+/// Leaves out whoever may not hold what the group itself holds beside what they hold: the later one is not given, and an
+/// alarm says so.
+async fn apart(house: &House, group: &mut DirectoryGroup, before: &BTreeSet<UserId>) -> Result<(), Refusal> {
+    let new: Vec<UserId> = group.members.difference(before).copied().collect();
+    for user in new {
+        match house.grants.may_join(&house.engine, user, group.id).await {
+            Ok(()) => {}
+            Err(portcullis_governance::Error::Kept(why)) => {
+                alarm(house, user, &format!("not taken into the group {}: {why}", group.name)).await?;
+                group.members.remove(&user);
+            }
+            Err(error) => return Err(reply::governance(error)),
+        }
+    }
+    Ok(())
+}
+
+/// One event that a security lead looks for.
+async fn alarm(house: &House, user: UserId, words: &str) -> Result<(), Refusal> {
+    let name = house.store.user(user).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
+    tracing::warn!(%words, "roles are kept apart");
+    if house.note_about("alarm", &name, words).await {
+        return Ok(());
+    }
+    Err(Refusal::Unavailable("The audit trail cannot be written, so nothing is changed.".into()))
 }
 
 /// Gives what a group gives to those who are in it, and takes it back from those who are not. What was taken back by
@@ -165,6 +194,10 @@ async fn settle(house: &House, group: &DirectoryGroup) -> Result<(), Refusal> {
                 Ok(grant) => grant.id,
                 // Somebody who left gets nothing; they get it when they are back and the group is put again.
                 Err(portcullis_governance::Error::UnknownPerson) => continue,
+                Err(portcullis_governance::Error::Kept(why)) => {
+                    alarm(house, *user, &format!("{} is not given by {}: {why}", mapping.role, group.name)).await?;
+                    continue;
+                }
                 Err(error) => return Err(reply::governance(error)),
             };
             let note = DirectoryGrant { grant, group: group.id, user: *user, what: mapping.words() };

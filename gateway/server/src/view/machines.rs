@@ -111,6 +111,8 @@ pub(crate) struct MachineRow {
     pub(crate) favourite: bool,
     /// Whether its console can be opened.
     pub(crate) console: ConsoleDoor,
+    /// Where they ask for the role that opens it, where that is what is missing.
+    pub(crate) ask: Option<String>,
     /// What the person may do with its power now; empty when nothing.
     pub(crate) power: Vec<Power>,
 }
@@ -195,6 +197,10 @@ pub(crate) struct ConsolePage {
     pub(crate) power: Vec<Power>,
     /// Why it cannot be opened, when it cannot; the script then does not try.
     pub(crate) closed: Option<String>,
+    /// Where they ask for keyboard and mouse, where they may only watch.
+    pub(crate) ask: Option<String>,
+    /// Whether the person may lock the machine.
+    pub(crate) may_lock: bool,
     /// What went wrong with a form of this page.
     pub(crate) problems: Problems,
 }

@@ -138,8 +138,8 @@ pub(crate) struct PersonPage {
     pub(crate) service: bool,
     /// Whether it is a person, who can be reset.
     pub(crate) person: bool,
-    /// Since when the account is locked, and why.
-    pub(crate) locked: Option<(When, String)>,
+    /// Since when the account is locked, why, and when that ends by itself.
+    pub(crate) locked: Option<(When, String, Option<When>)>,
     /// Until when their training counts, and whether that is still to come.
     pub(crate) training: Option<(When, bool)>,
     /// Whether consoles ask for a training.

@@ -18,6 +18,8 @@ pub(crate) struct ErrorPage {
     pub(crate) detail: String,
     /// The correlation id.
     pub(crate) request: String,
+    /// Where the person can ask for what is closed to them.
+    pub(crate) ask: Option<String>,
 }
 
 impl ErrorPage {
@@ -29,6 +31,7 @@ impl ErrorPage {
             title: title.to_owned(),
             detail: detail.to_owned(),
             request: request.to_owned(),
+            ask: None,
         }
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Hypervisors {
     pub(crate) shell: Shell,
     /// The hypervisors.
     pub(crate) rows: Vec<HypervisorRow>,
+    /// Whether the person may lock them.
+    pub(crate) may_lock: bool,
 }
 
 /// Whether a recording is whole.

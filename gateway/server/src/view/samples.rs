@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every page filled three ways: plain, hostile and empty. The tests render them all.
 
+mod access;
 mod rows;
 
 use super::*;
@@ -293,7 +294,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         tokens: if full { vec![token("backup", Some("lxd-1"), TokenState::Live)] } else { vec![] },
         service: fill == Fill::Hostile,
         person: fill != Fill::Hostile,
-        locked: (fill == Fill::Hostile).then(|| (when(-3), w.text("stolen laptop"))),
+        locked: (fill == Fill::Hostile).then(|| (when(-3), w.text("stolen laptop"), Some(when(120)))),
         training: (fill == Fill::Plain).then(|| (when(60 * 24 * 90), true)),
         asks_training: fill != Fill::Hostile,
         minted: (fill == Fill::Hostile).then(|| "pct_7Jr0qv1JQyB9mU4eWn2sT6xZc8dKf3gH5pLaR0iYuXo".to_owned()),
@@ -331,6 +332,9 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     );
     add("break-glass", BreakGlass { shell: w.stranger(), problems: w.problems(&["code"]) }.render());
     let text = w.text("This system is for authorised use only.\nWhat you do here is written down.");
+    for (name, page) in access::pages(&w) {
+        add(name, page);
+    }
     add("banner", Banner { shell: w.stranger(), text, next: w.text("/c/lab/web-1") }.render());
     let card = |name: &str, words: &str, may: &[&str], holders| RoleCard {
         name: name.to_owned(),
@@ -401,7 +405,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     } else {
         vec![]
     };
-    add("hypervisors", Hypervisors { shell: w.shell(), rows }.render());
+    add("hypervisors", Hypervisors { shell: w.shell(), rows, may_lock: full }.render());
     let recording = |state| RecordingRow {
         id: "01935d0a00007000800000000000000f".to_owned(),
         user: w.name("ada"),
@@ -474,12 +478,13 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         Fill::Hostile => 502,
         Fill::Empty => 401,
     };
-    let error = ErrorPage::new(
+    let mut error = ErrorPage::new(
         status,
         &w.name("Not found"),
         &w.text("There is nothing here, or nothing that you may know about."),
         "01935d0a000070008000000000000010",
     );
+    error.ask = (fill == Fill::Plain).then(|| "/requests/new?on=machine%3Alab%2Fweb-1&role=viewer".to_owned());
     add("error", error.render());
     out
 }

@@ -15,6 +15,7 @@ pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
         tags: tags.iter().map(|t| w.name(t)).collect(),
         node: None,
         favourite: false,
+        ask: matches!(console, ConsoleDoor::Closed(_)).then(|| w.text("/requests/new?on=machine:x&role=viewer")),
         console,
         power: Power::for_state(state),
     };
@@ -99,6 +100,8 @@ pub(super) fn console(w: &Words, mode: ConsoleMode, closed: Option<&str>) -> Con
         recorded: if mode == ConsoleMode::Control { Recorded::Yes } else { Recorded::No },
         power: Power::for_state(state),
         closed: closed.map(|c| w.text(c)),
+        ask: (mode == ConsoleMode::View).then(|| w.text("/requests/new?on=machine:x&role=console-user")),
+        may_lock: w.fill != Fill::Empty,
         problems: w.problems(&[""]),
     }
 }

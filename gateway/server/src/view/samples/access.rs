@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Access requests and locks.
+
+use super::*;
+
+type Page = (&'static str, Result<String, askama::Error>);
+
+fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> RequestRow {
+    RequestRow {
+        id: "01935d0a000070008000000000000020".to_owned(),
+        who: w.name(who),
+        role: "operator".to_owned(),
+        on: w.text("machine kvm-berlin/0b1c6e9a-3a54-4a1e-9a61-2f6b6b0f4f11 (pay-db-01)"),
+        reason: w.text("The disk is full and the nightly job stands still, INC-4711."),
+        lasts: "4 h 00 min".to_owned(),
+        state,
+        class,
+        asked: when(-12),
+        ends: matches!(state, "asked" | "active").then(|| ("until", when(180))),
+    }
+}
+
+pub(super) fn pages(w: &Words) -> Vec<Page> {
+    let full = w.fill != Fill::Empty;
+    let some = |rows: Vec<RequestRow>| if full { rows } else { vec![] };
+    let list = RequestsPage {
+        shell: Shell { to_decide: usize::from(full), ..w.shell() },
+        to_decide: some(vec![request(w, "grace", "asked", "warn")]),
+        mine: some(vec![request(w, "ada", "active", "good"), request(w, "ada", "refused", "bad")]),
+        all: full.then(|| vec![request(w, "contractor-7", "over", "off")]),
+    };
+    let form = RequestForm {
+        shell: w.shell(),
+        roles: vec![
+            Choice::new("console-user", w.name("console-user: works at screens")),
+            Choice::new("viewer", "viewer"),
+        ],
+        times: vec![Choice::new("4", "4 hours"), Choice::new("24", "1 day")],
+        role: "viewer".to_owned(),
+        on: w.text("machine:kvm-berlin/web-1"),
+        reason: w.text(""),
+        hours: "4".to_owned(),
+        start: String::new(),
+        problems: w.problems(&["", "role", "on", "reason", "hours", "start"]),
+    };
+    let step =
+        |what, by: &str, words: &str, at| RequestStep { at: when(at), what, by: w.name(by), words: w.text(words) };
+    let one_use = |outcome, link: bool| RequestUse {
+        at: when(-2),
+        what: "console.control".to_owned(),
+        on: w.text("kvm-berlin/0b1c6e9a-3a54-4a1e-9a61-2f6b6b0f4f11"),
+        outcome,
+        link: link.then(|| "/trail/01935d0a0000700080000000000000ff/12".to_owned()),
+    };
+    let asked = RequestPage {
+        shell: w.shell(),
+        row: request(w, "grace", "asked", "warn"),
+        own: false,
+        needs: full.then_some((2, 1)),
+        moves: RequestMoves {
+            approve: true,
+            refuse: true,
+            passkey_first: w.fill == Fill::Hostile,
+            ..RequestMoves::default()
+        },
+        steps: vec![step("asked", "grace", "", -12), step("approved", "ada", "Only this once.", -3)],
+        uses: None,
+    };
+    let active = RequestPage {
+        shell: w.shell(),
+        row: request(w, "ada", "active", "good"),
+        own: true,
+        needs: None,
+        moves: RequestMoves { end: true, begin: !full, withdraw: !full, ..RequestMoves::default() },
+        steps: vec![step("asked", "ada", "", -12), step("began", "ada", "", -3)],
+        uses: Some(if full { vec![one_use("done", true), one_use("not over yet", false)] } else { vec![] }),
+    };
+    let lock = |what: &str, id: &str, until| LockRow {
+        id: id.to_owned(),
+        what: w.text(what),
+        href: id.is_empty().then(|| "/users/01935d0a00007000800000000000000a".to_owned()),
+        reason: w.text("A laptop was stolen."),
+        by: w.name("ada"),
+        since: when(-5),
+        until,
+    };
+    let locks = LocksPage {
+        shell: w.shell(),
+        rows: if full {
+            vec![lock("machine kvm-berlin/web-1", "l1", Some(when(240))), lock("person grace", "", None)]
+        } else {
+            vec![]
+        },
+        may_lock: full,
+        kind: "hypervisor".to_owned(),
+        value: w.text(""),
+        reason: w.text(""),
+        problems: w.problems(&["", "kind", "value", "hours", "reason"]),
+    };
+    vec![
+        ("requests", list.render()),
+        ("request-form", form.render()),
+        ("request", asked.render()),
+        ("request-active", active.render()),
+        ("locks", locks.render()),
+    ]
+}
