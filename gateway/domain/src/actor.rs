@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is asking, and what was granted to them. Loaded by `identity`, read by `policy`.
+//! Who is asking. Made by `identity`, read by `policy`, which knows what was granted to them.
 
 use crate::{
     assurance::Assurance,
-    grant::Grant,
     id::{HypervisorName, SessionId, TokenId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -29,8 +28,6 @@ pub struct Actor {
     pub name: Arc<str>,
     /// What they presented.
     pub via: Via,
-    /// Every grant of theirs and of their groups, active or not.
-    pub grants: Arc<[Grant]>,
     /// What they proved, and when.
     pub assurance: Assurance,
     /// What the credential itself is limited to: a token made for one hypervisor reaches only that one.

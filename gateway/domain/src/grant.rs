@@ -371,6 +371,21 @@ impl Grant {
     }
 }
 
+/// A change of who holds what, as the store tells it and policy takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrantChange {
+    /// A grant that is new or has changed.
+    Put(Holder, Grant),
+    /// A grant that was taken back.
+    Take(Holder, GrantId),
+    /// Everybody who is in a group now; nobody when it is gone.
+    Members(GroupId, Vec<UserId>),
+    /// Something of a holder could not be read: whoever depends on it is denied everything until all is read again.
+    Shut(Holder),
+    /// Something could not be read, and nobody knows whose it is: everybody is denied everything until all is read again.
+    ShutAll,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

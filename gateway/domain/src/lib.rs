@@ -26,7 +26,9 @@ pub use assurance::{Assurance, Factor, Level};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use console::{ConsoleMode, Ending};
 pub use event::{Event, Outcome, Phase, Seq, Subject, micros};
-pub use grant::{Conditions, Grant, GrantEffect, GrantSource, Holder, Pattern, RoleName, Segment, Selector};
+pub use grant::{
+    Conditions, Grant, GrantChange, GrantEffect, GrantSource, Holder, Pattern, RoleName, Segment, Selector,
+};
 pub use hours::Hours;
 pub use id::{
     AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, RecordingId, RequestId,

@@ -377,8 +377,9 @@ impl Grants {
 
 /// Whether a person may hand out, take back or take over what these grants give: they may give roles, or hold as much.
 fn outranks(engine: &Engine, actor: &Actor, grants: &[Grant], now: OffsetDateTime) -> bool {
-    let mine = actor.grants.iter().filter(|g| g.is_active(now));
-    let gives = actor.scope.is_none() && engine.allows_everywhere(mine, Kind::Own(OwnObject::Policy), Action::Write);
+    let mine = engine.grants_of(actor.user);
+    let active = mine.iter().filter(|g| g.is_active(now));
+    let gives = actor.scope.is_none() && engine.allows_everywhere(active, Kind::Own(OwnObject::Policy), Action::Write);
     gives || engine.covers(actor, grants, now)
 }
 

@@ -6,16 +6,14 @@
 //! since what counts at some hour is something that somebody may do. What forbids at some hours only does not count.
 
 use portcullis_domain::{
-    Action, Actor, Assurance, Effect, Factor, Grant, GrantEffect, HypervisorName, Inventory, MachineRef, Operation,
-    OwnObject, Resource, UserId, Via,
+    Action, Effect, Grant, GrantChange, GrantEffect, GrantId, Holder, HypervisorName, Inventory, MachineRef, Operation,
+    OwnObject, Resource, UserId,
 };
-use portcullis_policy::{Decision, Engine, Kind};
+use portcullis_policy::{Engine, Kind, Moment, Passkey, Snapshot, Verdict};
 use portcullis_store::Decided;
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// One side of a change: the rights of the roles, and who holds what.
 #[derive(Clone, Copy)]
@@ -92,32 +90,40 @@ pub struct Otherwise {
     pub turn: Turn,
 }
 
-/// Somebody at their best.
-fn at_best(user: UserId, held: &[Grant], now: OffsetDateTime) -> Actor {
-    let mut assurance = Assurance::default();
-    for factor in [Factor::Password, Factor::Totp, Factor::Passkey] {
-        assurance.prove(factor, now);
+/// People at their best, on one side.
+struct Best {
+    snapshot: Snapshot,
+    at: Moment,
+}
+
+impl Best {
+    fn of<'h>(side: Side<'_>, held: impl Iterator<Item = (UserId, &'h Vec<Grant>)>, ground: Ground<'_>) -> Self {
+        let sometimes = |g: &&Grant| g.conditions.hours.is_some() || !g.conditions.networks.is_empty();
+        let changes = held.flat_map(|(user, all)| {
+            all.iter().filter(move |g| g.effect == GrantEffect::Allow || !sometimes(g)).map(move |grant| {
+                let mut grant = grant.clone();
+                // A group's grant is held by several here: each gets one of their own.
+                grant.id = GrantId::new(Uuid::now_v7());
+                grant.conditions.hours = None;
+                grant.conditions.networks.clear();
+                GrantChange::Put(Holder::Person(user), grant)
+            })
+        });
+        let snapshot = side.engine.snapshot().with_grants(changes);
+        Self { snapshot, at: Moment::new(ground.now, None, Passkey::Proven) }
     }
-    let sometimes = |g: &Grant| g.conditions.hours.is_some() || !g.conditions.networks.is_empty();
-    let grants = held.iter().filter(|g| g.effect == GrantEffect::Allow || !sometimes(g)).cloned().map(|mut g| {
-        g.conditions.hours = None;
-        g.conditions.networks.clear();
-        g
-    });
-    let grants: Arc<[Grant]> = grants.collect();
-    Actor { user, name: "somebody".into(), via: Via::CommandLine, grants, assurance, scope: None, from: None }
-}
 
-fn allows(engine: &Engine, actor: &Actor, action: Action, resource: &Resource, ground: Ground<'_>) -> bool {
-    let operation = Operation { action, resource: resource.clone(), effect: Effect::Safe };
-    !matches!(engine.decide(actor, &operation, ground.inventory, ground.now), Decision::Deny(_))
-}
+    fn allows(&self, user: UserId, action: Action, resource: &Resource, ground: Ground<'_>) -> bool {
+        let operation = Operation { action, resource: resource.clone(), effect: Effect::Safe };
+        self.snapshot.verdict_of(user, &operation, ground.inventory, &self.at) == Verdict::Allow
+    }
 
-/// What a person may do to one thing, in the order of the vocabulary.
-fn actions(engine: &Engine, actor: &Actor, resource: &Resource, ground: Ground<'_>) -> Vec<Action> {
-    let kind = Kind::of(resource);
-    let asked = Action::ALL.iter().copied().filter(|a| kind.answers(*a));
-    asked.filter(|a| allows(engine, actor, *a, resource, ground)).collect()
+    /// What a person may do to one thing, in the order of the vocabulary.
+    fn actions(&self, user: UserId, resource: &Resource, ground: Ground<'_>) -> Vec<Action> {
+        let kind = Kind::of(resource);
+        let asked = Action::ALL.iter().copied().filter(|a| kind.answers(*a));
+        asked.filter(|a| self.allows(user, *a, resource, ground)).collect()
+    }
 }
 
 /// Everything that can be asked about: machines, hypervisors, the gateway's own things.
@@ -129,13 +135,10 @@ fn things(ground: Ground<'_>) -> impl Iterator<Item = Resource> {
 
 /// What a person may do, thing by thing; things of which they may do nothing are left out.
 pub fn access_of(side: Side<'_>, user: UserId, ground: Ground<'_>) -> Vec<(Resource, Vec<Action>)> {
-    let held = side.held.get(&user).map_or(&[][..], Vec::as_slice);
-    if held.is_empty() {
-        return Vec::new();
-    }
-    let actor = at_best(user, held, ground.now);
+    let Some(held) = side.held.get(&user) else { return Vec::new() };
+    let best = Best::of(side, std::iter::once((user, held)), ground);
     let may = |thing: Resource| {
-        let actions = actions(side.engine, &actor, &thing, ground);
+        let actions = best.actions(user, &thing, ground);
         (!actions.is_empty()).then_some((thing, actions))
     };
     things(ground).filter_map(may).collect()
@@ -143,24 +146,30 @@ pub fn access_of(side: Side<'_>, user: UserId, ground: Ground<'_>) -> Vec<(Resou
 
 /// Who may do what to one thing.
 pub fn access_to(side: Side<'_>, resource: &Resource, ground: Ground<'_>) -> BTreeMap<UserId, Vec<Action>> {
-    let may = |(user, held): (&UserId, &Vec<Grant>)| {
-        let actions = actions(side.engine, &at_best(*user, held, ground.now), resource, ground);
+    let best = Best::of(side, side.held.iter().map(|(user, held)| (*user, held)), ground);
+    let may = |user: &UserId| {
+        let actions = best.actions(*user, resource, ground);
         (!actions.is_empty()).then_some((*user, actions))
     };
-    side.held.iter().filter_map(may).collect()
+    side.held.keys().filter_map(may).collect()
 }
 
 /// Who gains and loses what when one side becomes the other. Things with the same actions stand together.
 pub fn compare(before: Side<'_>, after: Side<'_>, ground: Ground<'_>) -> Vec<Shift> {
     let same_rights = std::ptr::eq(before.engine, after.engine);
     let people: BTreeSet<UserId> = before.held.keys().chain(after.held.keys()).copied().collect();
+    let none = Vec::new();
+    let held = |side: Side<'_>, user: &UserId| side.held.get(user).unwrap_or(&none).clone();
+    let touched: BTreeSet<UserId> =
+        people.into_iter().filter(|u| !same_rights || held(before, u) != held(after, u)).collect();
+    let best = |side: Side<'_>| {
+        let theirs = side.held.iter().filter(|(user, _)| touched.contains(user)).map(|(user, held)| (*user, held));
+        Best::of(side, theirs, ground)
+    };
+    let (old, new) = (best(before), best(after));
     let mut shifts = Vec::new();
-    for user in people {
-        let held = |side: Side<'_>| side.held.get(&user).cloned().unwrap_or_default();
-        let (was, is) = (held(before), held(after));
-        if same_rights && was == is {
-            continue;
-        }
+    for user in touched {
+        let (was, is) = (held(before, &user), held(after, &user));
         let differ: Vec<&Grant> =
             was.iter().filter(|g| !is.contains(g)).chain(is.iter().filter(|g| !was.contains(g))).collect();
         let touched = |thing: &Resource| match thing {
@@ -169,10 +178,9 @@ pub fn compare(before: Side<'_>, after: Side<'_>, ground: Ground<'_>) -> Vec<Shi
             }
             _ => true,
         };
-        let (old, new) = (at_best(user, &was, ground.now), at_best(user, &is, ground.now));
         let mut sums: BTreeMap<(Turn, Vec<Action>), Vec<Resource>> = BTreeMap::new();
         for thing in things(ground).filter(touched) {
-            let (was, is) = (actions(before.engine, &old, &thing, ground), actions(after.engine, &new, &thing, ground));
+            let (was, is) = (old.actions(user, &thing, ground), new.actions(user, &thing, ground));
             let gains: Vec<Action> = is.iter().copied().filter(|a| !was.contains(a)).collect();
             let loses: Vec<Action> = was.iter().copied().filter(|a| !is.contains(a)).collect();
             for (turn, actions) in [(Turn::Gains, gains), (Turn::Loses, loses)] {
@@ -214,9 +222,13 @@ fn is_known(resource: &Resource, ground: Ground<'_>) -> bool {
 /// Asks operations of the past again on both sides, as if either had been in force then. People and things that are not
 /// known now are counted, not guessed about.
 pub fn replay(past: Vec<Decided>, before: Side<'_>, after: Side<'_>, ground: Ground<'_>) -> Replay {
-    let mut actors: HashMap<UserId, (Actor, Actor)> = HashMap::new();
     let mut sum = Replay { asked: past.len(), ..Replay::default() };
-    let held = |side: Side<'_>, user: &UserId| side.held.get(user).cloned().unwrap_or_default();
+    let asking: BTreeSet<UserId> = past.iter().map(|asked| asked.user).collect();
+    let best = |side: Side<'_>| {
+        let theirs = side.held.iter().filter(|(user, _)| asking.contains(user)).map(|(user, held)| (*user, held));
+        Best::of(side, theirs, ground)
+    };
+    let (old, new) = (best(before), best(after));
     let known: BTreeSet<UserId> = before.held.keys().chain(after.held.keys()).copied().collect();
     for asked in past {
         let Some(resource) = resource(&asked.resource).filter(|r| is_known(r, ground)) else {
@@ -227,12 +239,8 @@ pub fn replay(past: Vec<Decided>, before: Side<'_>, after: Side<'_>, ground: Gro
             sum.unknown += 1;
             continue;
         }
-        let (old, new) = actors.entry(asked.user).or_insert_with(|| {
-            let actor = |side| at_best(asked.user, &held(side, &asked.user), ground.now);
-            (actor(before), actor(after))
-        });
-        let was = allows(before.engine, old, asked.action, &resource, ground);
-        let is = allows(after.engine, new, asked.action, &resource, ground);
+        let was = old.allows(asked.user, asked.action, &resource, ground);
+        let is = new.allows(asked.user, asked.action, &resource, ground);
         sum.unlike_then += usize::from(is != asked.allowed);
         if was != is {
             sum.otherwise.push(Otherwise { turn: if is { Turn::Gains } else { Turn::Loses }, asked });

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who acts, with their grants: cached until the store's epoch moves.
+//! Who acts: names are cached until the store's epoch moves.
 
 use crate::{Error, Identity, Inner, Stage, rows};
-use portcullis_domain::{Actor, Grant, SessionId, UserId, Via};
+use portcullis_domain::{Actor, SessionId, UserId, Via};
 use portcullis_store::User;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tower_sessions::Session;
 
 /// What is known of a person at one epoch; none: they may not act.
-type Known = Option<(Arc<str>, Arc<[Grant]>)>;
+type Known = Option<Arc<str>>;
 
 /// More people than this at once are looked up again now and then.
 const MOST: usize = 10_000;
@@ -48,15 +48,12 @@ impl Inner {
             return Ok(known);
         }
         let found = self.store.user(user).await.map_err(Error::store)?;
-        let known = match found.filter(User::is_open) {
-            None => None,
-            Some(u) => Some((Arc::from(u.name), self.store.grants_of(user).await.map_err(Error::store)?.into())),
-        };
+        let known = found.filter(User::is_open).map(|u| Arc::from(u.name));
         self.actors.keep(user, epoch, known.clone());
         Ok(known)
     }
 
-    /// Makes known many people at once: after a change of rights each would cost two questions to the store.
+    /// Makes known many people at once: after a change of rights each would cost a question to the store.
     async fn know_all(&self, users: impl Iterator<Item = UserId>) -> Result<(), Error> {
         let epoch = *self.epoch.borrow();
         let missing: BTreeSet<UserId> = users.filter(|u| self.actors.find(*u, epoch).is_none()).collect();
@@ -64,10 +61,8 @@ impl Inner {
             return Ok(());
         }
         let people = self.store.users().await.map_err(Error::store)?;
-        let mut grants = self.store.grants_by_person().await.map_err(Error::store)?;
         for user in people.into_iter().filter(|u| missing.contains(&u.id)) {
-            let held = grants.remove(&user.id).unwrap_or_default();
-            let known = user.is_open().then(|| (Arc::from(user.name), Arc::from(held)));
+            let known = user.is_open().then(|| Arc::from(user.name));
             self.actors.keep(user.id, epoch, known);
         }
         Ok(())
@@ -75,8 +70,8 @@ impl Inner {
 
     async fn actor(&self, stage: Stage) -> Result<Option<Actor>, Error> {
         let Stage::SignedIn { user, session, assurance } = stage else { return Ok(None) };
-        let Some((name, grants)) = self.known(user).await? else { return Ok(None) };
-        Ok(Some(Actor { user, name, via: Via::Session(session), grants, assurance, scope: None, from: None }))
+        let Some(name) = self.known(user).await? else { return Ok(None) };
+        Ok(Some(Actor { user, name, via: Via::Session(session), assurance, scope: None, from: None }))
     }
 }
 

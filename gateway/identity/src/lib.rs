@@ -34,7 +34,9 @@
 //! - 2026-11-21: passwords go through HMAC-SHA-256 under a key of the installation before Argon2id, so that a copy of
 //!   the database alone cannot be tried against word lists.
 //! - 2026-11-21: cookie ids are 128 random bits, the size that tower-sessions has; drawn from aws-lc-rs at `create`.
-//! - 2026-11-21: tokens and their owners' grants are a table in memory, rebuilt when the store's epoch moves; a node
+//! - 2026-11-28: who holds what is told to policy row by row as it changes, before the epoch that brought it is known
+//!   here; what cannot be read shuts out whom it concerns.
+//! - 2026-11-21: tokens are a table in memory, rebuilt when the store's epoch moves; a node
 //!   that has not reached the store for 30 s accepts no token.
 //! - 2026-11-28: a token that is presented from a network that it is not bound to is answered like an unknown one; whose
 //!   it is stands in the trail only.
@@ -50,6 +52,7 @@ mod break_glass;
 mod chance;
 mod enrol;
 mod error;
+mod feed;
 mod limit;
 mod oidc;
 mod password;
@@ -74,6 +77,7 @@ pub use accounts::SessionLine;
 pub use blocklist::{Blocklist, sort_blocklist};
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
+pub use feed::{Feed, Scope};
 pub use oidc::{
     Arrived, Connection, Fetch, FetchError, Fetched, Flaw, LARGEST_ANSWER, LogoutNote, On, ProviderSettings, Renewal,
     Renewed, Returned, RoleRule, SecondFactor,
@@ -108,6 +112,7 @@ struct Inner {
     blocklist: Option<Arc<Blocklist>>,
     actors: Actors,
     tokens: Tokens,
+    told: feed::Told,
     passkeys: Passkeys,
     rows: SessionRows,
     epoch: watch::Sender<u64>,
@@ -163,6 +168,7 @@ impl Identity {
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),
+            told: feed::Told::default(),
             epoch: watch::Sender::new(0),
             providers: oidc::providers(&settings.providers, connections),
             unknown_names: keys.derive("names that nobody has"),

@@ -3,7 +3,7 @@
 
 use crate::{Error, Identity, chance, rules};
 use arc_swap::ArcSwapOption;
-use portcullis_domain::{Actor, Assurance, Factor, Grant, HypervisorName, Network, Secret, TokenId, UserId, Via};
+use portcullis_domain::{Actor, Assurance, Factor, HypervisorName, Network, Secret, TokenId, UserId, Via};
 use portcullis_store::{Digest, LiveToken, NewToken, TokenRow, UserKind};
 use std::{
     collections::{HashMap, HashSet},
@@ -98,8 +98,7 @@ fn due(last: &AtomicI64, every: Duration, now: OffsetDateTime) -> bool {
     due
 }
 
-fn table(live: Vec<LiveToken>, grants: &HashMap<UserId, Arc<[Grant]>>) -> Table {
-    let nothing: Arc<[Grant]> = Arc::from([]);
+fn table(live: Vec<LiveToken>) -> Table {
     live.into_iter()
         .map(|LiveToken { hash, user_name, token }| {
             let mut assurance = Assurance::default();
@@ -108,8 +107,6 @@ fn table(live: Vec<LiveToken>, grants: &HashMap<UserId, Arc<[Grant]>>) -> Table 
                 user: token.user,
                 name: Arc::from(user_name),
                 via: Via::Token(token.id),
-                // The owner's grants of now: a token is never stronger than its owner.
-                grants: Arc::clone(grants.get(&token.user).unwrap_or(&nothing)),
                 assurance,
                 scope: token.hypervisor,
                 from: None,
@@ -229,18 +226,17 @@ impl Identity {
         let now = inner.clock.now();
         // Before the rows: rows that are newer than the epoch are read again, rows that are older never count.
         let epoch = inner.store.epoch().await.map_err(Error::store)?.unsigned_abs();
-        if inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch {
+        if inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch || self.is_behind(epoch) {
+            self.tell(epoch).await?;
             let live = inner.store.live_tokens(now).await.map_err(Error::store)?;
-            let grants = inner.store.grants_by_person().await.map_err(Error::store)?;
-            let is_strict = |g: &Grant| STRICT.contains(&g.role.as_str()) && g.until.is_none_or(|until| now < until);
-            let strict: HashSet<UserId> =
-                grants.iter().filter(|(_, held)| held.iter().any(is_strict)).map(|(user, _)| *user).collect();
-            let grants: HashMap<UserId, Arc<[Grant]>> =
-                grants.into_iter().map(|(user, g)| (user, Arc::from(g))).collect();
+            let mut strict = HashSet::new();
+            for role in STRICT {
+                strict.extend(inner.store.holders_of(role, now).await.map_err(Error::store)?);
+            }
             inner.rows.be_strict_with(strict);
             let emergency = inner.store.accounts_of(UserKind::BreakGlass).await.map_err(Error::store)?;
             inner.rows.be_brief_with(emergency.into_iter().collect());
-            inner.tokens.table.store(Some(Arc::new(table(live, &grants))));
+            inner.tokens.table.store(Some(Arc::new(table(live))));
             inner.actors.clear();
             inner.epoch.send_replace(epoch);
         }

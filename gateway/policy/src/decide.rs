@@ -1,47 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //! May they: actor, operation, inventory and now become a permit, a step-up or a denial.
 //!
-//! One walk over the actor's grants finds those that count here and now; their roles, inheritance included, are the
-//! question that Casbin answers. The walk is linear in the grants of this one person, and compares what is cheap first.
+//! The index finds the grants of the person that cover what is asked and have the right. What they say (allow, forbid,
+//! ask for more) is added up here, for all targets of the operation.
 
 use crate::{
-    Error, Kind,
-    oracle::Oracle,
+    Engine, Kind, Moment, Passkey, Snapshot, Target, Verdict,
+    index::Entry,
     permit::{Decision, LIFE, LONGEST, Need, Permit, Recorded, Terms},
     reason::{Doors, Reason},
-    roleset::{RoleIndex, RoleSet},
-    rules::Rules,
-    set::Set,
+    right::Right,
+    terms::Met,
 };
-use arc_swap::ArcSwap;
 use portcullis_domain::{
-    Action, Actor, Conditions, Factor, Grant, GrantEffect, GrantId, HypervisorName, Inventory, Level, Machine,
-    MachineRef, Operation, OwnObject, Resource, RoleName, Selector, Via,
+    Action, Actor, Factor, GrantEffect, GrantId, Inventory, Level, Machine, MachineRef, Operation, OwnObject, Resource,
+    RoleName, Via,
 };
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 
 /// Most grants that a permit names.
 const NAMED: usize = 16;
 /// A step-up window is never shorter: the code must be typed and the request sent again within it.
 const SHORTEST_WINDOW: Duration = Duration::seconds(15);
-
-/// Decides. Shared by all threads; readers take no lock.
-pub struct Engine {
-    current: ArcSwap<Snapshot>,
-    generation: AtomicU64,
-}
-
-/// One policy, loaded and whole. A decision is made on one snapshot from its first step to its last.
-pub(crate) struct Snapshot {
-    pub(crate) rules: Rules,
-}
 
 /// Whether a fresh factor is asked for where the action needs one.
 #[derive(Clone, Copy)]
@@ -55,43 +36,6 @@ enum Freshness {
     },
 }
 
-/// One thing that grants must cover.
-#[derive(Clone, Copy)]
-pub(crate) enum Target<'a> {
-    Machine(&'a Machine),
-    Hypervisor(&'a HypervisorName),
-    Own,
-}
-
-impl Target<'_> {
-    /// Whether a selector covers it.
-    pub(crate) fn is_covered_by(self, selector: &Selector) -> bool {
-        match (selector, self) {
-            (selector, Target::Machine(machine)) => selector.covers(machine),
-            (Selector::Everything, _) => true,
-            (Selector::Hypervisor(h), Target::Hypervisor(at)) => h == at,
-            (_, Target::Own | Target::Hypervisor(_)) => false,
-        }
-    }
-
-    /// Whether a grant counts for it, asked from an address at an instant. Hours are not known yet: a grant that has
-    /// some gives nothing, and forbids always.
-    pub(crate) fn is_met_by(self, grant: &Grant, from: Option<IpAddr>, now: OffsetDateTime) -> bool {
-        let Conditions { hours, networks, kinds, .. } = &grant.conditions;
-        let near = || networks.is_empty() || from.is_some_and(|ip| networks.iter().any(|n| n.contains(ip)));
-        let kind = || match self {
-            Self::Machine(machine) => kinds.is_empty() || kinds.contains(&machine.kind),
-            Self::Hypervisor(_) | Self::Own => kinds.is_empty(),
-        };
-        let forbids = grant.effect == GrantEffect::Deny;
-        self.is_covered_by(&grant.selector)
-            && grant.is_active(now)
-            && kind()
-            && (hours.is_none() || forbids)
-            && (near() || (forbids && from.is_none()))
-    }
-}
-
 /// What the grants of all targets add up to. The strictest condition counts.
 struct Sum {
     grants: Vec<GrantId>,
@@ -100,21 +44,48 @@ struct Sum {
     lasts: Option<OffsetDateTime>,
     window: Duration,
     record: bool,
+    clipboard_in: Option<u32>,
+    clipboard_out: Option<u32>,
 }
 
 impl Sum {
     const fn new() -> Self {
-        Self { grants: Vec::new(), until: None, lasts: None, window: Duration::MAX, record: false }
+        Self {
+            grants: Vec::new(),
+            until: None,
+            lasts: None,
+            window: Duration::MAX,
+            record: false,
+            clipboard_in: None,
+            clipboard_out: None,
+        }
     }
 
-    fn add(&mut self, grant: &Grant) {
+    fn add(&mut self, grant: &Entry, end: Option<OffsetDateTime>) {
         if self.grants.len() < NAMED && !self.grants.contains(&grant.id) {
             self.grants.push(grant.id);
         }
-        self.until = earlier(self.until, grant.until);
-        self.window = self.window.min(grant.conditions.step_up());
-        self.record |= grant.conditions.record;
+        let conditions = &grant.terms.conditions;
+        self.until = earlier(self.until, end);
+        self.window = self.window.min(conditions.step_up());
+        self.record |= conditions.record;
+        self.clipboard_in = smaller(self.clipboard_in, conditions.clipboard_in);
+        self.clipboard_out = smaller(self.clipboard_out, conditions.clipboard_out);
     }
+}
+
+/// The smaller of two limits, where none is no limit.
+fn smaller(a: Option<u32>, b: Option<u32>) -> Option<u32> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// When, from where and with what an actor asks.
+fn moment(actor: &Actor, from: Option<IpAddr>, now: OffsetDateTime) -> Moment {
+    let passkey = if actor.assurance.has(Factor::Passkey) { Passkey::Proven } else { Passkey::Missing };
+    Moment::new(now, from, passkey)
 }
 
 /// The earlier of two ends, where none means never.
@@ -126,38 +97,10 @@ fn earlier(a: Option<OffsetDateTime>, b: Option<OffsetDateTime>) -> Option<Offse
 }
 
 impl Engine {
-    /// Reads a set of rules. Refuses the whole of it when anything in it is wrong.
-    pub async fn load(csv: &str) -> Result<Self, Error> {
-        let first = Snapshot::load(csv).await?;
-        Ok(Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(0) })
-    }
-
-    /// The policy that comes with the gateway.
-    pub async fn builtin() -> Result<Self, Error> {
-        Self::load(crate::RULES).await
-    }
-
-    /// Tries a set of rules and changes nothing.
-    pub async fn check(&self, csv: &str) -> Result<(), Error> {
-        Snapshot::load(csv).await.map(drop)
-    }
-
-    /// Takes a new set of rules, whole; when it is refused, the last good one stays. Live streams must be renewed.
-    pub async fn replace(&self, csv: &str) -> Result<(), Error> {
-        let next = Snapshot::load(csv).await?;
-        self.current.store(Arc::new(next));
-        self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
-    /// How many times the rules were replaced: a number that moved means that live streams must be renewed.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     /// Decides one operation of one person now.
     pub fn decide(&self, actor: &Actor, operation: &Operation, inventory: &Inventory, now: OffsetDateTime) -> Decision {
-        self.current.load().decide(actor, operation, inventory, now, Freshness::Asked { first_at: now })
+        let at = moment(actor, actor.from, now);
+        self.current.load().decide(actor, operation, inventory, &at, Freshness::Asked { first_at: now })
     }
 
     /// Decides the operation of a permit again, for a live stream that goes on. Everything is asked anew except the
@@ -171,58 +114,40 @@ impl Engine {
             return Decision::Deny(Reason::Worn);
         }
         let freshness = Freshness::Carried { first_at: permit.first_at() };
-        self.current.load().decide(actor, permit.operation(), inventory, now, freshness)
+        // The stream goes on from where it was opened.
+        let at = moment(actor, permit.from(), now);
+        self.current.load().decide(actor, permit.operation(), inventory, &at, freshness)
     }
 
     /// Whether a person may know that something exists: `view` on it, or `read` for the gateway's own things. A
     /// hypervisor may be known to whoever may see it or any machine on it.
     pub fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, now: OffsetDateTime) -> bool {
-        self.current.load().may_see(actor, resource, inventory, now)
+        self.current.load().may_see(actor, resource, inventory, &moment(actor, actor.from, now))
     }
 
     /// The machines that a person may see, by hypervisor, then id.
     pub fn visible<'i>(&self, actor: &Actor, inventory: &'i Inventory, now: OffsetDateTime) -> Vec<&'i Machine> {
         let snapshot = self.current.load();
+        let at = moment(actor, actor.from, now);
         inventory
             .iter()
-            .filter(|m| snapshot.sees(actor, Target::Machine(m), Kind::Machine, Action::View, now))
+            .filter(|m| snapshot.sees(actor, Target::Machine(m), Kind::Machine, Action::View, &at))
             .collect()
-    }
-
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.load_full()
     }
 }
 
 impl Snapshot {
-    async fn load(csv: &str) -> Result<Self, Error> {
-        let set = Set::read(csv)?;
-        set.check()?;
-        let rules = Rules::of(&set)?;
-        match Oracle::differences(&set, &rules).await?.first() {
-            Some(one) => Err(Error::Set(one.clone())),
-            None => Ok(Self { rules }),
-        }
-    }
-
-    pub(crate) fn closure(&self, role: RoleIndex) -> RoleSet {
-        self.rules.role(role).map_or(RoleSet::EMPTY, |r| r.closure)
-    }
-
-    pub(crate) fn allows(&self, roles: RoleSet, kind: Kind, action: Action) -> bool {
-        roles.iter().filter_map(|i| self.rules.role(i)).any(|r| r.rights.allow(kind, action))
-    }
-
     fn decide(
         &self,
         actor: &Actor,
         operation: &Operation,
         inventory: &Inventory,
-        now: OffsetDateTime,
+        at: &Moment,
         freshness: Freshness,
     ) -> Decision {
+        let now = at.now;
         let kind = Kind::of(&operation.resource);
-        let sum = match self.weigh_all(actor, operation, kind, inventory, now) {
+        let mut sum = match self.weigh_all(actor, operation, kind, inventory, at) {
             Ok(sum) => sum,
             Err(reason) => return Decision::Deny(reason),
         };
@@ -242,6 +167,7 @@ impl Snapshot {
             }
         };
         let limit = now + LIFE;
+        sum.grants.sort();
         let recorded = if sum.record && operation.action.is_console() { Recorded::Must } else { Recorded::NeedNot };
         Decision::Permit(Permit::make(Terms {
             operation,
@@ -253,6 +179,9 @@ impl Snapshot {
             expires_at: sum.until.map_or(limit, |u| u.min(limit)),
             lasts_until: sum.lasts.map_or(first_at + LONGEST, |u| u.min(first_at + LONGEST)),
             recorded,
+            from: at.from,
+            clipboard_in: sum.clipboard_in,
+            clipboard_out: sum.clipboard_out,
         }))
     }
 
@@ -263,7 +192,7 @@ impl Snapshot {
         operation: &Operation,
         kind: Kind,
         inventory: &Inventory,
-        now: OffsetDateTime,
+        at: &Moment,
     ) -> Result<Sum, Reason> {
         let action = operation.action;
         if actor.assurance.level() != Level::Two {
@@ -279,17 +208,18 @@ impl Snapshot {
         }
         let mut sum = Sum::new();
         let find = |at: &MachineRef| inventory.find(at).ok_or_else(|| Reason::Hidden(self.doors(kind, action)));
+        let mut weigh = |target| self.weigh(actor, target, kind, action, at, &mut sum);
         match &operation.resource {
-            Resource::Machine(at) => self.weigh(actor, Target::Machine(find(at)?), kind, action, now, &mut sum)?,
-            Resource::Hypervisor(h) => self.weigh(actor, Target::Hypervisor(h), kind, action, now, &mut sum)?,
-            Resource::Own(_) => self.weigh(actor, Target::Own, kind, action, now, &mut sum)?,
+            Resource::Machine(at) => weigh(Target::Machine(find(at)?))?,
+            Resource::Hypervisor(h) => weigh(Target::Hypervisor(h))?,
+            Resource::Own(_) => weigh(Target::Own)?,
             Resource::Machines(h, ids) => {
                 if ids.is_empty() {
                     return Err(Reason::Nothing);
                 }
                 for id in ids {
                     let at = MachineRef { hypervisor: h.clone(), machine: id.clone() };
-                    self.weigh(actor, Target::Machine(find(&at)?), kind, action, now, &mut sum)?;
+                    weigh(Target::Machine(find(&at)?))?;
                 }
             }
         }
@@ -303,61 +233,47 @@ impl Snapshot {
         target: Target<'_>,
         kind: Kind,
         action: Action,
-        now: OffsetDateTime,
+        at: &Moment,
         sum: &mut Sum,
     ) -> Result<(), Reason> {
-        let (mut all, mut asked, mut open) = (RoleSet::EMPTY, RoleSet::EMPTY, RoleSet::EMPTY);
-        let mut forbidden = RoleSet::EMPTY;
-        // The last of the ends of those that allow it, where none is never.
-        let mut last = Some(now);
-        for grant in &*actor.grants {
-            if !target.is_met_by(grant, actor.from, now) {
-                continue;
+        let right = Right::of(kind, action).ok_or(Reason::Impossible(action, kind))?;
+        // The last of the ends of those that allow it, where none is never; no end at all when none allows it.
+        let mut last: Option<Option<OffsetDateTime>> = None;
+        let mut forbidden: Vec<RoleName> = Vec::new();
+        let mut passkey = false;
+        let walked = self.walk(actor.user, target, right, at, |entry, met| match (entry.effect, met) {
+            (_, Met::No) => {}
+            (GrantEffect::Deny, _) => {
+                let name = self.slot(entry).role.and_then(|i| self.rules.role(i)).map(|r| r.name.clone());
+                forbidden.extend(name.filter(|n| !forbidden.contains(n)));
             }
-            // A role that the policy no longer has gives nothing.
-            let Some(role) = self.rules.find(&grant.role) else { continue };
-            if grant.effect == GrantEffect::Deny {
-                forbidden.insert(role);
-                continue;
+            (GrantEffect::Allow, Met::ButPasskey) => passkey = true,
+            (GrantEffect::Allow, Met::Yes) => {
+                let end = earlier(entry.until(), entry.terms.hours_end(at.now));
+                sum.add(entry, end);
+                last = Some(last.map_or(end, |l| l.zip(end).map(|(a, b)| a.max(b))));
             }
-            if grant.conditions.passkey && !actor.assurance.has(Factor::Passkey) {
-                continue;
-            }
-            if !asked.contains(role) {
-                asked.insert(role);
-                let closure = self.closure(role);
-                all.add(closure);
-                if self.allows(closure, kind, action) {
-                    open.insert(role);
-                }
-            }
-            if open.contains(role) {
-                sum.add(grant);
-                last = last.zip(grant.until).map(|(a, b)| a.max(b));
-            }
+        });
+        walked.map_err(|_| Reason::Fault)?;
+        if forbidden.is_empty()
+            && let Some(end) = last
+        {
+            sum.lasts = earlier(sum.lasts, end);
+            return Ok(());
         }
-        sum.lasts = earlier(sum.lasts, last);
-        let forbids = |i: &RoleIndex| self.allows(self.closure(*i), kind, action);
-        let by: Vec<RoleName> =
-            forbidden.iter().filter(forbids).filter_map(|i| self.rules.role(i)).map(|r| r.name.clone()).collect();
-        if !by.is_empty() {
-            let hidden = kind == Kind::Machine
-                && (!self.allows(all, kind, Action::View)
-                    || forbidden.iter().any(|i| self.allows(self.closure(i), kind, Action::View)));
-            if hidden {
-                return Err(Reason::Hidden(self.doors(kind, action)));
-            }
-            return Err(Reason::Forbidden { action, kind, by });
+        if forbidden.is_empty() && passkey {
+            return Err(Reason::Passkey);
         }
-        if open.is_empty() { Err(self.refusal(all, kind, action)) } else { Ok(()) }
-    }
-
-    /// Why a set of roles is not enough.
-    fn refusal(&self, roles: RoleSet, kind: Kind, action: Action) -> Reason {
-        if kind == Kind::Machine && !self.allows(roles, kind, Action::View) {
-            return Reason::Hidden(self.doors(kind, action));
+        let hidden =
+            kind == Kind::Machine && self.verdict(actor.user, target, kind, Action::View, at) != Verdict::Allow;
+        if hidden {
+            Err(Reason::Hidden(self.doors(kind, action)))
+        } else if forbidden.is_empty() {
+            Err(Reason::Role(self.doors(kind, action)))
+        } else {
+            forbidden.sort();
+            Err(Reason::Forbidden { action, kind, by: forbidden })
         }
-        Reason::Role(self.doors(kind, action))
     }
 
     /// The roles that would open a door, the smallest first.
@@ -379,33 +295,20 @@ impl Snapshot {
     }
 
     /// Whether a person may do something for which no fresh factor counts.
-    fn sees(&self, actor: &Actor, target: Target<'_>, kind: Kind, action: Action, now: OffsetDateTime) -> bool {
+    fn sees(&self, actor: &Actor, target: Target<'_>, kind: Kind, action: Action, at: &Moment) -> bool {
         let inside = match (&actor.scope, target) {
             (None, _) => true,
             (Some(scope), Target::Machine(m)) => m.at.hypervisor == *scope,
             (Some(scope), Target::Hypervisor(h)) => h == scope,
             (Some(_), Target::Own) => false,
         };
-        if !inside || actor.assurance.level() != Level::Two {
-            return false;
-        }
-        let mut roles = RoleSet::EMPTY;
-        for grant in actor.grants.iter().filter(|g| target.is_met_by(g, actor.from, now)) {
-            let Some(role) = self.rules.find(&grant.role) else { continue };
-            let closure = self.closure(role);
-            if grant.effect == GrantEffect::Deny && self.allows(closure, kind, action) {
-                return false;
-            }
-            if grant.effect == GrantEffect::Allow && (!grant.conditions.passkey || actor.assurance.has(Factor::Passkey))
-            {
-                roles.add(closure);
-            }
-        }
-        self.allows(roles, kind, action)
+        inside
+            && actor.assurance.level() == Level::Two
+            && self.verdict(actor.user, target, kind, action, at) == Verdict::Allow
     }
 
-    fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, now: OffsetDateTime) -> bool {
-        let sees = |target, kind| self.sees(actor, target, kind, Action::View, now);
+    fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, at: &Moment) -> bool {
+        let sees = |target, kind| self.sees(actor, target, kind, Action::View, at);
         let machine = |at: &MachineRef| inventory.find(at).is_some_and(|m| sees(Target::Machine(m), Kind::Machine));
         match resource {
             Resource::Machine(at) => machine(at),
@@ -417,7 +320,7 @@ impl Snapshot {
                 sees(Target::Hypervisor(h), Kind::Hypervisor)
                     || inventory.iter().any(|m| m.at.hypervisor == *h && sees(Target::Machine(m), Kind::Machine))
             }
-            Resource::Own(object) => self.sees(actor, Target::Own, Kind::Own(*object), Action::Read, now),
+            Resource::Own(object) => self.sees(actor, Target::Own, Kind::Own(*object), Action::Read, at),
         }
     }
 }

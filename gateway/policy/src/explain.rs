@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a decision is what it is, for the person who keeps the policy.
 
-use crate::{Engine, Kind, Line, decide::Target, permit::Decision};
-use portcullis_domain::{Action, Actor, GrantEffect, GrantId, Inventory, MachineRef, Operation, Resource, RoleName};
+use crate::{
+    Engine, Kind, Line, Moment, Passkey, Snapshot, Target,
+    permit::Decision,
+    terms::{Met, Terms},
+};
+use portcullis_domain::{
+    Action, Actor, Factor, Grant, GrantEffect, GrantId, GroupId, Inventory, MachineRef, Operation, Resource, RoleName,
+};
 use serde::Serialize;
 use std::fmt;
 use time::OffsetDateTime;
@@ -11,31 +17,44 @@ use time::OffsetDateTime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counts {
-    /// It does.
+    /// It allows it.
     Yes,
+    /// It forbids it.
+    Forbids,
+    /// It counts, but its role has nothing to do with what is asked.
+    OtherRights,
     /// It covers other things.
     Elsewhere,
     /// It has not begun.
     NotYet,
     /// It is over.
     Over,
-    /// Its hours, networks or kinds of machines are others.
-    Conditions,
-    /// It counts, and forbids what its role allows.
-    Forbids,
+    /// It covers other kinds of machines.
+    OtherKinds,
+    /// It counts from other networks.
+    OtherNetworks,
+    /// It counts at other hours.
+    OtherHours,
+    /// It counts for somebody who proved a passkey.
+    NeedsPasskey,
     /// The policy has no such role.
     NoSuchRole,
 }
 
 impl Counts {
-    const fn words(self) -> &'static str {
+    /// What it says, after the words of the grant.
+    pub const fn words(self) -> &'static str {
         match self {
-            Self::Yes => "counts",
+            Self::Yes => "allows it",
+            Self::Forbids => "forbids it",
+            Self::OtherRights => "its role does not speak of this",
             Self::Elsewhere => "covers other things",
             Self::NotYet => "has not begun",
             Self::Over => "is over",
-            Self::Conditions => "its hours, networks or kinds of machines are others",
-            Self::Forbids => "forbids",
+            Self::OtherKinds => "covers other kinds of machines",
+            Self::OtherNetworks => "counts from other networks only",
+            Self::OtherHours => "counts at other hours only",
+            Self::NeedsPasskey => "counts with a passkey only",
             Self::NoSuchRole => "its role is not in the policy",
         }
     }
@@ -46,6 +65,10 @@ impl Counts {
 pub struct GrantLine {
     /// Its id.
     pub grant: GrantId,
+    /// The group that it comes through; none for a grant of the person's own.
+    pub through: Option<GroupId>,
+    /// Whether it gives or forbids.
+    pub effect: GrantEffect,
     /// Its role.
     pub role: RoleName,
     /// What it covers, in words.
@@ -70,11 +93,11 @@ pub struct Explanation {
     pub decision: &'static str,
     /// What the person would read.
     pub reason: String,
-    /// The question that Casbin was asked: kind and action.
+    /// The question: kind and action.
     pub asked: (Kind, Action),
-    /// The roles that count, inheritance included.
+    /// The roles that count here and now, inheritance included.
     pub roles: Vec<RoleName>,
-    /// Every grant of the person.
+    /// Every grant of the person and of their groups.
     pub grants: Vec<GrantLine>,
     /// The rules that match: kind and action are those asked, and the role is one that counts.
     pub rules: Vec<RuleLine>,
@@ -85,7 +108,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "{}: {}", self.decision, self.reason)?;
         writeln!(f, "asked: {} on a {}", self.asked.1, self.asked.0)?;
         for g in &self.grants {
-            writeln!(f, "grant {}: {} on {}: {}", g.grant, g.role, g.on, g.counts.words())?;
+            let not = if g.effect == GrantEffect::Deny { "not " } else { "" };
+            let through = g.through.map(|id| format!(", through group {id}")).unwrap_or_default();
+            writeln!(f, "grant {}{through}: {not}{} on {}: {}", g.grant, g.role, g.on, g.counts.words())?;
         }
         let roles: Vec<&str> = self.roles.iter().map(RoleName::as_str).collect();
         writeln!(f, "roles that count: {}", if roles.is_empty() { "none".to_owned() } else { roles.join(", ") })?;
@@ -130,33 +155,30 @@ impl Engine {
             Resource::Own(_) => Some(Target::Own),
             Resource::Machine(_) | Resource::Machines(..) => found.map(Target::Machine),
         };
+        let passkey = if actor.assurance.has(Factor::Passkey) { Passkey::Proven } else { Passkey::Missing };
+        let at = Moment::new(now, actor.from, passkey);
         let mut roles = crate::roleset::RoleSet::EMPTY;
-        let mut grants = Vec::with_capacity(actor.grants.len());
-        for grant in &*actor.grants {
-            let role = snapshot.rules.find(&grant.role);
-            let counts = if !target.is_some_and(|t| t.is_covered_by(&grant.selector)) {
-                Counts::Elsewhere
-            } else if now < grant.from {
-                Counts::NotYet
-            } else if !grant.is_active(now) {
-                Counts::Over
-            } else if !target.is_some_and(|t| t.is_met_by(grant, actor.from, now)) {
-                Counts::Conditions
-            } else if grant.effect == GrantEffect::Deny {
-                Counts::Forbids
-            } else if let Some(role) = role {
+        let own = snapshot.grants_held(actor.user).into_iter().map(|g| (None, g));
+        let groups = snapshot.groups_of(actor.user);
+        let others = groups.iter().flat_map(|id| snapshot.grants_held(*id).into_iter().map(|g| (Some(*id), g)));
+        let mut grants = Vec::new();
+        for (through, grant) in own.chain(others) {
+            let counts = target.map_or(Counts::Elsewhere, |t| snapshot.counts(&grant, t, kind, operation.action, &at));
+            if matches!(counts, Counts::Yes | Counts::OtherRights)
+                && let Some(role) = snapshot.rules.find(&grant.role)
+            {
                 roles.add(snapshot.closure(role));
-                Counts::Yes
-            } else {
-                Counts::NoSuchRole
-            };
+            }
             grants.push(GrantLine {
                 grant: grant.id,
-                role: grant.role.clone(),
+                through,
+                effect: grant.effect,
                 on: grant.selector.to_string(),
+                role: grant.role,
                 counts,
             });
         }
+        grants.sort_by_key(|g| g.grant);
         let name = |i| snapshot.rules.role(i).map(|r| r.name.clone());
         let matching = snapshot
             .rules
@@ -171,6 +193,38 @@ impl Engine {
             roles: roles.iter().filter_map(name).collect(),
             grants,
             rules,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Whether one grant counts, and if not, the first reason why.
+    fn counts(&self, grant: &Grant, target: Target<'_>, kind: Kind, action: Action, at: &Moment) -> Counts {
+        let terms = Terms::new(grant.conditions.clone());
+        let forbids = grant.effect == GrantEffect::Deny;
+        let kinds = &grant.conditions.kinds;
+        if !target.is_covered_by(&grant.selector) {
+            Counts::Elsewhere
+        } else if at.now < grant.from {
+            Counts::NotYet
+        } else if !grant.is_active(at.now) {
+            Counts::Over
+        } else if !kinds.is_empty() && !target.kind().is_some_and(|k| kinds.contains(&k)) {
+            Counts::OtherKinds
+        } else if !terms.is_near(grant.effect, at) {
+            Counts::OtherNetworks
+        } else if !terms.in_hours(at.now).unwrap_or(forbids) {
+            Counts::OtherHours
+        } else if self.rules.find(&grant.role).is_none() {
+            Counts::NoSuchRole
+        } else if !self.rules.rights(&grant.role).allow(kind, action) {
+            Counts::OtherRights
+        } else {
+            match (grant.effect, terms.met(grant.effect, target.kind(), at)) {
+                (GrantEffect::Deny, _) => Counts::Forbids,
+                (GrantEffect::Allow, Met::ButPasskey) => Counts::NeedsPasskey,
+                (GrantEffect::Allow, Met::Yes | Met::No) => Counts::Yes,
+            }
         }
     }
 }

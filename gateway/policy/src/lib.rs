@@ -29,7 +29,11 @@
 
 pub mod classify;
 mod decide;
+#[cfg(test)]
+mod differential;
+mod engine;
 mod explain;
+mod index;
 mod kind;
 mod oracle;
 mod permit;
@@ -39,15 +43,18 @@ mod rights;
 mod roleset;
 mod rules;
 mod set;
+mod snapshot;
 mod terms;
 
-pub use decide::Engine;
+pub use engine::Engine;
 pub use explain::{Counts, Explanation, GrantLine, RuleLine};
+pub use index::Target;
 pub use kind::Kind;
 pub use permit::{Decision, LIFE, LONGEST, Need, Permit};
 pub use reason::{Doors, Reason};
 pub use rights::RoleInfo;
 pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};
+pub use snapshot::{Snapshot, Verdict};
 pub use terms::{Moment, Passkey};
 
 /// The model that comes with the gateway.

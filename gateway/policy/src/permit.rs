@@ -3,7 +3,7 @@
 
 use crate::reason::Reason;
 use portcullis_domain::{GrantId, Operation, UserId, Via};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use time::{Duration, OffsetDateTime};
 
 /// How long a permit counts at most.
@@ -24,6 +24,9 @@ pub struct Permit {
     expires_at: OffsetDateTime,
     lasts_until: OffsetDateTime,
     recorded: Recorded,
+    from: Option<IpAddr>,
+    clipboard_in: Option<u32>,
+    clipboard_out: Option<u32>,
 }
 
 /// Whether what is done under a permit must be recorded.
@@ -44,14 +47,31 @@ pub(crate) struct Terms<'a> {
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) lasts_until: OffsetDateTime,
     pub(crate) recorded: Recorded,
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) clipboard_in: Option<u32>,
+    pub(crate) clipboard_out: Option<u32>,
 }
 
 impl Permit {
     /// The one maker; `decide` is its one caller.
     pub(crate) fn make(terms: Terms<'_>) -> Self {
-        let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded } = terms;
+        let Terms { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded, .. } = terms;
         let (operation, name) = (operation.clone(), Arc::clone(name));
-        Self { operation, user, name, via, grants, first_at, expires_at, lasts_until, recorded }
+        let Terms { from, clipboard_in, clipboard_out, .. } = terms;
+        Self {
+            operation,
+            user,
+            name,
+            via,
+            grants,
+            first_at,
+            expires_at,
+            lasts_until,
+            recorded,
+            from,
+            clipboard_in,
+            clipboard_out,
+        }
     }
 
     /// What may be done, and to what. Nothing else may be.
@@ -94,6 +114,21 @@ impl Permit {
     /// after it was first given. What happens meanwhile may end it earlier.
     pub const fn lasts_until(&self) -> OffsetDateTime {
         self.lasts_until
+    }
+
+    /// The address that it was asked from; none where it is not known.
+    pub const fn from(&self) -> Option<IpAddr> {
+        self.from
+    }
+
+    /// Most bytes of text into the guest's clipboard at once; none means the protocol's own limit.
+    pub const fn clipboard_in(&self) -> Option<u32> {
+        self.clipboard_in
+    }
+
+    /// The same out of the guest.
+    pub const fn clipboard_out(&self) -> Option<u32> {
+        self.clipboard_out
     }
 
     /// Whether it still counts.

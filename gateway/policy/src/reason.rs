@@ -18,17 +18,19 @@ pub enum Reason {
     Hidden(Doors),
     /// No role of theirs allows it here.
     Role(Doors),
-    /// A role of theirs forbids it, whatever another one allows.
+    /// A grant of theirs forbids it, whatever another one allows.
     Forbidden {
         /// What was asked.
         action: Action,
         /// On which kind of thing.
         kind: Kind,
-        /// The roles that forbid it.
+        /// The roles of the grants that forbid it.
         by: Vec<RoleName>,
     },
     /// It needs a fresh factor, and a token cannot give one.
     TokenCannotStepUp,
+    /// A grant of theirs would allow it to somebody who proved a passkey.
+    Passkey,
     /// A request named no machine at all.
     Nothing,
     /// The permit is another person's, or of another session or token.
@@ -84,6 +86,7 @@ impl fmt::Display for Reason {
             Self::TokenCannotStepUp => {
                 f.write_str("This needs a fresh code, which a token cannot give. Do it in the portal.")
             }
+            Self::Passkey => f.write_str("This needs a passkey. Confirm with one, or sign in with it, and try again."),
             Self::Nothing => f.write_str("The request names no machine."),
             Self::Stranger => f.write_str("This was opened by another session. Open it again."),
             Self::Worn => f.write_str("This has been open for a day. Open it again."),

@@ -2,8 +2,7 @@
 //! What roles and grants amount to, apart from any request: for pages, reviews and the rules about giving roles.
 
 use crate::{
-    Engine, Kind,
-    decide::Snapshot,
+    Engine, Kind, Snapshot,
     roleset::{RoleIndex, RoleSet},
     rules::Role,
 };
@@ -134,7 +133,7 @@ impl Snapshot {
         let Some(role) = self.rules.find(&grant.role) else { return true };
         let given = self.closure(role);
         let (mut held, mut forbidden) = (RoleSet::EMPTY, RoleSet::EMPTY);
-        for g in actor.grants.iter().filter(|g| g.is_active(now)) {
+        for g in self.grants_of(actor.user).iter().filter(|g| g.is_active(now)) {
             let Some(role) = self.rules.find(&g.role) else { continue };
             if g.effect == GrantEffect::Deny {
                 forbidden.add(self.closure(role));

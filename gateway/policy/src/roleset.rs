@@ -45,7 +45,8 @@ impl RoleSet {
         self.high |= other.high;
     }
 
-    pub(crate) const fn is_empty(self) -> bool {
+    #[cfg(test)]
+    const fn is_empty(self) -> bool {
         self.low == 0 && self.high == 0
     }
 

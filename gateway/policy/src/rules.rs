@@ -73,6 +73,7 @@ impl Rules {
     }
 
     /// Reads a file and works it out.
+    #[cfg(test)]
     pub(crate) fn read(text: &str) -> Result<Self, Error> {
         Self::of(&Set::read(text)?)
     }

@@ -112,6 +112,13 @@ impl Terms {
         }
     }
 
+    /// Whether somebody asks from one of the networks.
+    pub(crate) fn is_near(&self, effect: GrantEffect, at: &Moment) -> bool {
+        let networks = &self.conditions.networks;
+        networks.is_empty()
+            || at.from.map_or(effect == GrantEffect::Deny, |address| networks.iter().any(|n| n.contains(address)))
+    }
+
     /// Whether an instant is inside the hours; none when that cannot be told.
     pub(crate) fn in_hours(&self, now: OffsetDateTime) -> Option<bool> {
         match (&self.zone, &self.conditions.hours) {

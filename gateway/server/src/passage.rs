@@ -111,6 +111,7 @@ where
         Trailed::Yes => Some(Entry::begin(&house.trail, kind, peer.request, Some(peer.ip), now)),
     });
     let who = caller.await.map_err(|refusal| entry.refuse(Outcome::Failed, refusal))?;
+    let who = if let Caller::Known(actor) = who { Caller::Known(from(actor, peer)) } else { who };
     if let Caller::Known(actor) | Caller::Barred(actor, _) = &who {
         entry.learn(actor);
     }
@@ -145,7 +146,7 @@ where
     if matches!(decision, Decision::StepUp(_)) {
         match again().await {
             Ok(Some(fresh)) => {
-                actor = fresh;
+                actor = from(fresh, peer);
                 decision = house.engine.decide(&actor, &operation, &inventory, house.clock.now());
             }
             Ok(None) => {}
@@ -161,6 +162,14 @@ where
             Err(entry.refuse_because(Outcome::Denied, &reason, refusal))
         }
     }
+}
+
+/// Somebody as they ask from an address: grants may count from some networks only.
+fn from(mut actor: Arc<Actor>, peer: Peer) -> Arc<Actor> {
+    if actor.from != Some(peer.ip) {
+        Arc::make_mut(&mut actor).from = Some(peer.ip);
+    }
+    actor
 }
 
 /// The bracket of a visit; a visit that needs no trail (a page of one's own) has none.

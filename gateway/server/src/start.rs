@@ -17,7 +17,7 @@ use crate::{
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
 use portcullis_governance::Locks;
-use portcullis_identity::Identity;
+use portcullis_identity::{Feed, Identity, Scope};
 use portcullis_policy::{
     Engine,
     classify::{ApiKind, Table},
@@ -62,7 +62,7 @@ impl Running {
         let wrong = |key: &str, why: String| ConfigError::new(&config.file, format!("{key}: {why}"));
         let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
-        let engine = Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?;
+        let engine = Arc::new(Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?);
         let connections = providers::connections(&config, &engine)?;
         let grants = crate::requests::grants(&config, &engine, store.clone(), Arc::clone(&clock))?;
         let requests = crate::requests::requests(&config, &engine, store.clone(), Arc::clone(&clock), &grants)?;
@@ -73,6 +73,10 @@ impl Running {
         let identity =
             Identity::with_providers(store.clone(), Arc::clone(&keys), Arc::clone(&clock), settings, connections)
                 .map_err(|e| wrong("identity", chain(&e)))?;
+        identity.tell_changes({
+            let engine = Arc::clone(&engine);
+            move |feed| hear(&engine, feed)
+        });
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         if let Some(why) = identity.passkeys_off() {
             tracing::warn!("{why}; authenticator apps go on working");
@@ -151,6 +155,17 @@ impl Running {
             tracing::error!(%error, "the trail did not close well");
         }
         self.house.store.close().await;
+    }
+}
+
+/// Takes over who holds what.
+pub(crate) fn hear(engine: &Engine, feed: Feed) {
+    for why in &feed.unread {
+        tracing::error!(why, "a grant or a group cannot be read: whoever depends on it is denied everything");
+    }
+    match feed.scope {
+        Scope::Whole => engine.reset(feed.changes),
+        Scope::Changes => engine.apply(feed.changes),
     }
 }
 

@@ -17,7 +17,7 @@ use portcullis_domain::{Actor, Clock, HypervisorName, NodeId, Operation, Request
 use portcullis_governance::{Grants, Locks, Requests};
 use portcullis_identity::Identity;
 use portcullis_policy::{
-    Engine,
+    Engine, Reason,
     classify::{Table, Task},
 };
 use portcullis_store::{Keys, Store};
@@ -45,7 +45,7 @@ pub(crate) struct House {
     pub(crate) store: Store,
     pub(crate) keys: Arc<Keys>,
     pub(crate) trail: Trail,
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
@@ -131,7 +131,9 @@ impl House {
             Resource::Own(_) => true,
             resource => self.engine.may_see(actor, resource, &self.fleet.inventory(), now),
         };
-        if seen { Refusal::Forbidden(reason.to_owned()) } else { Refusal::NotFound }
+        // Whoever only lacks a passkey holds a grant on it: it is no secret to them.
+        let known = seen || reason == Reason::Passkey.to_string();
+        if known { Refusal::Forbidden(reason.to_owned()) } else { Refusal::NotFound }
     }
 
     /// Something of ours does not work: said without its inside, logged with it.

@@ -5,7 +5,7 @@ use crate::{
     Error, Store, from_micros,
     tx::{Tx, execute, fetch, from_word, parse, read, word},
 };
-use portcullis_domain::{Grant, GrantId, GrantSource, GroupId, Holder, Selector, UserId, micros};
+use portcullis_domain::{Grant, GrantChange, GrantId, GrantSource, GroupId, Holder, Selector, UserId, micros};
 use std::collections::HashMap;
 use time::OffsetDateTime;
 
@@ -142,7 +142,108 @@ pub(crate) async fn grants_from(tx: &mut Tx, user: UserId, source: GrantSource) 
     rows.into_iter().map(|r| Holding::try_from(r).map(|h| h.grant)).collect()
 }
 
+/// Changes of who holds what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRows {
+    /// What has changed, in no order that matters: each grant and each group stands in it at most once.
+    pub changes: Vec<GrantChange>,
+    /// What is wrong with the rows that could not be read: whoever they concern is shut out by a change.
+    pub unread: Vec<String>,
+    /// How many groups there are now: one that was deleted leaves no row that could have changed.
+    pub groups: usize,
+}
+
+/// Whose a row is, if that can be told.
+fn holder(user: Option<&str>, group: Option<&str>) -> Option<Holder> {
+    match (user, group) {
+        (Some(user), None) => user.parse().ok().map(Holder::Person),
+        (None, Some(group)) => group.parse().ok().map(Holder::Group),
+        _ => None,
+    }
+}
+
+impl GrantRows {
+    /// What stands in a row that cannot be read may be what forbids: whoever it concerns is shut out, not let off.
+    fn shut(&mut self, error: &Error, holder: Option<Holder>) {
+        self.unread.push(error.to_string());
+        self.changes.push(holder.map_or(GrantChange::ShutAll, GrantChange::Shut));
+    }
+}
+
 impl Store {
+    /// Every grant and group that changed after the epoch had a value; with none, all that there are.
+    pub async fn grant_changes(&self, since: Option<i64>) -> Result<GrantRows, Error> {
+        let after = since.unwrap_or(-1);
+        let live = read!(
+            self,
+            Row,
+            concat!("select ", columns!(), " from grants where version > $1 and revoked_at is null"),
+            after
+        )?;
+        let mut found = GrantRows { changes: Vec::with_capacity(live.len()), unread: Vec::new(), groups: 0 };
+        for row in live {
+            let whose = holder(row.user_id.as_deref(), row.group_id.as_deref());
+            match Holding::try_from(row) {
+                Ok(held) => found.changes.push(GrantChange::Put(held.holder, held.grant)),
+                Err(error) => found.shut(&error, whose),
+            }
+        }
+        if since.is_some() {
+            let gone = read!(
+                self,
+                (String, Option<String>, Option<String>),
+                "select id, user_id, group_id from grants where version > $1 and revoked_at is not null",
+                after
+            )?;
+            for (id, user, group) in gone {
+                let whose = holder(user.as_deref(), group.as_deref());
+                match (parse(T, "id", &id), whose) {
+                    (Ok(id), Some(whose)) => found.changes.push(GrantChange::Take(whose, id)),
+                    (Err(error), _) => found.shut(&error, whose),
+                    (Ok(_), None) => found.shut(&Error::corrupt(T, &id, "it has no holder, or two"), None),
+                }
+            }
+        }
+        let groups = read!(self, (String,), "select id from groups where version > $1", after)?;
+        let rows = read!(
+            self,
+            (String, String),
+            "select m.group_id, m.user_id from group_members m join groups g on g.id = m.group_id where g.version > $1",
+            after
+        )?;
+        let mut members: HashMap<String, Vec<Result<UserId, Error>>> = HashMap::new();
+        for (group, user) in rows {
+            members.entry(group).or_default().push(parse("group_members", "user_id", &user));
+        }
+        for (id,) in groups {
+            match parse::<GroupId>("groups", "id", &id) {
+                Err(error) => found.shut(&error, None),
+                Ok(group) => match members.remove(&id).unwrap_or_default().into_iter().collect() {
+                    Ok(users) => found.changes.push(GrantChange::Members(group, users)),
+                    Err(error) => found.shut(&error, Some(group.into())),
+                },
+            }
+        }
+        let count = read!(self, (i64,), "select count(*) from groups")?;
+        found.groups = count.first().and_then(|c| usize::try_from(c.0).ok()).unwrap_or(0);
+        Ok(found)
+    }
+
+    /// Who holds a role now or will, by themselves or through a group.
+    pub async fn holders_of(&self, role: &str, now: OffsetDateTime) -> Result<Vec<UserId>, Error> {
+        let rows = read!(
+            self,
+            (String,),
+            "select user_id from grants where role = $1 and revoked_at is null and user_id is not null \
+             and (until_at is null or until_at > $2) \
+             union select m.user_id from grants g join group_members m on m.group_id = g.group_id \
+             where g.role = $1 and g.revoked_at is null and (g.until_at is null or g.until_at > $2)",
+            role,
+            micros(now)
+        )?;
+        rows.iter().map(|(user,)| parse(T, "user_id", user)).collect()
+    }
+
     /// Gives a person or a group a role. `by` is who did it.
     pub async fn add_grant(
         &self,

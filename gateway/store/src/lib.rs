@@ -57,7 +57,7 @@ pub use directory::{DirectoryGrant, DirectoryGroup};
 pub use error::Error;
 pub use factor::{FactorId, Others, TotpFactor};
 pub use favourite::Favourite;
-pub use grant::Holding;
+pub use grant::{GrantRows, Holding};
 pub use group::{Group, GroupSource};
 pub use lock::{Lock, LockOf};
 pub use lockout::{Backoff, Limit, Try};

@@ -216,7 +216,6 @@ fn actor() -> Actor {
         user: UserId::new(Uuid::from_u128(5)),
         name: "ada".into(),
         via: Via::CommandLine,
-        grants: Arc::from([]),
         assurance: Assurance::default(),
         scope: None,
         from: None,

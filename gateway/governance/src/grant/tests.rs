@@ -2,8 +2,8 @@
 use super::*;
 use crate::{MOST_THINGS, Membership};
 use portcullis_domain::{
-    Assurance, ConsoleKind, Effect, Factor, GroupId, HypervisorName, Inventory, Machine, MachineKind, ManualClock,
-    Operation, PowerState, Resource, Via,
+    Assurance, ConsoleKind, Effect, Factor, GrantChange, GroupId, HypervisorName, Inventory, Machine, MachineKind,
+    ManualClock, Operation, PowerState, Resource, Via,
 };
 use portcullis_policy::Decision;
 use portcullis_store::NewUser;
@@ -41,18 +41,10 @@ fn grant(role: &str, selector: Selector) -> Grant {
     }
 }
 
-fn actor(user: UserId, grants: impl IntoIterator<Item = Grant>) -> Actor {
+fn actor(user: UserId) -> Actor {
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Passkey, NOW);
-    Actor {
-        user,
-        name: "x".into(),
-        via: Via::CommandLine,
-        grants: grants.into_iter().collect(),
-        assurance,
-        scope: None,
-        from: None,
-    }
+    Actor { user, name: "x".into(), via: Via::CommandLine, assurance, scope: None, from: None }
 }
 
 impl Scene {
@@ -75,7 +67,8 @@ impl Scene {
     }
 
     async fn actor(&self, user: UserId) -> Actor {
-        actor(user, self.store.grants_of(user).await.unwrap())
+        self.engine.reset(self.store.grant_changes(None).await.unwrap().changes);
+        actor(user)
     }
 
     async fn give(&self, giver: UserId, new: NewGrant) -> Result<Grant, Error> {
@@ -312,8 +305,14 @@ async fn what_is_handed_out_is_never_more_than_what_is_held() {
                 .map(|_| grant(roles[pick(roles.len())], selectors[pick(selectors.len())].clone()))
                 .collect()
         };
-        let giver = actor(UserId::new(Uuid::from_u128(1)), some(3));
-        let given = some(2);
+        let (held, given) = (some(3), some(2));
+        let (giver, taker) = ([1, 2].map(|n| UserId::new(Uuid::from_u128(n))).map(actor)).into();
+        engine.reset(
+            held.iter()
+                .map(|g| (giver.user, g))
+                .chain(given.iter().map(|g| (taker.user, g)))
+                .map(|(user, g)| GrantChange::Put(user.into(), g.clone())),
+        );
         if may(&giver, Action::Write, &Resource::Own(OwnObject::Policy)) {
             assert!(outranks(&engine, &giver, &given, NOW));
             continue;
@@ -323,16 +322,10 @@ async fn what_is_handed_out_is_never_more_than_what_is_held() {
             continue;
         }
         handed += 1;
-        let taker = actor(UserId::new(Uuid::from_u128(2)), given.clone());
         for resource in &resources {
             for action in Action::ALL {
                 if may(&taker, *action, resource) {
-                    assert!(
-                        may(&giver, *action, resource),
-                        "{action} on {resource}: {:?} by {:?}",
-                        given,
-                        giver.grants
-                    );
+                    assert!(may(&giver, *action, resource), "{action} on {resource}: {:?} by {:?}", given, held);
                 }
             }
         }

@@ -91,13 +91,13 @@ impl Scene {
     }
 
     async fn again(&self, user: UserId, name: &str) -> Actor {
+        self.engine.reset(self.store.grant_changes(None).await.unwrap().changes);
         let mut assurance = Assurance::default();
         assurance.prove(Factor::Passkey, NOW);
         Actor {
             user,
             name: name.into(),
             via: Via::Session(SessionId::new(Uuid::from_u128(1))),
-            grants: self.store.grants_of(user).await.unwrap().into(),
             assurance,
             scope: None,
             from: None,
@@ -197,7 +197,7 @@ async fn owners_follow_from_what_is_asked_for_and_their_rule_sets_the_limits() {
 // SEC-006
 #[tokio::test]
 async fn nobody_approves_what_they_could_not_give_unless_they_own_it() {
-    let policy = format!("{}\np, desk, gateway:requests, approve, allow\n", portcullis_policy::RULES);
+    let policy = format!("{}\ng2, gateway:requests/approve, desk\n", portcullis_policy::RULES);
     let mut s = scene(vec![owned(Owner::Person("Owner".into()), 1)]).await;
     s.engine = Engine::load(&policy).await.unwrap();
     let asker = s.person("asker", &[]).await;

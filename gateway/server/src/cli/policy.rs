@@ -73,7 +73,7 @@ impl Policy {
 async fn explain(engine: &Engine, user: &str, action: Action, on: &str, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let user = desk.find(user).await?;
-    let grants = desk.store.grants_of(user.id).await?.into();
+    engine.reset(desk.store.grant_changes(None).await?.changes);
     let resource = resource(on)?;
     let inventory = match &resource {
         Resource::Machine(_) => asked(at).await?.inventory(),
@@ -83,15 +83,8 @@ async fn explain(engine: &Engine, user: &str, action: Action, on: &str, at: &At)
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
     assurance.prove(Factor::Totp, now);
-    let actor = Actor {
-        user: user.id,
-        name: user.name.into(),
-        via: Via::CommandLine,
-        grants,
-        assurance,
-        scope: None,
-        from: None,
-    };
+    let actor =
+        Actor { user: user.id, name: user.name.into(), via: Via::CommandLine, assurance, scope: None, from: None };
     let operation = Operation { action, resource, effect: Effect::Safe };
     let told = engine.explain(&actor, &operation, &inventory, now);
     at.out.tell(&serde_json::to_value(&told)?, told.to_string().trim_end());

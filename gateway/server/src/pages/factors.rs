@@ -14,7 +14,7 @@ use crate::{
 };
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
-use portcullis_domain::{Secret, Via};
+use portcullis_domain::{Grant, GrantEffect, Secret, Via};
 use portcullis_identity::{Error, Stage};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -180,8 +180,9 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
     let sessions = house.session_rows(user, current).await?;
     let tokens = house.token_rows(user).await?;
     let recovery_left = house.store.recovery_codes_left(user).await.map_err(failed)?;
-    let grants = actor.grants.iter().filter(|g| g.is_active(now));
-    let grants = grants.map(|g| format!("{} on {}{}", g.role, g.selector, until_words(g.until))).collect();
+    let grants = house.engine.grants_of(actor.user).into_iter().filter(|g| g.is_active(now));
+    let not = |g: &Grant| if g.effect == GrantEffect::Deny { "not " } else { "" };
+    let grants = grants.map(|g| format!("{}{} on {}{}", not(&g), g.role, g.selector, until_words(g.until))).collect();
     let wrong = !problems.is_empty();
     let user = house.store.user(actor.user).await.map_err(|e| house.unavailable(&e))?;
     let shown = Me {

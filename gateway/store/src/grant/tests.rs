@@ -106,3 +106,71 @@ async fn a_grant_of_a_group_is_held_by_whoever_is_in_it_now() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_changed_after_an_epoch_is_told_once_and_nothing_else() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        let all = [1, 2].map(|n| grant(n, Selector::Everything, GrantSource::Administrator));
+        store.add_grant(ada, &all[0], None, NOON).await.unwrap();
+        let whole = store.grant_changes(None).await.unwrap();
+        assert_eq!(whole.changes, [GrantChange::Put(ada.into(), all[0].clone())]);
+        let epoch = store.epoch().await.unwrap();
+        assert_eq!(store.grant_changes(Some(epoch)).await.unwrap().changes, []);
+        store.add_grant(ada, &all[1], None, NOON).await.unwrap();
+        store.revoke_grant(all[0].id, None, NOON).await.unwrap();
+        let group = GroupId::new(Uuid::from_u128(7));
+        let ops = crate::DirectoryGroup {
+            id: group,
+            name: "ops".into(),
+            external_id: None,
+            created_at: NOON,
+            members: [ada].into(),
+        };
+        store.put_group(&ops).await.unwrap();
+        let rows = store.grant_changes(Some(epoch)).await.unwrap();
+        let want = [
+            GrantChange::Put(ada.into(), all[1].clone()),
+            GrantChange::Take(ada.into(), all[0].id),
+            GrantChange::Members(group, vec![ada]),
+        ];
+        assert_eq!((rows.changes, rows.unread, rows.groups), (want.to_vec(), vec![], 1));
+        let whole = store.grant_changes(None).await.unwrap().changes;
+        assert_eq!(whole, [want[0].clone(), want[2].clone()]);
+        assert_eq!(store.holders_of("operator", NOON).await.unwrap(), [ada]);
+        assert_eq!(store.holders_of("operator", NOON + Duration::DAY).await.unwrap(), []);
+        assert_eq!(store.holders_of("viewer", NOON).await.unwrap(), []);
+        store
+            .add_grant(
+                group,
+                &Grant { role: "viewer".parse().unwrap(), ..grant(3, Selector::Everything, GrantSource::Setup) },
+                None,
+                NOON,
+            )
+            .await
+            .unwrap();
+        assert_eq!(store.holders_of("viewer", NOON).await.unwrap(), [ada]);
+    })
+    .await;
+}
+
+// SEC-010
+#[tokio::test]
+async fn a_row_that_cannot_be_read_shuts_its_holder_and_no_other() {
+    on_both(async |b| {
+        let store = b.open().await;
+        let (ada, bob) = (person(&store, "ada").await, person(&store, "bob").await);
+        for (user, n) in [(ada, 1), (bob, 2)] {
+            store.add_grant(user, &grant(n, Selector::Everything, GrantSource::Setup), None, NOON).await.unwrap();
+        }
+        let mut tx = store.begin().await.unwrap();
+        execute!(tx, "update grants set conditions = '{\"allow\":1}' where user_id = $1", ada.to_string()).unwrap();
+        tx.commit().await.unwrap();
+        let rows = store.grant_changes(None).await.unwrap();
+        assert_eq!(rows.unread.len(), 1);
+        assert!(rows.changes.contains(&GrantChange::Shut(ada.into())));
+        assert!(rows.changes.iter().any(|c| matches!(c, GrantChange::Put(holder, _) if *holder == bob.into())));
+    })
+    .await;
+}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
 use portcullis_domain::{
-    Action, Assurance, Conditions, ConsoleKind, Effect, Factor, Grant, GrantEffect, GrantId, GrantSource, Inventory,
-    Machine, MachineKind, ManualClock, PowerState, Selector, TokenId, Via,
+    Action, Assurance, Conditions, ConsoleKind, Effect, Factor, Grant, GrantChange, GrantEffect, GrantId, GrantSource,
+    Inventory, Machine, MachineKind, ManualClock, PowerState, Selector, TokenId, Via,
 };
 use portcullis_policy::{Decision, Engine};
 use time::macros::datetime;
@@ -22,28 +22,29 @@ fn user(n: u128) -> UserId {
 
 fn actor(user: UserId) -> Actor {
     let now = datetime!(2026-01-01 00:00 UTC);
-    let grant = |role: &str| Grant {
-        id: GrantId::new(Uuid::from_u128(9)),
-        role: role.parse().unwrap(),
-        selector: Selector::Everything,
-        from: now,
-        until: None,
-        conditions: Conditions::default(),
-        source: GrantSource::Administrator,
-        effect: GrantEffect::Allow,
-    };
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
     assurance.prove(Factor::Totp, now);
-    let grants = ["administrator", "operator", "console-user"].map(grant).into_iter().collect();
     Actor {
         user,
         name: "u".into(),
         via: Via::Token(TokenId::new(Uuid::from_u128(8))),
-        grants,
         assurance,
         scope: None,
         from: None,
+    }
+}
+
+fn grant(role: &str) -> Grant {
+    Grant {
+        id: GrantId::new(Uuid::new_v4()),
+        role: role.parse().unwrap(),
+        selector: Selector::Everything,
+        from: datetime!(2026-01-01 00:00 UTC),
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
     }
 }
 
@@ -61,7 +62,10 @@ async fn permit(n: u128) -> Permit {
     }]);
     let operation =
         Operation { action: Action::ConsoleControl, resource: Resource::Machine(machine()), effect: Effect::Unsafe };
-    match Engine::builtin().await.unwrap().decide(&actor(user(n)), &operation, &inventory, now) {
+    let engine = Engine::builtin().await.unwrap();
+    let roles = ["administrator", "operator", "console-user"];
+    engine.apply(roles.map(|role| GrantChange::Put(user(n).into(), grant(role))));
+    match engine.decide(&actor(user(n)), &operation, &inventory, now) {
         Decision::Permit(permit) => permit,
         _ => panic!("no permit"),
     }

@@ -10,7 +10,7 @@ pub(crate) mod qemu;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use portcullis_domain::{
-    Action, Actor, Assurance, Clock, Conditions, Effect, Factor, Grant, GrantEffect, GrantId, GrantSource,
+    Action, Actor, Assurance, Clock, Conditions, Effect, Factor, Grant, GrantChange, GrantEffect, GrantId, GrantSource,
     HypervisorName, Machine, MachineRef, Operation, RequestId, Resource, Selector, SystemClock, TokenId, UserId, Via,
 };
 use portcullis_policy::{
@@ -124,7 +124,20 @@ pub(crate) async fn permit(fleet: &Fleet, action: Action, resource: Resource) ->
 }
 
 pub(crate) async fn decide(fleet: &Fleet, actor: &Actor, operation: Operation) -> Permit {
-    match Engine::builtin().await.unwrap().decide(actor, &operation, &fleet.inventory(), SystemClock.now()) {
+    let grant = |role: &str| Grant {
+        id: GrantId::new(Uuid::new_v4()),
+        role: role.parse().unwrap(),
+        selector: Selector::Everything,
+        from: SystemClock.now() - time::Duration::hours(1),
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+        effect: GrantEffect::Allow,
+    };
+    let engine = Engine::builtin().await.unwrap();
+    let roles = ["administrator", "operator", "console-user"];
+    engine.apply(roles.map(|role| GrantChange::Put(actor.user.into(), grant(role))));
+    match engine.decide(actor, &operation, &fleet.inventory(), SystemClock.now()) {
         Decision::Permit(permit) => permit,
         Decision::StepUp(_) => panic!("{operation}: step-up"),
         Decision::Deny(_) => panic!("{operation}: denied"),
@@ -134,16 +147,6 @@ pub(crate) async fn decide(fleet: &Fleet, actor: &Actor, operation: Operation) -
 /// Somebody who may do everything, with a token.
 pub(crate) fn somebody() -> Actor {
     let now = SystemClock.now();
-    let grant = |role: &str| Grant {
-        id: GrantId::new(Uuid::new_v4()),
-        role: role.parse().unwrap(),
-        selector: Selector::Everything,
-        from: now - time::Duration::hours(1),
-        until: None,
-        conditions: Conditions::default(),
-        source: GrantSource::Administrator,
-        effect: GrantEffect::Allow,
-    };
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
     assurance.prove(Factor::Totp, now);
@@ -151,7 +154,6 @@ pub(crate) fn somebody() -> Actor {
         user: UserId::new(Uuid::new_v4()),
         name: "tester".into(),
         via: Via::Token(TokenId::new(Uuid::new_v4())),
-        grants: ["administrator", "operator", "console-user"].map(grant).into_iter().collect(),
         assurance,
         scope: None,
         from: None,

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every grant, by who holds it and where it counts: what a decision reads.
+//!
+//! A holder (a person or a group) has one block: their grants, sorted by a hash of the place that each covers. A decision
+//! works out the few places that would cover what is asked (the machine, its pool, each of its tags, …), looks each up in
+//! the block of the person and of each of their groups, and compares what it finds in full: a hash only says where to
+//! look. Blocks lie in shards, so that a change of one holder's grants builds one block and copies one shard; the whole is
+//! published at once, so that no decision sees half a change.
+
+mod build;
+mod place;
+
+pub(crate) use build::{Interner, Part};
+pub use place::Target;
+
+use crate::terms::Terms;
+use ahash::{AHashMap, RandomState};
+use place::{Keys, Place, TAG};
+use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, RoleName, UserId};
+use std::{collections::HashMap, sync::Arc};
+use time::OffsetDateTime;
+
+/// How many shards there are.
+const SHARDS: usize = 4096;
+/// No end.
+const NEVER: i64 = i64::MAX;
+
+/// One grant.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) id: GrantId,
+    pub(crate) place: Arc<Place>,
+    pub(crate) terms: Arc<Terms>,
+    from: i64,
+    until: i64,
+    /// The number of its role's name in [`Index::names`].
+    pub(crate) role: u16,
+    pub(crate) effect: GrantEffect,
+    source: GrantSource,
+}
+
+/// Microseconds since 1970 as an instant.
+fn instant(micros: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+impl Entry {
+    pub(crate) const fn is_active(&self, micros: i64) -> bool {
+        self.from <= micros && micros < self.until
+    }
+
+    pub(crate) fn until(&self) -> Option<OffsetDateTime> {
+        (self.until != NEVER).then(|| instant(self.until))
+    }
+}
+
+/// Whether everything of a holder could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Trust {
+    #[default]
+    Whole,
+    Shut,
+}
+
+/// What one holder has.
+#[derive(Debug, Default)]
+struct Held {
+    /// The groups that a person is in.
+    groups: Box<[GroupId]>,
+    /// Which classes of places there are among the entries, as bits.
+    classes: u16,
+    /// The places' hashes, sorted; one for each entry.
+    hashes: Box<[u32]>,
+    entries: Box<[Entry]>,
+    trust: Trust,
+}
+
+type Shard = HashMap<Holder, Arc<Held>, RandomState>;
+
+/// The names of roles that grants speak of, each with a number that it keeps.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) list: Vec<RoleName>,
+    places: AHashMap<RoleName, u16>,
+}
+
+/// Everything known of who holds what. Cheap to copy.
+#[derive(Clone)]
+pub(crate) struct Index {
+    shards: Box<[Arc<Shard>]>,
+    members: Arc<AHashMap<GroupId, Arc<[UserId]>>>,
+    pub(crate) names: Arc<Names>,
+    hasher: RandomState,
+    trust: Trust,
+    grants: usize,
+}
+
+/// Something that a decision depends on could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread;
+
+impl Held {
+    fn visit<'i>(&'i self, keys: &mut Keys<'_>, visit: &mut impl FnMut(&'i Entry)) -> Result<(), Unread> {
+        if self.trust == Trust::Shut {
+            return Err(Unread);
+        }
+        let mut classes = self.classes & keys.classes();
+        while classes != 0 {
+            let class = classes.trailing_zeros();
+            classes &= classes - 1;
+            if class == TAG {
+                for hash in keys.tags() {
+                    self.run(hash, keys.target(), visit);
+                }
+            } else if let Some(hash) = keys.find(class) {
+                self.run(hash, keys.target(), visit);
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries whose place has a hash, and is one that covers what is asked.
+    fn run<'i>(&'i self, hash: u32, target: Target<'_>, visit: &mut impl FnMut(&'i Entry)) {
+        let start = self.hashes.partition_point(|h| *h < hash);
+        for (found, entry) in self.hashes.iter().zip(&self.entries).skip(start) {
+            if *found != hash {
+                return;
+            }
+            if target.is_covered_by(&entry.place.selector) {
+                visit(entry);
+            }
+        }
+    }
+}
+
+impl Index {
+    /// Nobody holds anything.
+    pub(crate) fn new() -> Self {
+        let empty: Arc<Shard> = Arc::default();
+        Self {
+            shards: vec![empty; SHARDS].into(),
+            members: Arc::default(),
+            names: Arc::default(),
+            hasher: RandomState::new(),
+            trust: Trust::Whole,
+            grants: 0,
+        }
+    }
+
+    /// How many grants there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.grants
+    }
+
+    fn shard_of(&self, holder: Holder) -> usize {
+        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) % SHARDS
+    }
+
+    fn held(&self, holder: Holder) -> Option<&Arc<Held>> {
+        self.shards.get(self.shard_of(holder))?.get(&holder)
+    }
+
+    /// Calls `visit` with each grant of a person and of their groups that covers something, whatever its role, its times
+    /// and its conditions.
+    pub(crate) fn walk<'i>(
+        &'i self,
+        user: UserId,
+        target: Target<'_>,
+        mut visit: impl FnMut(&'i Entry),
+    ) -> Result<(), Unread> {
+        if self.trust == Trust::Shut {
+            return Err(Unread);
+        }
+        let Some(person) = self.held(Holder::Person(user)) else { return Ok(()) };
+        let mut keys = Keys::new(&self.hasher, target);
+        person.visit(&mut keys, &mut visit)?;
+        for group in &person.groups {
+            if let Some(held) = self.held(Holder::Group(*group)) {
+                held.visit(&mut keys, &mut visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that a person is in.
+    pub(crate) fn groups_of(&self, user: UserId) -> Vec<GroupId> {
+        self.held(Holder::Person(user)).map(|h| h.groups.to_vec()).unwrap_or_default()
+    }
+
+    /// Who is in a group.
+    pub(crate) fn members_of(&self, group: GroupId) -> Arc<[UserId]> {
+        self.members.get(&group).cloned().unwrap_or_default()
+    }
+
+    /// The grants of one holder, by id: the oldest first.
+    pub(crate) fn grants_of(&self, holder: Holder) -> Result<Vec<Grant>, Unread> {
+        let Some(held) = self.held(holder) else { return Ok(Vec::new()) };
+        if self.trust == Trust::Shut || held.trust == Trust::Shut {
+            return Err(Unread);
+        }
+        let grant = |e: &Entry| {
+            Some(Grant {
+                id: e.id,
+                role: self.names.list.get(usize::from(e.role))?.clone(),
+                selector: e.place.selector.clone(),
+                effect: e.effect,
+                from: instant(e.from),
+                until: e.until(),
+                conditions: e.terms.conditions.clone(),
+                source: e.source,
+            })
+        };
+        let mut grants: Vec<Grant> = held.entries.iter().filter_map(grant).collect();
+        grants.sort_by_key(|g| g.id);
+        Ok(grants)
+    }
+
+    /// Whoever holds something by themselves or through a group.
+    pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
+        self.shards.iter().flat_map(|s| s.keys()).filter_map(|h| h.person())
+    }
+}

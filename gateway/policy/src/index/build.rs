@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making an index: from nothing, or from one and a few changes.
+
+use super::{Entry, Held, Index, NEVER, Names, Shard, Trust, place};
+use crate::terms::{SharedTerms, Terms};
+use ahash::{AHashMap, AHashSet};
+use place::{Place, SharedPlace};
+use portcullis_domain::{Conditions, Grant, GrantChange, GrantId, GroupId, Holder, RoleName, Selector, UserId, micros};
+use std::sync::Arc;
+
+/// Places and conditions that were seen before: many grants share them.
+#[derive(Default)]
+pub(crate) struct Interner {
+    places: AHashSet<SharedPlace>,
+    terms: AHashSet<SharedTerms>,
+    /// How many there were when those that nothing uses were last dropped.
+    swept: usize,
+}
+
+impl Interner {
+    fn place(&mut self, selector: &Selector) -> Arc<Place> {
+        if let Some(known) = self.places.get(selector) {
+            return Arc::clone(&known.0);
+        }
+        let place = Arc::new(Place { selector: selector.clone() });
+        self.places.insert(SharedPlace(Arc::clone(&place)));
+        place
+    }
+
+    fn terms(&mut self, conditions: &Conditions) -> Arc<Terms> {
+        if let Some(known) = self.terms.get(conditions) {
+            return Arc::clone(&known.0);
+        }
+        let terms = Arc::new(Terms::new(conditions.clone()));
+        self.terms.insert(SharedTerms(Arc::clone(&terms)));
+        terms
+    }
+
+    /// Drops what nothing uses any more, now and then.
+    fn sweep(&mut self) {
+        let count = self.places.len() + self.terms.len();
+        if count > 2 * self.swept + 1024 {
+            self.places.retain(|p| Arc::strong_count(&p.0) > 1);
+            self.terms.retain(|t| Arc::strong_count(&t.0) > 1);
+            self.swept = self.places.len() + self.terms.len();
+        }
+    }
+}
+
+/// Whether changes are all that there is, or come on top of what is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// They are all that there is: no grant stands twice.
+    Whole,
+    /// They come on top.
+    Some,
+}
+
+/// A holder's block while it is changed.
+#[derive(Default)]
+struct Draft {
+    groups: Vec<GroupId>,
+    entries: Vec<(u32, Entry)>,
+    /// The ids among the entries, once they were needed.
+    ids: Option<AHashSet<GrantId>>,
+    trust: Trust,
+}
+
+impl Draft {
+    fn of(held: &Held) -> Self {
+        Self {
+            groups: held.groups.to_vec(),
+            entries: held.hashes.iter().copied().zip(held.entries.iter().cloned()).collect(),
+            ids: None,
+            trust: held.trust,
+        }
+    }
+
+    fn take(&mut self, id: GrantId) {
+        let ids = self.ids.get_or_insert_with(|| self.entries.iter().map(|(_, e)| e.id).collect());
+        if ids.remove(&id) {
+            self.entries.retain(|(_, e)| e.id != id);
+        }
+    }
+
+    fn put(&mut self, hash: u32, entry: Entry) {
+        self.take(entry.id);
+        if let Some(ids) = &mut self.ids {
+            ids.insert(entry.id);
+        }
+        self.entries.push((hash, entry));
+    }
+
+    fn finish(mut self) -> Option<Held> {
+        if self.entries.is_empty() && self.groups.is_empty() && self.trust == Trust::Whole {
+            return None;
+        }
+        self.entries.sort_by_key(|(hash, _)| *hash);
+        self.groups.sort();
+        let classes = self.entries.iter().fold(0, |bits, (_, e)| bits | 1 << place::class(&e.place.selector));
+        let (hashes, entries): (Vec<u32>, Vec<Entry>) = self.entries.into_iter().unzip();
+        let (hashes, entries) = (hashes.into_boxed_slice(), entries.into_boxed_slice());
+        Some(Held { groups: self.groups.into(), classes, hashes, entries, trust: self.trust })
+    }
+}
+
+/// An index that is being made.
+struct Builder<'a> {
+    base: &'a Index,
+    interner: &'a mut Interner,
+    part: Part,
+    drafts: AHashMap<Holder, Draft>,
+    members: Option<AHashMap<GroupId, Arc<[UserId]>>>,
+    names: Arc<Names>,
+    trust: Trust,
+}
+
+impl Builder<'_> {
+    fn draft(&mut self, holder: Holder) -> &mut Draft {
+        let base = self.base;
+        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(|h| Draft::of(h)).unwrap_or_default())
+    }
+
+    /// The number of a role's name; none when there are too many of them.
+    fn number(&mut self, role: &RoleName) -> Option<u16> {
+        if let Some(known) = self.names.places.get(role) {
+            return Some(*known);
+        }
+        let number = u16::try_from(self.names.list.len()).ok()?;
+        let names = Arc::make_mut(&mut self.names);
+        names.list.push(role.clone());
+        names.places.insert(role.clone(), number);
+        Some(number)
+    }
+
+    fn put(&mut self, holder: Holder, grant: &Grant) {
+        let Some(role) = self.number(&grant.role) else {
+            tracing::error!(grant = %grant.id, "too many names of roles: whoever holds this grant is denied everything");
+            self.draft(holder).trust = Trust::Shut;
+            return;
+        };
+        let hash = place::hash_of(&self.base.hasher, &grant.selector);
+        let entry = Entry {
+            id: grant.id,
+            place: self.interner.place(&grant.selector),
+            terms: self.interner.terms(&grant.conditions),
+            from: micros(grant.from),
+            until: grant.until.map_or(NEVER, micros),
+            role,
+            effect: grant.effect,
+            source: grant.source,
+        };
+        let part = self.part;
+        let draft = self.draft(holder);
+        match part {
+            Part::Whole => draft.entries.push((hash, entry)),
+            Part::Some => draft.put(hash, entry),
+        }
+    }
+
+    fn members(&mut self, group: GroupId, users: Vec<UserId>) {
+        let base = self.base;
+        let all = self.members.get_or_insert_with(|| (*base.members).clone());
+        let before = all.get(&group).cloned().unwrap_or_default();
+        let mut users = users;
+        users.sort();
+        users.dedup();
+        if users.is_empty() {
+            all.remove(&group);
+        } else {
+            all.insert(group, Arc::from(users.as_slice()));
+        }
+        for user in before.iter().filter(|u| users.binary_search(u).is_err()) {
+            self.draft(Holder::Person(*user)).groups.retain(|g| *g != group);
+        }
+        for user in users {
+            let groups = &mut self.draft(Holder::Person(user)).groups;
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+    }
+
+    fn take(&mut self, change: GrantChange) {
+        match change {
+            GrantChange::Put(holder, grant) => self.put(holder, &grant),
+            GrantChange::Take(holder, id) => self.draft(holder).take(id),
+            GrantChange::Members(group, users) => self.members(group, users),
+            GrantChange::Shut(holder) => self.draft(holder).trust = Trust::Shut,
+            GrantChange::ShutAll => self.trust = Trust::Shut,
+        }
+    }
+
+    fn finish(self) -> Index {
+        let base = self.base;
+        let mut grants = base.grants;
+        let mut shards = base.shards.clone();
+        let mut changed: AHashMap<usize, Vec<(Holder, Draft)>> = AHashMap::new();
+        for (holder, draft) in self.drafts {
+            changed.entry(base.shard_of(holder)).or_default().push((holder, draft));
+        }
+        for (place, drafts) in changed {
+            let Some(shard) = shards.get_mut(place) else { continue };
+            let mut next = Shard::clone(shard);
+            for (holder, draft) in drafts {
+                let before = match draft.finish() {
+                    Some(held) => {
+                        grants += held.entries.len();
+                        next.insert(holder, Arc::new(held))
+                    }
+                    None => next.remove(&holder),
+                };
+                grants -= before.map_or(0, |h| h.entries.len());
+            }
+            next.shrink_to_fit();
+            *shard = Arc::new(next);
+        }
+        let members = self.members.map_or_else(|| Arc::clone(&base.members), Arc::new);
+        Index { shards, members, names: self.names, hasher: base.hasher.clone(), trust: self.trust, grants }
+    }
+}
+
+impl Index {
+    /// This index with changes.
+    pub(crate) fn with(
+        &self,
+        changes: impl IntoIterator<Item = GrantChange>,
+        interner: &mut Interner,
+        part: Part,
+    ) -> Self {
+        let mut builder = Builder {
+            base: self,
+            part,
+            drafts: AHashMap::new(),
+            members: None,
+            names: Arc::clone(&self.names),
+            trust: self.trust,
+            interner,
+        };
+        changes.into_iter().for_each(|change| builder.take(change));
+        let next = builder.finish();
+        interner.sweep();
+        next
+    }
+}
