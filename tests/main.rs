@@ -20,6 +20,7 @@ mod journeys {
     mod duties;
     mod each_intent;
     mod first_day;
+    mod grants;
     mod hostile_screen;
     mod killed;
     mod leash;

@@ -41,6 +41,8 @@ struct Place<'a> {
     log: Log,
     /// Somebody to do things to.
     mia: String,
+    /// A group that is kept here.
+    group: String,
     asset: String,
 }
 
@@ -72,6 +74,7 @@ impl Place<'_> {
             .pattern
             .replace("{hypervisor}/{machine}", "lab/web-1")
             .replace("{mode}", "control")
+            .replace("/groups/{id}", &format!("/groups/{}", self.group))
             .replace("{id}", &self.mia)
             .replace("{provider}", "corp")
             .replace("{node}/{number}", &self.log.place())
@@ -145,7 +148,9 @@ async fn furnish(gateway: &TestGateway) -> (Place<'_>, Person<'_>) {
     let html = ada.page("/me").await;
     let at = html.find("/assets/").expect("an asset");
     let asset = html[at..].chars().take_while(|c| !matches!(c, '"' | '?')).collect();
-    let place = Place { gateway, log: Log::of(gateway), mia: gateway.user_id("mia").await, asset };
+    let made = location(&ada.submit("/groups", &[("name", "night shift")]).await);
+    let group = made.strip_prefix("/groups/").expect("a group was made").to_owned();
+    let place = Place { gateway, log: Log::of(gateway), mia: gateway.user_id("mia").await, group, asset };
     ada.step_up().await;
     (place, ada)
 }

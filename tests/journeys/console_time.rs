@@ -39,7 +39,7 @@ async fn the_end_that_is_shown_is_the_earliest_and_is_kept() {
     let html = ada.page("/grants").await;
     let label = html.find(">bob</option>").expect("bob can be chosen");
     let user = page::attribute(&html[html[..label].rfind('<').expect("a tag")..label], "value").expect("an id");
-    let fields = [("user", &*user), ("role", "console-user"), ("on_kind", "tag"), ("on_value", "web"), ("hours", "1")];
+    let fields = [("user", &*user), ("role", "console-user"), ("on", "tag:web"), ("hours", "1")];
     let fields = [&fields[..], &[("step_up_seconds", "300")]].concat();
     assert_eq!(ada.submit("/grants", &fields).await.status(), StatusCode::SEE_OTHER);
     let ends = gateway.clock.now() + time::Duration::HOUR;

@@ -27,7 +27,7 @@ async fn an_administrator_cannot_reset_or_disable_a_security_lead() {
     let fields = [
         ("user", own.as_str()),
         ("role", "security-lead"),
-        ("on_kind", "everything"),
+        ("on", "everything"),
         ("hours", ""),
         ("step_up_seconds", "300"),
     ];
@@ -38,7 +38,7 @@ async fn an_administrator_cannot_reset_or_disable_a_security_lead() {
             &[
                 ("user", &id_of(&ada, "ada").await),
                 ("role", "auditor"),
-                ("on_kind", "everything"),
+                ("on", "everything"),
                 ("hours", "1"),
                 ("step_up_seconds", "300"),
             ],

@@ -108,14 +108,8 @@ impl<'a> Person<'a> {
         let label = html.find(&format!(">{name}</option>")).expect("the person can be chosen");
         let tag = &html[html[..label].rfind('<').expect("a tag")..label];
         let user = page::attribute(tag, "value").expect("an id");
-        let fields = [
-            ("user", &*user),
-            ("role", role),
-            ("on_kind", kind),
-            ("on_value", value),
-            ("hours", "24"),
-            ("step_up_seconds", "300"),
-        ];
+        let on = if value.is_empty() { kind.to_owned() } else { format!("{kind}:{value}") };
+        let fields = [("user", &*user), ("role", role), ("on", &*on), ("hours", "24"), ("step_up_seconds", "300")];
         let answer = self.submit("/grants", &[&fields, more].concat()).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
     }

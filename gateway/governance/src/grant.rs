@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Giving and taking roles, and the rules about other people's accounts.
 
-use crate::duty::Duties;
+use crate::{duty::Duties, sentence::Sentence};
 use portcullis_domain::{
     Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, OwnObject, RoleName,
     Selector, UserId,
@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// Longest grant that has an end, in hours: ten years.
-const LONGEST_HOURS: i64 = 24 * 3653;
+pub(crate) const LONGEST_HOURS: i64 = 24 * 3653;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,24 @@ pub enum Error {
     /// There is no such person, or the account is disabled.
     #[error("There is no such person, or the account is disabled.")]
     UnknownPerson,
+    /// There is no such group.
+    #[error("There is no such group.")]
+    UnknownGroup,
+    /// No thing was named, or too many at once.
+    #[error("Name one to {} things that the role is for.", crate::sentence::MOST_THINGS)]
+    BadThings,
+    /// A name that a group cannot have.
+    #[error("A group's name is 1 to 64 characters on one line, without a comma, a quote or a slash.")]
+    BadName,
+    /// Another group has the name.
+    #[error("There is a group with this name.")]
+    NameTaken,
+    /// A set of policy files is wrong; the words say where.
+    #[error("{0}")]
+    BadPolicy(String),
+    /// It is so already.
+    #[error("That is so already.")]
+    NoChange,
     /// The time makes no sense.
     #[error("A grant lasts from one hour to ten years, or until it is revoked.")]
     BadTime,
@@ -143,7 +161,7 @@ pub(crate) use in_turn;
 #[derive(Clone)]
 pub struct Grants {
     pub(crate) store: Store,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) turn: Arc<Mutex<()>>,
     duties: Duties,
 }
@@ -186,36 +204,18 @@ impl Grants {
     /// Gives a role. The caller holds the permit to write `gateway:policy` and closes its event with the words of the
     /// grant that comes back.
     pub async fn give(&self, engine: &Engine, giver: By<'_>, new: NewGrant) -> Result<Grant, Error> {
-        let now = self.clock.now();
-        if giver.user() == Some(new.user) {
-            return Err(Error::ToOneself);
-        }
-        if !engine.has_role(&new.role) {
-            return Err(Error::UnknownRole(new.role));
-        }
         if new.hours.is_some_and(|h| !(1..=LONGEST_HOURS).contains(&h)) {
             return Err(Error::BadTime);
         }
-        if new.conditions.step_up_seconds > 86_400 {
-            return Err(Error::BadWindow);
-        }
-        let grant = Grant {
-            id: GrantId::new(Uuid::now_v7()),
-            role: new.role,
-            selector: new.selector,
-            from: now,
-            until: new.hours.map(|h| now + Duration::hours(h)),
-            conditions: new.conditions,
-            source: GrantSource::Administrator,
+        let sentence = Sentence {
+            holder: new.user.into(),
             effect: GrantEffect::Allow,
+            role: new.role,
+            on: vec![new.selector],
+            until: new.hours.map(|h| self.clock.now() + Duration::hours(h)),
+            conditions: new.conditions,
         };
-        if !giver.outranks(engine, std::slice::from_ref(&grant), now) {
-            return Err(Error::Kept(
-                "That role goes beyond your own rights. Ask a security lead to give it.".to_owned(),
-            ));
-        }
-        self.add(engine, new.user, &grant, giver.user()).await?;
-        Ok(grant)
+        self.say(engine, giver, &sentence).await?.pop().ok_or(Error::BadThings)
     }
 
     /// Writes a grant for somebody who is there, unless it would join what is kept apart.
@@ -278,9 +278,14 @@ impl Grants {
                 "That role goes beyond your own rights. Ask a security lead to take it.".to_owned(),
             ));
         }
+        if held.grant.effect == GrantEffect::Deny && self.concerns(taker, held.holder).await? {
+            let why = "This forbids something to yourself: somebody else must take it back.";
+            return Err(Error::Kept(why.to_owned()));
+        }
         let before = self.held().await?;
-        let without = |h: &Grant| h.id != id;
-        if let Some(why) = lost(engine, &before, |_, g| without(g), now) {
+        let mut after = before.clone();
+        after.values_mut().for_each(|all| all.retain(|g| g.id != id));
+        if let Some(why) = lost(engine, &before, &after, now) {
             return Err(Error::Kept(why));
         }
         if !self.store.revoke_grant(id, taker.user(), now).await? {
@@ -304,7 +309,10 @@ impl Grants {
 
     /// Why a person's account cannot be disabled or reset by anybody: they are the last who can run the gateway.
     pub async fn keeps(&self, engine: &Engine, user: UserId) -> Result<Option<String>, Error> {
-        Ok(lost(engine, &self.held().await?, |u, _| u != user, self.clock.now()))
+        let before = self.held().await?;
+        let mut after = before.clone();
+        after.remove(&user);
+        Ok(lost(engine, &before, &after, self.clock.now()))
     }
 
     /// Why one person cannot disable, enable, reset or invite another, if they cannot: it is their own account, the
@@ -340,11 +348,30 @@ impl Grants {
     }
 
     /// The grants of everybody who can sign in: neither disabled nor locked nor yet to choose a password.
-    async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
-        let can = |u: &User| u.is_open() && u.password_hash.is_some();
-        let people: BTreeSet<UserId> = self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect();
+    pub(crate) async fn held(&self) -> Result<BTreeMap<UserId, Vec<Grant>>, Error> {
+        let people = self.open_people().await?;
         let all = self.store.grants_by_person().await?;
         Ok(all.into_iter().filter(|(user, _)| people.contains(user)).collect())
+    }
+
+    /// Everybody who can sign in.
+    pub(crate) async fn open_people(&self) -> Result<BTreeSet<UserId>, Error> {
+        let can = |u: &User| u.is_open() && u.password_hash.is_some();
+        Ok(self.store.users().await?.iter().filter(|u| can(u)).map(|u| u.id).collect())
+    }
+
+    /// What is kept apart.
+    pub(crate) const fn duties(&self) -> &Duties {
+        &self.duties
+    }
+
+    /// Whether whoever makes a change is the holder, or in the group that is.
+    async fn concerns(&self, by: By<'_>, holder: Holder) -> Result<bool, Error> {
+        let Some(me) = by.user() else { return Ok(false) };
+        Ok(match holder {
+            Holder::Person(user) => user == me,
+            Holder::Group(id) => self.store.group(id).await?.is_some_and(|g| g.members.contains(&me)),
+        })
     }
 }
 
@@ -356,21 +383,32 @@ fn outranks(engine: &Engine, actor: &Actor, grants: &[Grant], now: OffsetDateTim
     gives || engine.covers(actor, grants, now)
 }
 
-/// What nobody could do any more, if only the grants that are `kept` counted.
-fn lost(
+/// What somebody could do before, and nobody could afterwards.
+pub(crate) fn lost(
     engine: &Engine,
-    held: &BTreeMap<UserId, Vec<Grant>>,
-    kept: impl Fn(UserId, &Grant) -> bool,
+    before: &BTreeMap<UserId, Vec<Grant>>,
+    after: &BTreeMap<UserId, Vec<Grant>>,
     now: OffsetDateTime,
 ) -> Option<String> {
-    // Without an end in sight; and what a person is forbidden by another grant of theirs does not count.
-    let lasting = |g: &&Grant| g.is_active(now) && g.until.is_none();
+    lost_between((engine, before), (engine, after), now)
+}
+
+/// The same where what the roles allow changes too.
+pub(crate) fn lost_between(
+    before: (&Engine, &BTreeMap<UserId, Vec<Grant>>),
+    after: (&Engine, &BTreeMap<UserId, Vec<Grant>>),
+    now: OffsetDateTime,
+) -> Option<String> {
+    // Without an end in sight, if it gives; what a person is forbidden by another grant of theirs does not count.
+    let lasting = |g: &&Grant| g.is_active(now) && (g.until.is_none() || g.effect == GrantEffect::Deny);
     let rights = [(OwnObject::Users, "manage people"), (OwnObject::Policy, "give roles")];
     rights.into_iter().find_map(|(object, words)| {
-        let can = |grants: Vec<&Grant>| engine.allows_everywhere(grants, Kind::Own(object), Action::Write);
-        let before = held.values().any(|all| can(all.iter().filter(lasting).collect()));
-        let after = held.iter().any(|(u, all)| can(all.iter().filter(lasting).filter(|g| kept(*u, g)).collect()));
-        (before && !after).then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
+        let anybody = |(engine, held): (&Engine, &BTreeMap<UserId, Vec<Grant>>)| {
+            held.values()
+                .any(|all| engine.allows_everywhere(all.iter().filter(lasting), Kind::Own(object), Action::Write))
+        };
+        let gone = anybody(before) && !anybody(after);
+        gone.then(|| format!("This is the last one who can {words}. Give somebody else the role first."))
     })
 }
 

@@ -26,6 +26,8 @@
 //!   active grants without an end, of an account that is not disabled and has been set up.
 //! - From a shell on the gateway's own machine everything may be given and taken but the last rights: somebody must be
 //!   able to repair the gateway, and nobody should close it by accident.
+//! - Being in a group gives what it holds, so whoever changes its members must be allowed to give that; nobody changes
+//!   their own groups, nor takes back what forbids something to themselves (2026-11-28).
 //! - Changes are made one at a time, so that two people cannot take each other's last right at the same moment. Between
 //!   several processes on one database the store decides (2026-11-28): whoever looked before another's change writes
 //!   nothing and looks again.
@@ -34,13 +36,20 @@
 //!   they own: a database's owner decides who works on its machine without working on it. Both may refuse; who refuses
 //!   wins as long as the access has not begun. Nobody approves their own.
 
+mod code;
 mod duty;
 mod grant;
+mod group;
+mod impact;
 mod lock;
 mod request;
+mod sentence;
 
+pub use code::{Files, Plan, rights_of, take_rights};
 pub use duty::{Conflict, Duties};
-
 pub use grant::{By, Error, Grants, NewGrant};
+pub use group::Membership;
+pub use impact::{Ground, Otherwise, Replay, Shift, Side, Turn, access_of, access_to, compare, replay};
 pub use lock::{LONGEST_LOCK, Locks};
 pub use request::{Auto, Decided, Decider, Owner, RequestError, Requests, Rule, Wish};
+pub use sentence::{MOST_THINGS, Sentence};

@@ -90,6 +90,12 @@ impl Snapshot {
         self.changed(changes, Part::Some)
     }
 
+    /// What would be if these were all the grants that there are.
+    #[must_use]
+    pub fn with_grants(&self, all: impl IntoIterator<Item = GrantChange>) -> Self {
+        self.changed(all, Part::Whole)
+    }
+
     /// What would be if the roles meant what this set says.
     pub fn with_roles(&self, set: &Set) -> Result<Self, Error> {
         set.check()?;

@@ -210,15 +210,19 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
             tracing::error!(error = %crate::state::chain(&store), "denied because the store failed");
             Refusal::Unavailable("The store is not working, so nothing is changed. Try again in a moment.".into())
         }
-        Error::UnknownGrant | Error::UnknownLock => Refusal::NotFound,
+        Error::UnknownGrant | Error::UnknownGroup | Error::UnknownLock => Refusal::NotFound,
         Error::Kept(why) => Refusal::Conflict(why),
+        Error::NameTaken | Error::NoChange => Refusal::Conflict(error.to_string()),
         Error::ToOneself
         | Error::UnknownRole(_)
         | Error::UnknownPerson
         | Error::BadTime
         | Error::BadWindow
         | Error::NoReason
-        | Error::BadLock => Refusal::Bad(error.to_string()),
+        | Error::BadLock
+        | Error::BadThings
+        | Error::BadPolicy(_)
+        | Error::BadName => Refusal::Bad(error.to_string()),
     }
 }
 

@@ -26,6 +26,7 @@ macro_rules! places {
 use places;
 
 mod access;
+mod grants;
 mod machines;
 mod me;
 mod people;
@@ -42,12 +43,13 @@ mod tests;
 pub(crate) use access::{
     LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
 };
+pub(crate) use grants::{
+    GrantForm, GrantRow, GrantState, Grants, GroupPage, GroupRow, Groups, OtherwiseRow, Preview, RoleCard, Roles,
+    ShiftRow,
+};
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
 pub(crate) use me::{FactorRow, Me, SessionRow, TokenRow, TokenState, device};
-pub(crate) use people::{
-    Choice, Emergencies, EmergencyRow, GrantForm, GrantRow, GrantState, Grants, OneTimeLink, PersonPage, RoleCard,
-    Roles, UserRow, UserState, Users,
-};
+pub(crate) use people::{Choice, Emergencies, EmergencyRow, OneTimeLink, PersonPage, UserRow, UserState, Users};
 pub(crate) use reply::ErrorPage;
 pub(crate) use running::{
     HypervisorRow, HypervisorState, Hypervisors, LiveConsoles, LiveRow, RecordingRow, RecordingState, Recordings,
@@ -212,6 +214,11 @@ impl Problems {
     /// The problem of a field; empty when it has none.
     pub(crate) fn of(&self, field: &str) -> &str {
         self.0.iter().find(|(f, _)| *f == field).map_or("", |(_, text)| text)
+    }
+
+    /// The first problem; empty when there is none.
+    pub(crate) fn first(&self) -> &str {
+        self.0.first().map_or("", |(_, text)| text)
     }
 
     /// The problems that belong to none of a form's fields.

@@ -257,6 +257,22 @@ impl Store {
         tx.commit().await
     }
 
+    /// The same for several at once: all of them or none.
+    pub async fn add_grants(
+        &self,
+        holder: impl Into<Holder>,
+        grants: &[Grant],
+        by: Option<UserId>,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
+        let holder = holder.into();
+        let mut tx = self.begin().await?;
+        for grant in grants {
+            insert_grant(&mut tx, holder, grant, by, now).await?;
+        }
+        tx.commit().await
+    }
+
     /// Takes a grant back; false when that was done before. [`Error::NotFound`] when there never was one.
     pub async fn revoke_grant(&self, id: GrantId, by: Option<UserId>, now: OffsetDateTime) -> Result<bool, Error> {
         let mut tx = self.begin().await?;

@@ -60,6 +60,8 @@ export function askBeforeDanger(): void {
   document.addEventListener('submit', (event) => {
     const form = event.target;
     if (!(form instanceof HTMLFormElement) || form === asking || passing) return;
+    // A button that only looks needs no question.
+    if (event.submitter?.dataset['unasked'] !== undefined) return;
     const question = form.dataset['confirm'];
     const stale = form.dataset['fresh'] !== undefined && Date.now() > freshUntil - 3000;
     if (question === undefined && !stale) return;

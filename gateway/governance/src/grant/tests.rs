@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use crate::{MOST_THINGS, Membership};
 use portcullis_domain::{
-    Assurance, ConsoleKind, Effect, Factor, GrantChange, HypervisorName, Inventory, Machine, MachineKind, ManualClock,
-    Operation, PowerState, Resource, Via,
+    Assurance, ConsoleKind, Effect, Factor, GrantChange, GroupId, HypervisorName, Inventory, Machine, MachineKind,
+    ManualClock, Operation, PowerState, Resource, Via,
 };
 use portcullis_policy::Decision;
 use portcullis_store::NewUser;
@@ -330,6 +331,105 @@ async fn what_is_handed_out_is_never_more_than_what_is_held() {
         }
     }
     assert!(handed > 20 && refused > 50, "{handed} handed out, {refused} refused: the test says little");
+}
+
+#[tokio::test]
+async fn one_sentence_gives_all_or_nothing_and_never_to_its_speaker() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &[]).await);
+    let things =
+        |n: usize| (0..n).map(|i| Selector::parse("machine", &format!("lab/{i}")).unwrap()).collect::<Vec<_>>();
+    let sentence = |holder: Holder, on: Vec<Selector>| Sentence {
+        holder,
+        effect: GrantEffect::Allow,
+        role: "console-user".parse().unwrap(),
+        on,
+        until: Some(NOW + Duration::weeks(2)),
+        conditions: Conditions::default(),
+    };
+    let lead = s.actor(ada).await;
+    let say = async |what: &Sentence| s.grants.say(&s.engine, By::Person(&lead), what).await;
+    let given = say(&sentence(bob.into(), things(12))).await.unwrap();
+    assert_eq!((given.len(), s.store.grants_of(bob).await.unwrap()), (12, given));
+    let twice = [things(1), things(1)].concat();
+    assert_eq!(say(&sentence(bob.into(), twice)).await.unwrap().len(), 1, "a thing that is named twice counts once");
+    assert!(matches!(say(&sentence(bob.into(), vec![])).await, Err(Error::BadThings)));
+    assert!(matches!(say(&sentence(bob.into(), things(MOST_THINGS + 1))).await, Err(Error::BadThings)));
+    for until in [NOW, NOW + Duration::minutes(58), NOW + Duration::days(3660)] {
+        let wrong = Sentence { until: Some(until), ..sentence(bob.into(), things(1)) };
+        assert!(matches!(say(&wrong).await, Err(Error::BadTime)), "{until}");
+    }
+    assert!(matches!(say(&sentence(ada.into(), things(1))).await, Err(Error::ToOneself)));
+    let group = s.grants.make_group("ops", "").await.unwrap();
+    let nowhere = GroupId::new(Uuid::now_v7());
+    assert!(matches!(say(&sentence(nowhere.into(), things(1))).await, Err(Error::UnknownGroup)));
+    assert!(say(&sentence(group.into(), things(1))).await.is_ok());
+    s.store.join_group(group, ada, None).await.unwrap();
+    assert!(matches!(say(&sentence(group.into(), things(1))).await, Err(Error::Kept(_))), "she is in it");
+}
+
+// SEC-006
+#[tokio::test]
+async fn nobody_climbs_by_a_group() {
+    let s = scene().await;
+    let (lead, admin) = (s.person("lead", &["security-lead"]).await, s.person("admin", &["administrator"]).await);
+    let (bob, zoe) = (s.person("bob", &[]).await, s.person("zoe", &["security-lead", "administrator"]).await);
+    let group = s.grants.make_group("leads", "who give roles").await.unwrap();
+    let change = async |by: UserId, user: UserId, what: Membership| {
+        s.grants.change_member(&s.engine, By::Person(&s.actor(by).await), group, user, what).await
+    };
+    assert!(change(admin, bob, Membership::Join).await.is_ok(), "an empty group gives nothing");
+    s.store.add_grant(group, &grant("security-lead", Selector::Everything), None, NOW).await.unwrap();
+    assert!(matches!(change(lead, lead, Membership::Join).await, Err(Error::Kept(_))), "nobody joins by themselves");
+    assert!(matches!(change(bob, bob, Membership::Leave).await, Err(Error::Kept(_))), "nor leaves");
+    assert!(matches!(change(admin, admin, Membership::Join).await, Err(Error::Kept(_))));
+    assert!(matches!(change(admin, zoe, Membership::Join).await, Err(Error::Kept(_))), "beyond an administrator");
+    assert!(matches!(change(admin, bob, Membership::Leave).await, Err(Error::Kept(_))));
+    assert!(change(lead, zoe, Membership::Join).await.is_ok());
+    assert!(matches!(change(lead, zoe, Membership::Join).await, Err(Error::NoChange)));
+    assert!(change(zoe, bob, Membership::Leave).await.is_ok());
+    let unknown = UserId::new(Uuid::now_v7());
+    assert!(matches!(change(lead, unknown, Membership::Join).await, Err(Error::UnknownPerson)));
+    assert!(matches!(s.grants.drop_group(group).await, Err(Error::Kept(_))), "it holds a grant");
+    for bad in ["", " ", "a\nb", "a,b", "a\"b", "a/b", &"x".repeat(65)] {
+        assert!(matches!(s.grants.make_group(bad, "").await, Err(Error::BadName)), "{bad:?}");
+    }
+    assert!(matches!(s.grants.make_group("leads", "").await, Err(Error::NameTaken)));
+}
+
+#[tokio::test]
+async fn the_last_administrator_is_not_taken_out_of_a_group_nor_forbidden_to_be_one() {
+    let s = scene().await;
+    let zoe = s.person("zoe", &[]).await;
+    let group = s.grants.make_group("all", "").await.unwrap();
+    for role in ["security-lead", "administrator"] {
+        s.store.add_grant(group, &grant(role, Selector::Everything), None, NOW).await.unwrap();
+    }
+    let join = s.grants.change_member(&s.engine, By::Shell, group, zoe, Membership::Join).await;
+    assert!(join.is_ok());
+    let leave = s.grants.change_member(&s.engine, By::Shell, group, zoe, Membership::Leave).await;
+    assert!(matches!(leave, Err(Error::Kept(_))), "she is the last one");
+    let forbid = |holder: Holder, until| Sentence {
+        holder,
+        effect: GrantEffect::Deny,
+        role: "security-lead".parse().unwrap(),
+        on: vec![Selector::Everything],
+        until,
+        conditions: Conditions::default(),
+    };
+    for holder in [zoe.into(), group.into()] {
+        for until in [None, Some(NOW + Duration::DAY)] {
+            let said = s.grants.say(&s.engine, By::Shell, &forbid(holder, until)).await;
+            assert!(matches!(said, Err(Error::Kept(_))), "{holder:?} {until:?}");
+        }
+    }
+    // With a second one it can be done; and only somebody else takes it back.
+    let ada = s.person("ada", &["security-lead", "administrator"]).await;
+    let denied = s.grants.say(&s.engine, By::Shell, &forbid(zoe.into(), None)).await.unwrap();
+    assert!(matches!(s.revoke(zoe, denied[0].id).await, Err(Error::Kept(_))), "it forbids something to her");
+    let last = s.only_grant(ada).await;
+    assert!(matches!(s.grants.revoke(&s.engine, By::Shell, last).await, Err(Error::Kept(_))), "zoe is forbidden it");
+    assert!(s.revoke(ada, denied[0].id).await.is_ok());
 }
 
 // SEC-125: the same over two processes on one database.

@@ -1,32 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Roles and grants: one sentence — who, may, on, until, with.
 
+use super::sentence::{Posted, problem, read, with, words};
 use crate::{
     guest::{Guest, Step},
     pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, GrantForm, GrantRow, GrantState, Grants, Problems, RoleCard, Roles, Tone},
+    view::{Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone},
 };
 use axum::extract::State;
 use portcullis_domain::{
-    Action, Conditions, GrantId, GrantSource, Inventory, Machine, OwnObject, ParseIdError, Resource, RoleName,
-    Selector, UserId,
+    Action, GrantEffect, GrantId, GrantSource, Holder, Inventory, OwnObject, Resource, RoleName, Selector,
 };
-use portcullis_governance::{By, Error, NewGrant};
+use portcullis_governance::By;
 use portcullis_policy::{Kind, RoleInfo};
-use portcullis_store::Holding;
+use portcullis_store::{Group, Holding, User};
 use serde::Deserialize;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
-    listed(&house, &guest, GrantForm::default(), Problems::none()).await
+    listed(&house, &guest, GrantForm::default(), None, Problems::none()).await
 }
 
-async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problems) -> Answer {
+/// The page, with the form as it was typed, and what it would do or what is wrong with it.
+pub(super) async fn listed(
+    house: &House,
+    guest: &Guest,
+    form: GrantForm,
+    preview: Option<Preview>,
+    problems: Problems,
+) -> Answer {
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let users = house.store.users().await.map_err(failed)?;
+    let groups = house.store.all_groups().await.map_err(failed)?;
     let names = house.store.holder_names().await.map_err(failed)?;
     let holdings = house.store.grants().await.map_err(failed)?;
     let mut rows: Vec<_> = holdings
@@ -34,12 +45,8 @@ async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problem
         .map(|h| row(house, h, names.get(&h.holder).map_or("somebody who was removed", String::as_str)))
         .collect();
     rows.sort_by_key(|r| (r.state != GrantState::Active, r.user.clone()));
-    let inventory = house.fleet.inventory();
-    let texts = |f: &dyn Fn(&Machine) -> Vec<String>| -> Vec<Choice> {
-        let all: BTreeSet<String> = inventory.iter().flat_map(f).collect();
-        all.into_iter().map(|t| Choice::new(t.clone(), t)).collect()
-    };
     let wrong = !problems.is_empty();
+    let mine = |g: &&Group| !g.members.contains(&actor.user);
     let shown = Grants {
         shell: house.shell(guest).await,
         rows,
@@ -47,27 +54,44 @@ async fn listed(house: &House, guest: &Guest, form: GrantForm, problems: Problem
         users: users
             .iter()
             .filter(|u| u.disabled_at.is_none() && u.id != actor.user)
-            .map(|u| {
-                Choice::new(
-                    u.id.to_string(),
-                    if u.display_name == u.name { u.name.clone() } else { format!("{} ({})", u.display_name, u.name) },
-                )
-            })
+            .map(|u| Choice::new(u.id.to_string(), person(u)))
             .collect(),
+        groups: groups.iter().filter(mine).map(|g| Choice::new(format!("group:{}", g.id), g.name.clone())).collect(),
         roles: house.engine.roles().iter().map(|r| Choice::new(r.name.as_str(), r.name.as_str())).collect(),
-        hypervisors: house
-            .config
-            .hypervisors
-            .iter()
-            .map(|h| Choice::new(h.name().as_str(), h.name().as_str()))
-            .collect(),
-        pools: texts(&|m| m.pool.iter().map(|p| format!("{}/{p}", m.at.hypervisor)).collect()),
-        tags: texts(&|m| m.tags.clone()),
-        machines: inventory.iter().map(|m| Choice::new(m.at.to_string(), m.name.clone())).collect(),
+        things: things(house),
         form,
+        preview,
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
+}
+
+/// A person in a list to choose from.
+pub(super) fn person(user: &User) -> String {
+    let User { name, display_name, .. } = user;
+    if display_name == name { name.clone() } else { format!("{display_name} ({name})") }
+}
+
+/// What a grant can be for: a line of the list, and what it is.
+fn things(house: &House) -> Vec<Choice> {
+    let inventory = house.fleet.inventory();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for machine in inventory.iter() {
+        let tags = machine.tags.iter().map(|t| format!("tag:{t}"));
+        let pool = machine.pool.iter().map(|p| format!("pool:{}/{p}", machine.at.hypervisor));
+        for thing in tags.chain(pool).chain([format!("hypervisor:{}", machine.at.hypervisor)]) {
+            *counts.entry(thing).or_default() += 1;
+        }
+    }
+    for name in house.tables.keys() {
+        counts.entry(format!("hypervisor:{name}")).or_default();
+    }
+    let several = counts.into_iter().map(|(thing, n)| {
+        let plural = if n == 1 { "" } else { "s" };
+        Choice::new(thing, format!("{n} machine{plural} now"))
+    });
+    let machines = inventory.iter().map(|m| Choice::new(format!("machine:{}", m.at), m.name.clone()));
+    several.chain(machines).collect()
 }
 
 /// One grant as pages show it.
@@ -75,27 +99,20 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
     let grant = &held.grant;
     let now = house.clock.now();
     let inventory = house.fleet.inventory();
-    let window = grant.conditions.step_up_seconds;
-    let every = match window {
-        // No window is shorter than the time that it takes to get from the code to what it was asked for.
-        0 => "fresh code of the last 15 seconds".to_owned(),
-        s if s % 60 == 0 => format!("fresh code every {} minutes", s / 60),
-        s => format!("fresh code every {s} seconds"),
-    };
-    let mut with = vec![every];
-    if grant.conditions.record {
-        with.push("consoles recorded".to_owned());
-    }
     GrantRow {
         id: grant.id.to_string(),
-        user_id: held.holder.person().map(|u| u.to_string()).unwrap_or_default(),
+        href: match held.holder {
+            Holder::Person(user) => format!("/users/{user}"),
+            Holder::Group(group) => format!("/groups/{group}"),
+        },
         user: user.to_owned(),
+        forbids: grant.effect == GrantEffect::Deny,
         role: grant.role.to_string(),
         on: grant.selector.to_string(),
         machines: covered(&inventory, &grant.selector),
         from: house.when(grant.from),
         until: grant.until.map(|u| house.when(u)),
-        with,
+        with: with(&grant.conditions),
         source: match grant.source {
             GrantSource::Administrator => "given by a person",
             GrantSource::Setup => "set-up",
@@ -121,98 +138,41 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
 
 /// How many machines a selector covers now, when it selects machines.
 fn covered(inventory: &Inventory, selector: &Selector) -> Option<usize> {
-    let count = |test: &dyn Fn(&Machine) -> bool| Some(inventory.iter().filter(|m| test(m)).count());
-    match selector {
-        Selector::Everything => Some(inventory.len()),
-        Selector::Hypervisor(h) => count(&|m| m.at.hypervisor == *h),
-        Selector::Pool(h, p) => count(&|m| m.at.hypervisor == *h && m.pool.as_deref() == Some(p.as_str())),
-        Selector::Tag(t) => count(&|m| m.tags.contains(t)),
-        Selector::Machine(at) => count(&|m| m.at == *at),
-        Selector::Pattern(p) => count(&|m| p.matches(m)),
-    }
+    Some(inventory.iter().filter(|m| selector.covers(m)).count())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Posted {
-    user: String,
-    role: String,
-    on_kind: String,
-    #[serde(default)]
-    on_value: String,
-    #[serde(default)]
-    hours: String,
-    step_up_seconds: String,
-    record: Option<String>,
-}
-
-/// Reads the sentence; what is wrong stands beside its field.
-fn read(form: &GrantForm) -> Result<NewGrant, Problems> {
-    let mut problems = Problems::none();
-    let user = form.user.parse::<UserId>().map_err(|_| problems.add("user", "Choose a person.")).ok();
-    let role = form.role.parse::<RoleName>().map_err(|_| problems.add("role", "Choose a role.")).ok();
-    let value = if form.on_kind == "everything" { "" } else { form.on_value.trim() };
-    let words = |e: ParseIdError| match form.on_kind.as_str() {
-        "pool" => "Write it as hypervisor/pool.".to_owned(),
-        "machine" => "Write it as hypervisor/machine.".to_owned(),
-        _ => format!("That cannot be chosen: {e}."),
-    };
-    let selector = Selector::parse(&form.on_kind, value).map_err(|e| problems.add("on_value", words(e))).ok();
-    let hours = match form.hours.trim() {
-        "" => Some(None),
-        text => text.parse::<i64>().map(Some).map_err(|_| problems.add("hours", "Choose for how long.")).ok(),
-    };
-    let seconds = form.step_up_seconds.parse::<u32>();
-    let seconds = seconds.map_err(|_| problems.add("step_up_seconds", "Choose how often a code is asked for.")).ok();
-    match (user, role, selector, hours, seconds) {
-        (Some(user), Some(role), Some(selector), Some(hours), Some(step_up_seconds)) => {
-            let conditions = Conditions { step_up_seconds, record: form.record, ..Conditions::default() };
-            Ok(NewGrant { user, role, selector, hours, conditions })
-        }
-        _ => Err(problems),
-    }
-}
-
-/// Gives a role.
+/// Gives a role, or forbids it.
 pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(posted): Form<Posted>) -> Answer {
-    let Posted { user, role, on_kind, on_value, hours, step_up_seconds, record } = posted;
-    let form = GrantForm { user, role, on_kind, on_value, hours, step_up_seconds, record: record.is_some() };
-    let new = match read(&form) {
-        Ok(new) => new,
-        Err(problems) => return listed(&house, &guest, form, problems).await,
+    let form = GrantForm::from(posted);
+    let sentence = match read(&form, &house.fleet.inventory(), house.clock.now()) {
+        Ok(sentence) => sentence,
+        Err(problems) => return listed(&house, &guest, form, None, problems).await,
     };
-    let whom = new.user;
-    let name = house.store.user(whom).await.map_err(|e| house.unavailable(&e))?.map(|u| u.name).unwrap_or_default();
-    let hours = new.hours.map_or_else(|| "until revoked".to_owned(), |h| format!("for {h} hours"));
-    guest.intend(&house, &name, &format!("{} is to be given on {}, {hours}", new.role, new.selector)).await?;
-    match house.grants.give(&house.engine, By::Person(guest.actor()?), new).await {
-        Ok(grant) => {
-            let until = grant.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {u}"));
-            let words = format!("{} was given on {}, {until} (grant {})", grant.role, grant.selector, grant.id);
-            guest.say(&Step::done(&name, &words))?;
+    let mut names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;
+    let name = names.remove(&sentence.holder).unwrap_or_default();
+    let said = words(&house, &sentence);
+    let (to_be, was) = match sentence.effect {
+        GrantEffect::Allow => ("is to be given", "was given"),
+        GrantEffect::Deny => ("is to be forbidden", "was forbidden"),
+    };
+    let why = if form.note.trim().is_empty() { String::new() } else { format!(": {}", form.note.trim()) };
+    guest.intend(&house, &name, &format!("{said}, {to_be}{why}")).await?;
+    match house.grants.say(&house.engine, By::Person(guest.actor()?), &sentence).await {
+        Ok(grants) => {
+            let ids: Vec<String> = grants.iter().map(|g| g.id.to_string()).collect();
+            guest.say(&Step::done(&name, &format!("{said}, {was}{why}")))?;
+            guest.tell("grants", ids.join(" "));
             house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-            go_with(
-                &guest,
-                "/grants",
-                Tone::Good,
-                format!("{name} now has the role {} on {}.", grant.role, grant.selector),
-            )
-            .await
+            let text = match sentence.effect {
+                GrantEffect::Allow => format!("{name} now has the role {said}."),
+                GrantEffect::Deny => format!("{name} is now forbidden {said}."),
+            };
+            go_with(&guest, "/grants", Tone::Good, text).await
         }
         Err(error) => {
-            let field = match &error {
-                Error::ToOneself | Error::UnknownPerson => "user",
-                Error::UnknownRole(_) => "role",
-                Error::BadTime => "hours",
-                Error::BadWindow => "step_up_seconds",
-                Error::UnknownGrant
-                | Error::Kept(_)
-                | Error::NoReason
-                | Error::BadLock
-                | Error::UnknownLock
-                | Error::Store(_) => return Err(reply::governance(error)),
-            };
-            listed(&house, &guest, form, Problems::one(field, error.to_string())).await
+            let problems = problem(error).map_err(reply::governance)?;
+            guest.say(&Step::denied(&name, problems.first()))?;
+            listed(&house, &guest, form, None, problems).await
         }
     }
 }
@@ -268,25 +228,4 @@ fn may(role: &RoleInfo) -> Vec<String> {
         }
     }
     lines.into_iter().map(|(kind, actions)| format!("{kind}: {}", actions.join(", "))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sentence_that_makes_no_sense_says_where() {
-        let form = GrantForm {
-            user: "nobody".into(),
-            role: "Über".into(),
-            on_kind: "machine".into(),
-            on_value: "web-1".into(),
-            ..GrantForm::default()
-        };
-        let problems = read(&form).expect_err("wrong");
-        for field in ["user", "role", "on_value"] {
-            assert!(!problems.of(field).is_empty(), "{field}");
-        }
-        assert!(problems.of("hours").is_empty());
-    }
 }

@@ -5,8 +5,11 @@
 pub(crate) mod accounts;
 pub(crate) mod emergencies;
 pub(crate) mod grants;
+pub(crate) mod groups;
 pub(crate) mod hypervisors;
 pub(crate) mod locks;
+pub(crate) mod sentence;
 pub(crate) mod sessions;
+mod things;
 pub(crate) mod trail;
 pub(crate) mod users;

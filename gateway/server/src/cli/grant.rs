@@ -2,13 +2,15 @@
 //! `portcullis grant`: roles for people, from a shell on the gateway's own machine.
 
 use super::{Answer, At};
-use clap::Subcommand;
-use portcullis_domain::{Conditions, GrantId, GrantSource, RoleName, Selector};
-use portcullis_governance::{By, Error, NewGrant};
+use clap::{Args, Subcommand};
+use portcullis_domain::{
+    Clock as _, Conditions, GrantEffect, GrantId, GrantSource, Holder, Hours, Network, RoleName, Selector, SystemClock,
+};
+use portcullis_governance::{By, Error, Sentence};
 use portcullis_policy::Engine;
 use serde::Serialize;
 use serde_json::json;
-use time::format_description::well_known::Rfc3339;
+use time::{Duration, format_description::well_known::Rfc3339};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Grant {
@@ -17,20 +19,18 @@ pub(super) enum Grant {
         #[command(flatten)]
         at: At,
     },
-    /// Give a role to somebody
+    /// Give a role to somebody, or forbid it, on one thing or on several at once
     Add {
-        /// Whom
+        /// Whom: a person's name, or group:NAME
         user: String,
         /// The role; see: portcullis policy roles
         role: RoleName,
-        /// On what: everything, hypervisor:NAME, pool:HYPERVISOR/POOL, tag:TAG or machine:HYPERVISOR/ID
-        on: String,
-        /// For how many hours; left out means until revoked
-        #[arg(long)]
-        hours: Option<u32>,
-        /// How old a code may be where one is asked for, in seconds
-        #[arg(long, default_value_t = 300)]
-        step_up_seconds: u32,
+        /// On what: everything, hypervisor:NAME, pool:HYPERVISOR/POOL, tag:TAG, machine:HYPERVISOR/ID or
+        /// pattern:HYPERVISOR/POOL/MACHINE with * for any of them
+        #[arg(required = true)]
+        on: Vec<String>,
+        #[command(flatten)]
+        with: With,
         #[command(flatten)]
         at: At,
     },
@@ -43,9 +43,53 @@ pub(super) enum Grant {
     },
 }
 
+/// What must hold, and for how long.
+#[derive(Debug, Args)]
+pub(super) struct With {
+    /// For how many hours; left out means until revoked
+    #[arg(long)]
+    hours: Option<u32>,
+    /// Forbid the role instead of giving it
+    #[arg(long)]
+    forbid: bool,
+    /// How old a code may be where one is asked for, in seconds
+    #[arg(long, default_value_t = 300)]
+    step_up_seconds: u32,
+    /// Ask for a code each time
+    #[arg(long)]
+    step_up_each: bool,
+    /// Do not record consoles
+    #[arg(long)]
+    unrecorded: bool,
+    /// Only for people who signed in with a passkey
+    #[arg(long)]
+    passkey: bool,
+    /// Only at these hours, such as "mon-fri 08:00-18:00 Europe/Berlin"
+    #[arg(long)]
+    week: Option<Hours>,
+    /// Only from these networks
+    #[arg(long)]
+    from: Vec<Network>,
+}
+
+impl With {
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            step_up_seconds: self.step_up_seconds,
+            step_up_each: self.step_up_each,
+            record: !self.unrecorded,
+            passkey: self.passkey,
+            hours: self.week.clone(),
+            networks: self.from.clone(),
+            ..Conditions::default()
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Line {
     user: String,
+    effect: GrantEffect,
     role: String,
     on: String,
     from: String,
@@ -67,6 +111,7 @@ impl Grant {
                     .into_iter()
                     .map(|h| Line {
                         user: names.get(&h.holder).cloned().unwrap_or_default(),
+                        effect: h.grant.effect,
                         role: h.grant.role.to_string(),
                         on: h.grant.selector.to_string(),
                         from: h.grant.from.format(&Rfc3339).unwrap_or_default(),
@@ -75,23 +120,9 @@ impl Grant {
                         id: h.grant.id.to_string(),
                     })
                     .collect();
-                at.print(&rows, &["user", "role", "on", "from", "until", "source", "id"])?;
+                at.print(&rows, &["user", "effect", "role", "on", "from", "until", "source", "id"])?;
             }
-            Self::Add { user, role, on, hours, step_up_seconds, at } => {
-                let desk = at.open().await?;
-                let user = desk.find(&user).await?;
-                let engine = Engine::builtin().await?;
-                let (kind, value) = on.split_once(':').unwrap_or((&on, ""));
-                let selector = Selector::parse(kind, value)?;
-                let conditions = Conditions { step_up_seconds, ..Conditions::default() };
-                let new = NewGrant { user: user.id, role, selector, hours: hours.map(i64::from), conditions };
-                let words = format!("{} is given to {} on {}", new.role, user.name, new.selector);
-                let give = async { Ok(desk.grants(&engine)?.give(&engine, By::Shell, new).await?) };
-                let grant = Box::pin(desk.act("grant", &user.name, &words, give)).await?;
-                let words =
-                    format!("{} was given to {} on {}. Its id is {}", grant.role, user.name, grant.selector, grant.id);
-                at.out.tell(&json!({ "user": user.name, "id": grant.id.to_string() }), &words);
-            }
+            Self::Add { user, role, on, with, at } => add(&at, &user, role, &on, &with).await?,
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
                 let engine = Engine::builtin().await?;
@@ -112,4 +143,37 @@ impl Grant {
         }
         Ok(Answer::Yes)
     }
+}
+
+async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) -> anyhow::Result<()> {
+    let desk = at.open().await?;
+    let (holder, name): (Holder, String) = match user.strip_prefix("group:") {
+        Some(group) => (desk.find_group(group).await?.id.into(), format!("group {group}")),
+        None => {
+            let user = desk.find(user).await?;
+            (user.id.into(), user.name)
+        }
+    };
+    let engine = Engine::builtin().await?;
+    let selector = |on: &String| {
+        let (kind, value) = on.split_once(':').unwrap_or((on, ""));
+        Selector::parse(kind, value)
+    };
+    let sentence = Sentence {
+        holder,
+        effect: if with.forbid { GrantEffect::Deny } else { GrantEffect::Allow },
+        role,
+        on: on.iter().map(selector).collect::<Result<_, _>>()?,
+        until: with.hours.map(|h| SystemClock.now() + Duration::hours(i64::from(h))),
+        conditions: with.conditions(),
+    };
+    let verb = if with.forbid { "forbidden" } else { "given" };
+    let things = sentence.on.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let words = format!("{} is {verb} to {name} on {things}", sentence.role);
+    let say = async { Ok(desk.grants(&engine)?.say(&engine, By::Shell, &sentence).await?) };
+    for grant in desk.act("grant", &name, &words, say).await? {
+        let words = format!("{} was {verb} to {name} on {}. Its id is {}", grant.role, grant.selector, grant.id);
+        at.out.tell(&json!({ "user": name, "id": grant.id.to_string() }), &words);
+    }
+    Ok(())
 }

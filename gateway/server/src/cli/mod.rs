@@ -4,6 +4,7 @@
 mod account;
 mod audit;
 mod grant;
+mod group;
 mod init;
 mod lock;
 mod machine;
@@ -47,6 +48,9 @@ enum Verb {
     /// Roles given to people: list, add, revoke
     #[command(subcommand)]
     Grant(grant::Grant),
+    /// Groups of people: list, members, add, remove, join, leave
+    #[command(subcommand)]
+    Group(group::Group),
     /// Access requests: list, show, approve, refuse, end
     #[command(subcommand)]
     Request(request::Request),
@@ -151,6 +155,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
         match verb {
             Verb::User(verb) => Box::pin(verb.run()).await,
             Verb::Grant(verb) => Box::pin(verb.run()).await,
+            Verb::Group(verb) => Box::pin(verb.run()).await,
             Verb::Request(verb) => Box::pin(verb.run()).await,
             Verb::Lock(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,

@@ -7,7 +7,7 @@ mod rows;
 use super::*;
 use askama::Template;
 use portcullis_domain::{ConsoleMode, MachineKind, PowerState};
-use rows::{console, grants, link, machines, trail_rows, users};
+use rows::{console, grants, grants_page, group_page, groups_page, link, machines, trail_rows, users};
 use time::{Duration, macros::datetime};
 
 /// How a page is filled.
@@ -370,20 +370,9 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         String::new()
     };
     add("roles", Roles { shell: w.shell(), roles, matrix }.render());
-    let grants_page = Grants {
-        shell: w.shell(),
-        rows: grants(&w),
-        may_write: may,
-        users: vec![Choice::new("01935d0a00007000800000000000000a", w.name("Grace Hopper (grace)"))],
-        roles: vec![Choice::new("console-user", "console-user: works at screens"), Choice::new("viewer", "viewer")],
-        hypervisors: vec![Choice::new("kvm-berlin", "kvm-berlin")],
-        pools: vec![Choice::new("pve-paris/web", "web of pve-paris")],
-        tags: vec![Choice::new(w.name("web"), "3 machines")],
-        machines: vec![Choice::new("kvm-berlin/c1", w.name("c1"))],
-        form: GrantForm { on_value: w.name(""), ..GrantForm::default() },
-        problems: w.problems(&["", "user", "role", "on_kind", "on_value", "hours", "step_up_seconds"]),
-    };
-    add("grants", grants_page.render());
+    add("grants", grants_page(&w).render());
+    add("groups", groups_page(&w).render());
+    add("group", group_page(&w).render());
 
     let live = |user: &str, mode| LiveRow {
         id: "01935d0a00007000800000000000000e".to_owned(),

@@ -130,8 +130,9 @@ pub(super) fn users(w: &Words) -> Vec<UserRow> {
 pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
     let row = |user: &str, role: &str, on: &str, machines, state, until| GrantRow {
         id: "01935d0a00007000800000000000000b".to_owned(),
-        user_id: "01935d0a00007000800000000000000a".to_owned(),
+        href: "/users/01935d0a00007000800000000000000a".to_owned(),
         user: w.name(user),
+        forbids: user == "old-timer",
         role: role.to_owned(),
         on: w.text(on),
         machines,
@@ -155,6 +156,103 @@ pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
             row("old-timer", "viewer", "machine pve-paris/100", Some(1), GrantState::Ended, Some(when(-60 * 24 * 2))),
             row("grace", "viewer", "pool web of pve-paris", Some(3), GrantState::Ended, None),
         ],
+    }
+}
+
+pub(super) fn grants_page(w: &Words) -> Grants {
+    let full = w.fill != Fill::Empty;
+    let problems = [
+        "",
+        "user",
+        "role",
+        "on",
+        "hours",
+        "until",
+        "note",
+        "step_up_seconds",
+        "week",
+        "networks",
+        "clipboard_in",
+        "clipboard_out",
+    ];
+    let shift = |gains| ShiftRow {
+        who: w.name("grace"),
+        gains,
+        actions: "view, console.view, console.control".to_owned(),
+        on: w.text("kvm-berlin/c1, kvm-berlin/c2, pve-paris/100 and 9 more"),
+    };
+    let otherwise = |allowed| OtherwiseRow {
+        at: when(-90),
+        who: w.name("grace"),
+        what: w.text("console.control on pve-paris/100"),
+        allowed,
+    };
+    let preview = Preview {
+        sentence: w
+            .text("grace may act as console-user on tag web, until 2026-12-05 04:24:07 UTC, with consoles recorded"),
+        shifts: vec![shift(true), shift(false)],
+        more_shifts: 3,
+        days: 30,
+        asked: 412,
+        unknown: 3,
+        otherwise: vec![otherwise(true), otherwise(false)],
+        more_otherwise: 7,
+    };
+    let form =
+        GrantForm { on: w.text("tag:web\nkvm-berlin/c1"), forbid: w.fill == Fill::Hostile, ..GrantForm::default() };
+    Grants {
+        shell: w.shell(),
+        rows: grants(w),
+        may_write: full,
+        users: vec![Choice::new("01935d0a00007000800000000000000a", w.name("Grace Hopper (grace)"))],
+        groups: vec![Choice::new("group:01935d0a00007000800000000000000b", w.name("night shift"))],
+        roles: vec![Choice::new("console-user", "console-user: works at screens"), Choice::new("viewer", "viewer")],
+        things: vec![
+            Choice::new(w.name("tag:web"), "3 machines now"),
+            Choice::new("machine:kvm-berlin/c1", w.name("c1")),
+        ],
+        form: if full { form } else { GrantForm::default() },
+        preview: full.then_some(preview),
+        problems: w.problems(&problems),
+    }
+}
+
+fn group(w: &Words, name: &str, directory: bool) -> GroupRow {
+    GroupRow {
+        id: "01935d0a00007000800000000000000b".to_owned(),
+        name: w.name(name),
+        words: w.text("who keeps it running at night"),
+        directory,
+        members: 7,
+        roles: vec!["operator on hypervisor kvm-berlin".to_owned()],
+    }
+}
+
+pub(super) fn groups_page(w: &Words) -> Groups {
+    let full = w.fill != Fill::Empty;
+    Groups {
+        shell: w.shell(),
+        rows: if full { vec![group(w, "night shift", false), group(w, "Domain Admins", true)] } else { vec![] },
+        may_write: full,
+        name: w.name(""),
+        words: w.text(""),
+        problems: w.problems(&["", "name", "words"]),
+    }
+}
+
+pub(super) fn group_page(w: &Words) -> GroupPage {
+    let full = w.fill != Fill::Empty;
+    let person = |name: &str| Choice::new("01935d0a00007000800000000000000a", w.name(name));
+    GroupPage {
+        shell: w.shell(),
+        group: group(w, "night shift", !full),
+        created: when(-60 * 24 * 20),
+        members: if full { vec![person("Grace Hopper (grace)"), person("ada")] } else { vec![] },
+        others: vec![person("bob")],
+        grants: grants(w),
+        may_write: full,
+        may_grant: full,
+        problems: w.problems(&["", "user"]),
     }
 }
 

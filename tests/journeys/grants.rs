@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Grants as people say them: one sentence for many machines, groups, and what a change would do before it is made.
+
+use crate::support::{Person, TestGateway, page, person::location};
+use reqwest::StatusCode;
+
+/// Three hypervisors with six machines each; nothing answers there, and nothing has to.
+fn three_hypervisors() -> String {
+    let mut text = String::new();
+    for hypervisor in ["berlin", "oslo", "paris"] {
+        text.push_str(&format!("[[hypervisors]]\nname = \"{hypervisor}\"\nkind = \"qemu\"\n"));
+        for n in 0..6 {
+            let tag = if n < 4 { "vendor-x" } else { "own" };
+            text.push_str(&format!(
+                "[[hypervisors.guests]]\nid = \"vm-{n}\"\nname = \"{hypervisor}-{n}\"\ntags = [\"{tag}\"]\nvnc = \"127.0.0.1:9\"\n"
+            ));
+        }
+    }
+    text
+}
+
+/// The machines of the contractor, as somebody would paste them.
+fn pasted() -> String {
+    let of = |h: &str| (0..4).map(|n| format!("{h}-{n}")).collect::<Vec<_>>().join(", ");
+    ["berlin", "oslo", "paris"].map(of).join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contractor_gets_twelve_machines_of_three_hypervisors_for_two_weeks_in_one_form() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    let user = gateway.user_id("zoe").await;
+    let fields = [
+        ("user", user.as_str()),
+        ("role", "console-user"),
+        ("on", &pasted()),
+        ("hours", "336"),
+        ("note", "update of the vendor's software"),
+        ("step_up_seconds", "300"),
+        ("record", "on"),
+    ];
+    // What it would do is said first, and nothing is done by saying it.
+    let answer = ada.submit("/grants/preview", &fields).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let html = page::unescape(&answer.text().await.expect("a page"));
+    assert!(html.contains("view, console.view, console.control on <bdi>berlin/vm-0, berlin/vm-1"), "{html}");
+    assert!(gateway.grants_of("zoe").await.is_empty());
+    let answer = ada.submit("/grants", &fields).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
+    assert_eq!(gateway.grants_of("zoe").await.len(), 12);
+    let mine: serde_json::Value = zoe.get("/api/v1/machines").await.json().await.expect("JSON");
+    let text = mine.to_string();
+    for hypervisor in ["berlin", "oslo", "paris"] {
+        assert!(text.contains(&format!("{hypervisor}-3")) && !text.contains(&format!("{hypervisor}-4")), "{text}");
+    }
+    assert_eq!(zoe.get("/c/berlin/vm-4").await.status(), StatusCode::NOT_FOUND);
+    assert_ne!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND);
+    let given = gateway
+        .find_event(&["--resource", "gateway:policy"], |e| {
+            e["reason"].as_str().is_some_and(|r| r.contains("was given"))
+        })
+        .await;
+    let said = given["reason"].as_str().unwrap_or_default();
+    assert!(said.contains("zoe") && said.contains("update of the vendor's software"), "{given}");
+    gateway.clock.advance(time::Duration::days(14));
+    let (_, told) = gateway.shell(&["grant", "list"]);
+    assert_eq!(told.matches("console-user").count(), 12, "they are over, and still told: {told}");
+    let mut later = Person::with_key(&gateway, "zoe", zoe.key());
+    later.sign_in().await;
+    assert_eq!(later.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_wrong_name_in_a_list_gives_nothing_at_all() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    ada.invite("zoe").await;
+    let user = gateway.user_id("zoe").await;
+    let on = format!("{}\noslo-9", pasted());
+    let fields = [("user", &*user), ("role", "console-user"), ("on", &*on), ("hours", "1"), ("step_up_seconds", "300")];
+    for path in ["/grants", "/grants/preview"] {
+        let answer = ada.submit(path, &fields).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{path}");
+        assert!(answer.text().await.expect("a page").contains("oslo-9: no machine has this name"), "{path}");
+    }
+    // A field that the form does not have is refused whole.
+    let more = [&fields[..], &[("source", "setup")]].concat();
+    assert_eq!(ada.submit("/grants", &more).await.status(), StatusCode::BAD_REQUEST);
+    assert!(gateway.grants_of("zoe").await.is_empty());
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_into_a_group_may_at_once_and_who_leaves_it_no_longer() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    let (user, own) = (gateway.user_id("zoe").await, gateway.user_id("ada").await);
+    let made = location(&ada.submit("/groups", &[("name", "night shift"), ("words", "keeps it running")]).await);
+    let id = made.strip_prefix("/groups/").expect("the page of the group").to_owned();
+    let who = format!("group:{id}");
+    let fields =
+        [("user", &*who), ("role", "console-user"), ("on", "tag:vendor-x"), ("hours", "1"), ("step_up_seconds", "300")];
+    assert_eq!(ada.submit("/grants", &fields).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND);
+    let add = format!("{made}/add");
+    assert_eq!(location(&ada.submit(&add, &[("user", &user)]).await), made);
+    assert_ne!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "she is in it");
+    // Nobody puts themselves in, and nobody gives a group that they are in.
+    assert_eq!(ada.submit(&add, &[("user", &own)]).await.status(), StatusCode::CONFLICT);
+    let (code, text) = gateway.shell(&["group", "join", "night shift", "ada"]);
+    assert_eq!(code, Some(0), "{text}");
+    let answer = ada.submit("/grants", &fields).await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.text().await.expect("a page").contains("You are in this group"));
+    let (code, text) = gateway.shell(&["group", "members", "night shift"]);
+    assert!(code == Some(0) && text.contains("zoe") && text.contains("ada"), "{text}");
+    assert!(ada.page("/groups").await.contains("night shift"));
+    let forbidden = [("user", &*user), ("on", "hypervisor:oslo"), ("forbid", "on")];
+    let forbidden = [&forbidden[..], &[("role", "console-user"), ("hours", "1"), ("step_up_seconds", "300")]].concat();
+    assert_eq!(ada.submit("/grants", &forbidden).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "forbidden, whatever the group gives");
+    assert_ne!(zoe.get("/c/paris/vm-3").await.status(), StatusCode::NOT_FOUND, "and nowhere else");
+    assert_eq!(location(&ada.submit(&format!("{made}/remove"), &[("user", &user)]).await), made);
+    assert_eq!(zoe.get("/c/paris/vm-3").await.status(), StatusCode::NOT_FOUND, "she is out of it");
+    // A group that holds something is not removed.
+    assert_eq!(ada.submit(&format!("{made}/delete"), &[]).await.status(), StatusCode::CONFLICT);
+    // From the shell: several things at once, for a group, and forbidden for one who is in it.
+    let (code, text) =
+        gateway.shell(&["grant", "add", "group:night shift", "viewer", "hypervisor:oslo", "machine:paris/vm-5"]);
+    assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preview_says_what_people_did_that_they_could_no_longer_do() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    ada.grant("zoe", "console-user", "hypervisor", "oslo").await;
+    zoe.step_up().await;
+    assert_eq!(zoe.get("/c/oslo/vm-1").await.status(), StatusCode::OK);
+    gateway.find_event(&["--resource", "oslo/vm-1", "--user", "zoe"], |e| e["outcome"] == "done").await;
+    let user = gateway.user_id("zoe").await;
+    let fields = [
+        ("user", user.as_str()),
+        ("role", "console-user"),
+        ("on", "oslo-1"),
+        ("hours", "24"),
+        ("step_up_seconds", "300"),
+        ("forbid", "on"),
+    ];
+    let answer = ada.submit("/grants/preview", &fields).await;
+    let html = page::unescape(&answer.text().await.expect("a page"));
+    assert!(html.contains("must not act as console-user on machine oslo/vm-1"), "{html}");
+    assert!(html.contains("loses") && html.contains("console.control on <bdi>oslo/vm-1"), "{html}");
+    assert!(html.contains("refused"), "{html}");
+    gateway.stop().await;
+}
