@@ -62,20 +62,45 @@ enum Trust {
     Shut,
 }
 
-/// What one holder has.
-#[derive(Debug, Default)]
+/// Bits that say which hashes cannot be among a block's: most places that are looked for are in no block, and this tells
+/// without another look into memory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filter([u64; 4]);
+
+impl Filter {
+    fn place(hash: u32) -> (usize, u64) {
+        (usize::try_from(hash >> 6 & 3).unwrap_or(0), 1 << (hash & 63))
+    }
+
+    fn add(&mut self, hash: u32) {
+        let (word, bit) = Self::place(hash);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    fn may_have(&self, hash: u32) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+/// What one holder has. It lies in its shard itself: each step from one place of memory to another costs more than all
+/// comparing.
+#[derive(Debug, Clone)]
 struct Held {
+    filter: Filter,
+    /// The places' hashes, sorted; one for each entry.
+    hashes: Arc<[u32]>,
+    entries: Arc<[Entry]>,
     /// The groups that a person is in.
-    groups: Box<[GroupId]>,
+    groups: Arc<[GroupId]>,
     /// Which classes of places there are among the entries, as bits.
     classes: u16,
-    /// The places' hashes, sorted; one for each entry.
-    hashes: Box<[u32]>,
-    entries: Box<[Entry]>,
     trust: Trust,
 }
 
-type Shard = HashMap<Holder, Arc<Held>, RandomState>;
+type Shard = HashMap<Holder, Held, RandomState>;
 
 /// The names of roles that grants speak of, each with a number that it keeps.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +125,12 @@ pub(crate) struct Index {
 pub(crate) struct Unread;
 
 impl Held {
-    fn visit<'i>(&'i self, keys: &mut Keys<'_>, visit: &mut impl FnMut(&'i Entry)) -> Result<(), Unread> {
+    fn visit<'i>(
+        &'i self,
+        keys: &Keys<'_>,
+        counts: &impl Fn(&Entry) -> bool,
+        visit: &mut impl FnMut(&'i Entry),
+    ) -> Result<(), Unread> {
         if self.trust == Trust::Shut {
             return Err(Unread);
         }
@@ -110,28 +140,38 @@ impl Held {
             classes &= classes - 1;
             if class == TAG {
                 for hash in keys.tags() {
-                    self.run(hash, keys.target(), visit);
+                    self.run(hash, keys.target(), counts, visit);
                 }
             } else if let Some(hash) = keys.find(class) {
-                self.run(hash, keys.target(), visit);
+                self.run(hash, keys.target(), counts, visit);
             }
         }
         Ok(())
     }
 
-    /// The entries whose place has a hash, and is one that covers what is asked.
-    fn run<'i>(&'i self, hash: u32, target: Target<'_>, visit: &mut impl FnMut(&'i Entry)) {
+    /// The entries whose place has a hash, that count, and whose place is one that covers what is asked.
+    fn run<'i>(
+        &'i self,
+        hash: u32,
+        target: Target<'_>,
+        counts: &impl Fn(&Entry) -> bool,
+        visit: &mut impl FnMut(&'i Entry),
+    ) {
+        if !self.filter.may_have(hash) {
+            return;
+        }
         let start = self.hashes.partition_point(|h| *h < hash);
-        for (found, entry) in self.hashes.iter().zip(&self.entries).skip(start) {
-            if *found != hash {
-                return;
-            }
-            if target.is_covered_by(&entry.place.selector) {
+        let found = self.hashes.iter().skip(start).take_while(|h| **h == hash).count();
+        for entry in self.entries.iter().skip(start).take(found) {
+            if counts(entry) && target.is_covered_by(&entry.place.selector) {
                 visit(entry);
             }
         }
     }
 }
+
+/// Holders that are found before any of them is looked into, so that the machine fetches them together.
+const TOGETHER: usize = 8;
 
 impl Index {
     /// Nobody holds anything.
@@ -156,30 +196,33 @@ impl Index {
         usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) % SHARDS
     }
 
-    fn held(&self, holder: Holder) -> Option<&Arc<Held>> {
+    fn held(&self, holder: Holder) -> Option<&Held> {
         self.shards.get(self.shard_of(holder))?.get(&holder)
     }
 
-    /// Calls `visit` with each grant of a person and of their groups that covers something, whatever its role, its times
-    /// and its conditions.
+    /// Calls `visit` with each grant of a person and of their groups that covers something and of which `counts` is true.
     pub(crate) fn walk<'i>(
         &'i self,
         user: UserId,
         target: Target<'_>,
+        counts: impl Fn(&Entry) -> bool,
         mut visit: impl FnMut(&'i Entry),
     ) -> Result<(), Unread> {
         if self.trust == Trust::Shut {
             return Err(Unread);
         }
         let Some(person) = self.held(Holder::Person(user)) else { return Ok(()) };
-        let mut keys = Keys::new(&self.hasher, target);
-        person.visit(&mut keys, &mut visit)?;
-        for group in &person.groups {
-            if let Some(held) = self.held(Holder::Group(*group)) {
-                held.visit(&mut keys, &mut visit)?;
+        let keys = Keys::new(&self.hasher, target);
+        for some in person.groups.chunks(TOGETHER) {
+            let mut found: [Option<&Held>; TOGETHER] = [None; TOGETHER];
+            for (slot, group) in found.iter_mut().zip(some) {
+                *slot = self.held(Holder::Group(*group));
+            }
+            for held in found.into_iter().flatten() {
+                held.visit(&keys, &counts, &mut visit)?;
             }
         }
-        Ok(())
+        person.visit(&keys, &counts, &mut visit)
     }
 
     /// The groups that a person is in.

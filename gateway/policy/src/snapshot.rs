@@ -192,11 +192,12 @@ impl Snapshot {
         at: &Moment,
         mut visit: impl FnMut(&'i Entry, Met),
     ) -> Result<(), crate::index::Unread> {
-        self.index.walk(user, target, |entry| {
-            if self.slot(entry).rights.has(right) && entry.is_active(at.micros) {
-                visit(entry, entry.terms.met(entry.effect, target.kind(), at));
-            }
-        })
+        self.index.walk(
+            user,
+            target,
+            |entry| self.slot(entry).rights.has(right) && entry.is_active(at.micros),
+            |entry| visit(entry, entry.terms.met(entry.effect, target.kind(), at)),
+        )
     }
 
     /// The role of a grant; none that the rules know is one without rights.

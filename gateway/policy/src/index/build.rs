@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making an index: from nothing, or from one and a few changes.
 
-use super::{Entry, Held, Index, NEVER, Names, Shard, Trust, place};
+use super::{Entry, Filter, Held, Index, NEVER, Names, Shard, Trust, place};
 use crate::terms::{SharedTerms, Terms};
 use ahash::{AHashMap, AHashSet};
 use place::{Place, SharedPlace};
@@ -99,8 +99,12 @@ impl Draft {
         self.groups.sort();
         let classes = self.entries.iter().fold(0, |bits, (_, e)| bits | 1 << place::class(&e.place.selector));
         let (hashes, entries): (Vec<u32>, Vec<Entry>) = self.entries.into_iter().unzip();
-        let (hashes, entries) = (hashes.into_boxed_slice(), entries.into_boxed_slice());
-        Some(Held { groups: self.groups.into(), classes, hashes, entries, trust: self.trust })
+        let mut filter = Filter::default();
+        for hash in &hashes {
+            filter.add(*hash);
+        }
+        let (hashes, entries, groups) = (hashes.into(), entries.into(), self.groups.into());
+        Some(Held { filter, hashes, entries, groups, classes, trust: self.trust })
     }
 }
 
@@ -118,7 +122,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn draft(&mut self, holder: Holder) -> &mut Draft {
         let base = self.base;
-        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(|h| Draft::of(h)).unwrap_or_default())
+        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(Draft::of).unwrap_or_default())
     }
 
     /// The number of a role's name; none when there are too many of them.
@@ -206,7 +210,7 @@ impl Builder<'_> {
                 let before = match draft.finish() {
                     Some(held) => {
                         grants += held.entries.len();
-                        next.insert(holder, Arc::new(held))
+                        next.insert(holder, held)
                     }
                     None => next.remove(&holder),
                 };
