@@ -17,11 +17,11 @@ use crate::terms::Terms;
 use ahash::{AHashMap, RandomState};
 use place::{Keys, Place, TAG};
 use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, RoleName, UserId};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// How many shards there are.
-const SHARDS: usize = 4096;
+/// Fewest and most shards: about one for each holder, so that finding one is one look into memory.
+const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
 /// No end.
 const NEVER: i64 = i64::MAX;
 
@@ -65,11 +65,11 @@ enum Trust {
 /// Bits that say which hashes cannot be among a block's: most places that are looked for are in no block, and this tells
 /// without another look into memory.
 #[derive(Debug, Clone, Copy, Default)]
-struct Filter([u64; 4]);
+struct Filter([u64; 8]);
 
 impl Filter {
     fn place(hash: u32) -> (usize, u64) {
-        (usize::try_from(hash >> 6 & 3).unwrap_or(0), 1 << (hash & 63))
+        (usize::try_from(hash >> 6 & 7).unwrap_or(0), 1 << (hash & 63))
     }
 
     fn add(&mut self, hash: u32) {
@@ -85,6 +85,34 @@ impl Filter {
     }
 }
 
+/// The groups that a person is in; few of them lie beside everything else of that person.
+#[derive(Debug, Clone)]
+enum Groups {
+    Few([Option<GroupId>; 3]),
+    Many(Arc<[GroupId]>),
+}
+
+impl Groups {
+    fn new(all: &[GroupId]) -> Self {
+        let mut few = [None; 3];
+        if all.len() > few.len() {
+            return Self::Many(all.into());
+        }
+        for (slot, group) in few.iter_mut().zip(all) {
+            *slot = Some(*group);
+        }
+        Self::Few(few)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = GroupId> {
+        let (few, many): (&[Option<GroupId>], &[GroupId]) = match self {
+            Self::Few(few) => (few, &[]),
+            Self::Many(many) => (&[], many),
+        };
+        few.iter().copied().flatten().chain(many.iter().copied())
+    }
+}
+
 /// What one holder has. It lies in its shard itself: each step from one place of memory to another costs more than all
 /// comparing.
 #[derive(Debug, Clone)]
@@ -94,13 +122,13 @@ struct Held {
     hashes: Arc<[u32]>,
     entries: Arc<[Entry]>,
     /// The groups that a person is in.
-    groups: Arc<[GroupId]>,
+    groups: Groups,
     /// Which classes of places there are among the entries, as bits.
     classes: u16,
     trust: Trust,
 }
 
-type Shard = HashMap<Holder, Held, RandomState>;
+type Shard = Arc<[(Holder, Held)]>;
 
 /// The names of roles that grants speak of, each with a number that it keeps.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +140,8 @@ pub(crate) struct Names {
 /// Everything known of who holds what. Cheap to copy.
 #[derive(Clone)]
 pub(crate) struct Index {
-    shards: Box<[Arc<Shard>]>,
+    /// A power of two.
+    shards: Box<[Shard]>,
     members: Arc<AHashMap<GroupId, Arc<[UserId]>>>,
     pub(crate) names: Arc<Names>,
     hasher: RandomState,
@@ -174,11 +203,12 @@ impl Held {
 const TOGETHER: usize = 8;
 
 impl Index {
-    /// Nobody holds anything.
-    pub(crate) fn new() -> Self {
-        let empty: Arc<Shard> = Arc::default();
+    /// Nobody holds anything; made for about so many holders.
+    pub(crate) fn new(holders: usize) -> Self {
+        let empty = Shard::default();
+        let shards = holders.next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
         Self {
-            shards: vec![empty; SHARDS].into(),
+            shards: vec![empty; shards].into(),
             members: Arc::default(),
             names: Arc::default(),
             hasher: RandomState::new(),
@@ -193,11 +223,11 @@ impl Index {
     }
 
     fn shard_of(&self, holder: Holder) -> usize {
-        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) % SHARDS
+        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) & (self.shards.len() - 1)
     }
 
     fn held(&self, holder: Holder) -> Option<&Held> {
-        self.shards.get(self.shard_of(holder))?.get(&holder)
+        self.shards.get(self.shard_of(holder))?.iter().find(|(own, _)| *own == holder).map(|(_, held)| held)
     }
 
     /// Calls `visit` with each grant of a person and of their groups that covers something and of which `counts` is true.
@@ -213,10 +243,16 @@ impl Index {
         }
         let Some(person) = self.held(Holder::Person(user)) else { return Ok(()) };
         let keys = Keys::new(&self.hasher, target);
-        for some in person.groups.chunks(TOGETHER) {
+        let mut groups = person.groups.iter();
+        loop {
             let mut found: [Option<&Held>; TOGETHER] = [None; TOGETHER];
-            for (slot, group) in found.iter_mut().zip(some) {
-                *slot = self.held(Holder::Group(*group));
+            let mut any = false;
+            for (slot, group) in found.iter_mut().zip(&mut groups) {
+                *slot = self.held(Holder::Group(group));
+                any = true;
+            }
+            if !any {
+                break;
             }
             for held in found.into_iter().flatten() {
                 held.visit(&keys, &counts, &mut visit)?;
@@ -227,7 +263,7 @@ impl Index {
 
     /// The groups that a person is in.
     pub(crate) fn groups_of(&self, user: UserId) -> Vec<GroupId> {
-        self.held(Holder::Person(user)).map(|h| h.groups.to_vec()).unwrap_or_default()
+        self.held(Holder::Person(user)).map(|h| h.groups.iter().collect()).unwrap_or_default()
     }
 
     /// Who is in a group.
@@ -260,6 +296,6 @@ impl Index {
 
     /// Whoever holds something by themselves or through a group.
     pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
-        self.shards.iter().flat_map(|s| s.keys()).filter_map(|h| h.person())
+        self.shards.iter().flat_map(|s| s.iter()).filter_map(|(holder, _)| holder.person())
     }
 }

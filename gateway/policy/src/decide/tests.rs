@@ -526,6 +526,26 @@ fn whoever_is_in_a_group_holds_what_it_holds_for_as_long_as_they_are_in_it() {
     assert!(!sees(&bob) && engine.grants_of(bob.user).is_empty());
 }
 
+#[test]
+fn many_holders_that_come_one_after_another_all_keep_what_is_theirs() {
+    let engine = run(Engine::builtin()).unwrap();
+    let user = |n: u128| UserId::new(id(n));
+    for some in 0..20 {
+        engine.apply((0..100).map(|n| {
+            let n = some * 100 + n;
+            GrantChange::Put(user(n).into(), Grant { id: GrantId::new(id(n)), ..grant("viewer", on("one/own")) })
+        }));
+    }
+    engine.apply((0..2_000).filter(|n| n % 3 == 0).map(|n| GrantChange::Take(user(n).into(), GrantId::new(id(n)))));
+    let snapshot = engine.snapshot();
+    let left: Vec<u128> = (0..2_000).filter(|n| n % 3 != 0).collect();
+    assert_eq!((snapshot.grants(), snapshot.people().count()), (left.len(), left.len()));
+    for n in 0..2_000 {
+        let held: Vec<GrantId> = engine.grants_of(user(n)).iter().map(|g| g.id).collect();
+        assert_eq!(held, if n % 3 == 0 { vec![] } else { vec![GrantId::new(id(n))] });
+    }
+}
+
 // SEC-010
 #[test]
 fn whoever_depends_on_what_cannot_be_read_is_denied_everything() {
