@@ -178,6 +178,24 @@ impl Held {
         Ok(())
     }
 
+    /// Where a hash begins among the sorted ones. They are spread evenly, so that it lies near where its size says; where
+    /// it does not (many grants on one place), halving finds it.
+    fn start(&self, hash: u32) -> usize {
+        let near = (u64::from(hash) * u64::try_from(self.hashes.len()).unwrap_or(0)) >> 32;
+        let mut at = usize::try_from(near).unwrap_or(0);
+        let below = |at: usize| self.hashes.get(at).is_some_and(|h| *h < hash);
+        for _ in 0..STEPS {
+            if below(at) {
+                at += 1;
+            } else if at > 0 && !below(at - 1) {
+                at -= 1;
+            } else {
+                return at;
+            }
+        }
+        self.hashes.partition_point(|h| *h < hash)
+    }
+
     /// The entries whose place has a hash, that count, and whose place is one that covers what is asked.
     fn run<'i>(
         &'i self,
@@ -189,7 +207,7 @@ impl Held {
         if !self.filter.may_have(hash) {
             return;
         }
-        let start = self.hashes.partition_point(|h| *h < hash);
+        let start = self.start(hash);
         let found = self.hashes.iter().skip(start).take_while(|h| **h == hash).count();
         for entry in self.entries.iter().skip(start).take(found) {
             if counts(entry) && target.is_covered_by(&entry.place.selector) {
@@ -198,6 +216,9 @@ impl Held {
         }
     }
 }
+
+/// Steps from where a hash should lie before it is looked for by halving.
+const STEPS: usize = 48;
 
 /// Holders that are found before any of them is looked into, so that the machine fetches them together.
 const TOGETHER: usize = 8;
@@ -297,5 +318,31 @@ impl Index {
     /// Whoever holds something by themselves or through a group.
     pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
         self.shards.iter().flat_map(|s| s.iter()).filter_map(|(holder, _)| holder.person())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_begins_where_halving_finds_it(
+            mut hashes in proptest::collection::vec(prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)], 0..300),
+            hash in prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)],
+        ) {
+            hashes.sort_unstable();
+            let wanted = hashes.partition_point(|h| *h < hash);
+            let held = Held {
+                filter: Filter::default(),
+                hashes: hashes.into(),
+                entries: Arc::from([]),
+                groups: Groups::new(&[]),
+                classes: 0,
+                trust: Trust::Whole,
+            };
+            prop_assert_eq!(held.start(hash), wanted);
+        }
     }
 }
