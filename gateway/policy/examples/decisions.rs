@@ -180,7 +180,9 @@ fn time_of(engine: &Engine, world: &World, asks: &[Ask], seconds: f64) -> (f64, 
         for some in asks.chunks(BATCH) {
             let some = at_hand(world, some);
             let (one, region) = (Instant::now(), Region::new(ALLOCATED));
-            some.iter().for_each(|ask| decide(engine, ask, &at));
+            for ask in &some {
+                decide(engine, ask, &at);
+            }
             allocations += region.change().allocations;
             wall += one.elapsed();
             done += some.len();
@@ -358,7 +360,7 @@ async fn main() -> Result<()> {
             let building = thread::scope(|s| {
                 let work = s.spawn(|| engine.reset(world.changes.clone()));
                 let at = p99(&engine, &world, &no, seconds);
-                work.join().map(|()| at).unwrap_or(f64::NAN)
+                work.join().map_or(f64::NAN, |()| at)
             });
             say(rules, "p99, quiet", quiet, "ns");
             say(rules, "p99, a change each millisecond", swapping, "ns");
