@@ -7,11 +7,12 @@ use crate::support::{
     peers::Peer,
     screen::Screen,
 };
+use portcullis_domain::{Clock as _, Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector};
 use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use time::Duration as Span;
+use time::{Duration as Span, OffsetDateTime};
 
 /// The gateway looks once a second.
 const LOOK: Duration = Duration::from_millis(2500);
@@ -97,5 +98,44 @@ async fn a_store_that_is_gone_cuts_every_console_and_lets_nothing_new_through() 
     assert_eq!((code, reason.as_str()), (4000, "access ended: your sign-in could not be checked"));
     let status = ada.get("/c/lab/web-1").await.status();
     assert!(status.is_server_error(), "{status}");
+    gateway.stop().await;
+}
+
+/// A grant that forbids the screen of `web-1`, with hours that begin and end so many minutes from now.
+fn kept_from_it(now: OffsetDateTime, begins: i64, ends: i64) -> Grant {
+    let clock = |minutes| {
+        let at = now + Span::minutes(minutes);
+        format!("{:02}:{:02}", at.hour(), at.minute())
+    };
+    let hours = format!("mon-sun {}-{} UTC", clock(begins), clock(ends));
+    Grant {
+        id: GrantId::new(uuid::Uuid::now_v7()),
+        role: "console-user".parse().expect("a role"),
+        selector: Selector::Machine("lab/web-1".parse().expect("a machine")),
+        effect: GrantEffect::Deny,
+        from: now,
+        until: None,
+        conditions: Conditions { hours: Some(hours.parse().expect("hours")), ..Conditions::default() },
+        source: GrantSource::Administrator,
+    }
+}
+
+// SEC-142
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_that_end_cut_a_live_console() {
+    let guest = Peer::qemu("web-1", "none");
+    let gateway = TestGateway::start(&lab(&guest)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    ready(&gateway, &ada).await;
+    // What forbids begins where the hours in which she may end.
+    gateway.add_grant("ada", &kept_from_it(gateway.clock.now(), 5, 60)).await;
+    let mut screen = Screen::open(&ada, "lab/web-1", "control", &ticket(&ada, "control").await).await;
+    screen.handshake().await;
+    tokio::time::sleep(LOOK).await;
+    assert!(screen.picture().await > 10_000, "it is still open");
+    gateway.clock.advance(Span::minutes(6));
+    let (code, reason) = screen.ended(Duration::from_secs(5)).await;
+    assert_eq!(code, 4000, "{reason}");
+    assert!(reason.starts_with("access ended: There is no such machine"), "{reason}");
     gateway.stop().await;
 }

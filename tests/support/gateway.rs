@@ -216,6 +216,14 @@ impl TestGateway {
         store.close().await;
     }
 
+    /// Gives somebody a grant behind the gateway's back, as another node would.
+    pub(crate) async fn add_grant(&self, name: &str, grant: &portcullis_domain::Grant) {
+        let store = self.store().await;
+        let user = store.user_by_name(name).await.expect("read").expect("the person").id;
+        store.add_grant(user, grant, None, self.clock.now()).await.expect("written");
+        store.close().await;
+    }
+
     /// How many of somebody's tokens count.
     pub(crate) async fn count_tokens(&self, name: &str) -> usize {
         let store = self.store().await;

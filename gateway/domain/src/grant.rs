@@ -373,6 +373,7 @@ impl Grant {
 
 /// A change of who holds what, as the store tells it and policy takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum GrantChange {
     /// A grant that is new or has changed.
     Put(Holder, Grant),

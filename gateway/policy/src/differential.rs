@@ -287,6 +287,7 @@ fn random_decisions_are_what_casbin_says() {
 
 // The Python library is another program by other people: `PORTCULLIS_TEST_CASBIN` names a Python that has it.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "tests drive real peers")]
 fn random_decisions_are_what_casbin_in_python_says() {
     let Ok(python) = std::env::var("PORTCULLIS_TEST_CASBIN") else {
         println!("left out: PORTCULLIS_TEST_CASBIN names no Python with casbin");

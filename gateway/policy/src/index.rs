@@ -17,11 +17,11 @@ use crate::terms::Terms;
 use ahash::{AHashMap, RandomState};
 use place::{Keys, Place, TAG};
 use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, RoleName, UserId};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use time::OffsetDateTime;
 
-/// How many shards there are.
-const SHARDS: usize = 4096;
+/// Fewest and most shards: about one for each holder, so that finding one is one look into memory.
+const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
 /// No end.
 const NEVER: i64 = i64::MAX;
 
@@ -62,20 +62,73 @@ enum Trust {
     Shut,
 }
 
-/// What one holder has.
-#[derive(Debug, Default)]
+/// Bits that say which hashes cannot be among a block's: most places that are looked for are in no block, and this tells
+/// without another look into memory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filter([u64; 8]);
+
+impl Filter {
+    fn place(hash: u32) -> (usize, u64) {
+        (usize::try_from(hash >> 6 & 7).unwrap_or(0), 1 << (hash & 63))
+    }
+
+    fn add(&mut self, hash: u32) {
+        let (word, bit) = Self::place(hash);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    fn may_have(&self, hash: u32) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+/// The groups that a person is in; few of them lie beside everything else of that person.
+#[derive(Debug, Clone)]
+enum Groups {
+    Few([Option<GroupId>; 3]),
+    Many(Arc<[GroupId]>),
+}
+
+impl Groups {
+    fn new(all: &[GroupId]) -> Self {
+        let mut few = [None; 3];
+        if all.len() > few.len() {
+            return Self::Many(all.into());
+        }
+        for (slot, group) in few.iter_mut().zip(all) {
+            *slot = Some(*group);
+        }
+        Self::Few(few)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = GroupId> {
+        let (few, many): (&[Option<GroupId>], &[GroupId]) = match self {
+            Self::Few(few) => (few, &[]),
+            Self::Many(many) => (&[], many),
+        };
+        few.iter().copied().flatten().chain(many.iter().copied())
+    }
+}
+
+/// What one holder has. It lies in its shard itself: each step from one place of memory to another costs more than all
+/// comparing.
+#[derive(Debug, Clone)]
 struct Held {
+    filter: Filter,
+    /// The places' hashes, sorted; one for each entry.
+    hashes: Arc<[u32]>,
+    entries: Arc<[Entry]>,
     /// The groups that a person is in.
-    groups: Box<[GroupId]>,
+    groups: Groups,
     /// Which classes of places there are among the entries, as bits.
     classes: u16,
-    /// The places' hashes, sorted; one for each entry.
-    hashes: Box<[u32]>,
-    entries: Box<[Entry]>,
     trust: Trust,
 }
 
-type Shard = HashMap<Holder, Arc<Held>, RandomState>;
+type Shard = Arc<[(Holder, Held)]>;
 
 /// The names of roles that grants speak of, each with a number that it keeps.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +140,8 @@ pub(crate) struct Names {
 /// Everything known of who holds what. Cheap to copy.
 #[derive(Clone)]
 pub(crate) struct Index {
-    shards: Box<[Arc<Shard>]>,
+    /// A power of two.
+    shards: Box<[Shard]>,
     members: Arc<AHashMap<GroupId, Arc<[UserId]>>>,
     pub(crate) names: Arc<Names>,
     hasher: RandomState,
@@ -100,7 +154,12 @@ pub(crate) struct Index {
 pub(crate) struct Unread;
 
 impl Held {
-    fn visit<'i>(&'i self, keys: &mut Keys<'_>, visit: &mut impl FnMut(&'i Entry)) -> Result<(), Unread> {
+    fn visit<'i>(
+        &'i self,
+        keys: &Keys<'_>,
+        counts: &impl Fn(&Entry) -> bool,
+        visit: &mut impl FnMut(&'i Entry),
+    ) -> Result<(), Unread> {
         if self.trust == Trust::Shut {
             return Err(Unread);
         }
@@ -110,35 +169,67 @@ impl Held {
             classes &= classes - 1;
             if class == TAG {
                 for hash in keys.tags() {
-                    self.run(hash, keys.target(), visit);
+                    self.run(hash, keys.target(), counts, visit);
                 }
             } else if let Some(hash) = keys.find(class) {
-                self.run(hash, keys.target(), visit);
+                self.run(hash, keys.target(), counts, visit);
             }
         }
         Ok(())
     }
 
-    /// The entries whose place has a hash, and is one that covers what is asked.
-    fn run<'i>(&'i self, hash: u32, target: Target<'_>, visit: &mut impl FnMut(&'i Entry)) {
-        let start = self.hashes.partition_point(|h| *h < hash);
-        for (found, entry) in self.hashes.iter().zip(&self.entries).skip(start) {
-            if *found != hash {
-                return;
+    /// Where a hash begins among the sorted ones. They are spread evenly, so that it lies near where its size says; where
+    /// it does not (many grants on one place), halving finds it.
+    fn start(&self, hash: u32) -> usize {
+        let near = (u64::from(hash) * u64::try_from(self.hashes.len()).unwrap_or(0)) >> 32;
+        let mut at = usize::try_from(near).unwrap_or(0);
+        let below = |at: usize| self.hashes.get(at).is_some_and(|h| *h < hash);
+        for _ in 0..STEPS {
+            if below(at) {
+                at += 1;
+            } else if at > 0 && !below(at - 1) {
+                at -= 1;
+            } else {
+                return at;
             }
-            if target.is_covered_by(&entry.place.selector) {
+        }
+        self.hashes.partition_point(|h| *h < hash)
+    }
+
+    /// The entries whose place has a hash, that count, and whose place is one that covers what is asked.
+    fn run<'i>(
+        &'i self,
+        hash: u32,
+        target: Target<'_>,
+        counts: &impl Fn(&Entry) -> bool,
+        visit: &mut impl FnMut(&'i Entry),
+    ) {
+        if !self.filter.may_have(hash) {
+            return;
+        }
+        let start = self.start(hash);
+        let found = self.hashes.iter().skip(start).take_while(|h| **h == hash).count();
+        for entry in self.entries.iter().skip(start).take(found) {
+            if counts(entry) && target.is_covered_by(&entry.place.selector) {
                 visit(entry);
             }
         }
     }
 }
 
+/// Steps from where a hash should lie before it is looked for by halving.
+const STEPS: usize = 48;
+
+/// Holders that are found before any of them is looked into, so that the machine fetches them together.
+const TOGETHER: usize = 8;
+
 impl Index {
-    /// Nobody holds anything.
-    pub(crate) fn new() -> Self {
-        let empty: Arc<Shard> = Arc::default();
+    /// Nobody holds anything; made for about so many holders.
+    pub(crate) fn new(holders: usize) -> Self {
+        let empty = Shard::default();
+        let shards = holders.next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
         Self {
-            shards: vec![empty; SHARDS].into(),
+            shards: vec![empty; shards].into(),
             members: Arc::default(),
             names: Arc::default(),
             hasher: RandomState::new(),
@@ -153,38 +244,47 @@ impl Index {
     }
 
     fn shard_of(&self, holder: Holder) -> usize {
-        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) % SHARDS
+        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) & (self.shards.len() - 1)
     }
 
-    fn held(&self, holder: Holder) -> Option<&Arc<Held>> {
-        self.shards.get(self.shard_of(holder))?.get(&holder)
+    fn held(&self, holder: Holder) -> Option<&Held> {
+        self.shards.get(self.shard_of(holder))?.iter().find(|(own, _)| *own == holder).map(|(_, held)| held)
     }
 
-    /// Calls `visit` with each grant of a person and of their groups that covers something, whatever its role, its times
-    /// and its conditions.
+    /// Calls `visit` with each grant of a person and of their groups that covers something and of which `counts` is true.
     pub(crate) fn walk<'i>(
         &'i self,
         user: UserId,
         target: Target<'_>,
+        counts: impl Fn(&Entry) -> bool,
         mut visit: impl FnMut(&'i Entry),
     ) -> Result<(), Unread> {
         if self.trust == Trust::Shut {
             return Err(Unread);
         }
         let Some(person) = self.held(Holder::Person(user)) else { return Ok(()) };
-        let mut keys = Keys::new(&self.hasher, target);
-        person.visit(&mut keys, &mut visit)?;
-        for group in &person.groups {
-            if let Some(held) = self.held(Holder::Group(*group)) {
-                held.visit(&mut keys, &mut visit)?;
+        let keys = Keys::new(&self.hasher, target);
+        let mut groups = person.groups.iter();
+        loop {
+            let mut found: [Option<&Held>; TOGETHER] = [None; TOGETHER];
+            let mut any = false;
+            for (slot, group) in found.iter_mut().zip(&mut groups) {
+                *slot = self.held(Holder::Group(group));
+                any = true;
+            }
+            if !any {
+                break;
+            }
+            for held in found.into_iter().flatten() {
+                held.visit(&keys, &counts, &mut visit)?;
             }
         }
-        Ok(())
+        person.visit(&keys, &counts, &mut visit)
     }
 
     /// The groups that a person is in.
     pub(crate) fn groups_of(&self, user: UserId) -> Vec<GroupId> {
-        self.held(Holder::Person(user)).map(|h| h.groups.to_vec()).unwrap_or_default()
+        self.held(Holder::Person(user)).map(|h| h.groups.iter().collect()).unwrap_or_default()
     }
 
     /// Who is in a group.
@@ -217,6 +317,32 @@ impl Index {
 
     /// Whoever holds something by themselves or through a group.
     pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
-        self.shards.iter().flat_map(|s| s.keys()).filter_map(|h| h.person())
+        self.shards.iter().flat_map(|s| s.iter()).filter_map(|(holder, _)| holder.person())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_hash_begins_where_halving_finds_it(
+            mut hashes in proptest::collection::vec(prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)], 0..300),
+            hash in prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)],
+        ) {
+            hashes.sort_unstable();
+            let wanted = hashes.partition_point(|h| *h < hash);
+            let held = Held {
+                filter: Filter::default(),
+                hashes: hashes.into(),
+                entries: Arc::from([]),
+                groups: Groups::new(&[]),
+                classes: 0,
+                trust: Trust::Whole,
+            };
+            prop_assert_eq!(held.start(hash), wanted);
+        }
     }
 }

@@ -12,9 +12,8 @@ use crate::{
     set::{Given, Set},
 };
 use casbin::{CoreApi as _, DefaultModel, Enforcer, MgmtApi as _, function_map::OperatorFunction, rhai::Dynamic};
-use portcullis_domain::{Action, GrantEffect, Machine, MachineKind, OwnObject, micros};
+use portcullis_domain::{Action, GrantEffect, MachineKind, OwnObject, micros};
 use std::{
-    fmt::Write as _,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -36,19 +35,16 @@ pub(crate) enum Answer {
 pub(crate) struct Oracle(Enforcer);
 
 /// What is asked about, as Casbin's third argument: one fact a line, because no name holds a line's end.
-pub(crate) fn facts_of_machine(machine: &Machine) -> String {
+#[cfg(test)]
+pub(crate) fn facts_of_machine(machine: &portcullis_domain::Machine) -> String {
     let kind = match machine.kind {
         MachineKind::Guest => "guest",
         MachineKind::Container => "container",
         MachineKind::Template => "template",
     };
     let pool = machine.pool.as_deref().unwrap_or("");
-    let mut facts = format!("machine\n{}\n{}\n{kind}\n{pool}", machine.at.hypervisor, machine.at.machine);
-    for tag in &machine.tags {
-        // Writing to a string cannot fail.
-        let _ = write!(facts, "\n{tag}");
-    }
-    facts
+    let facts = format!("machine\n{}\n{}\n{kind}\n{pool}", machine.at.hypervisor, machine.at.machine);
+    machine.tags.iter().fold(facts, |facts, tag| facts + "\n" + tag.as_str())
 }
 
 /// The same for a hypervisor.

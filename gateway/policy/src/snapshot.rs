@@ -58,7 +58,7 @@ pub(crate) async fn rules_of(csv: &str) -> Result<Arc<Rules>, Error> {
 impl Snapshot {
     /// The rules alone: nobody holds anything.
     pub(crate) fn new(rules: Arc<Rules>) -> Self {
-        Self { rules, index: Index::new(), slots: Arc::default(), interner: Arc::default() }
+        Self { rules, index: Index::new(0), slots: Arc::default(), interner: Arc::default() }
     }
 
     fn made_of(&self, rules: Arc<Rules>, index: Index) -> Self {
@@ -74,7 +74,7 @@ impl Snapshot {
         let mut interner = self.interner.lock().unwrap_or_else(PoisonError::into_inner);
         let index = match part {
             Part::Some => self.index.with(changes, &mut interner, part),
-            Part::Whole => Index::new().with(changes, &mut interner, part),
+            Part::Whole => Index::whole(changes, &mut interner),
         };
         drop(interner);
         self.made_of(Arc::clone(&self.rules), index)
@@ -198,11 +198,12 @@ impl Snapshot {
         at: &Moment,
         mut visit: impl FnMut(&'i Entry, Met),
     ) -> Result<(), crate::index::Unread> {
-        self.index.walk(user, target, |entry| {
-            if self.slot(entry).rights.has(right) && entry.is_active(at.micros) {
-                visit(entry, entry.terms.met(entry.effect, target.kind(), at));
-            }
-        })
+        self.index.walk(
+            user,
+            target,
+            |entry| self.slot(entry).rights.has(right) && entry.is_active(at.micros),
+            |entry| visit(entry, entry.terms.met(entry.effect, target.kind(), at)),
+        )
     }
 
     /// The role of a grant; none that the rules know is one without rights.

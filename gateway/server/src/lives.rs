@@ -44,6 +44,8 @@ pub(crate) struct Live {
     pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
     permit: Arc<Permit>,
+    /// What lets clipboard texts pass.
+    clipboard: Vec<Permit>,
     leash: watch::Sender<Option<Ending>>,
     /// Key and pointer events so far.
     inputs: Arc<AtomicU64>,
@@ -105,6 +107,8 @@ pub(crate) struct Opening {
     pub(crate) place: IpAddr,
     pub(crate) ends_at: OffsetDateTime,
     pub(crate) recording: Option<RecordingId>,
+    /// What lets clipboard texts pass, beside the permit for the screen.
+    pub(crate) clipboard: Vec<Permit>,
 }
 
 /// When a console ends at the latest, as things stand when its ticket is made: the longest that is configured, the end
@@ -144,7 +148,7 @@ impl Lives {
             return Err(Full::Hypervisor);
         }
         let (sender, leash) = watch::channel(None);
-        let Opening { user, user_name, session, machine, mode, place, ends_at, recording } = opening;
+        let Opening { user, user_name, session, machine, mode, place, ends_at, recording, clipboard } = opening;
         let id = house.request_id().uuid();
         let started_at = house.clock.now();
         let inputs = Arc::new(AtomicU64::new(0));
@@ -160,6 +164,7 @@ impl Lives {
             ends_at,
             recording,
             permit,
+            clipboard,
             leash: sender,
             inputs: Arc::clone(&inputs),
             typed: Mutex::new(Typed { inputs: 0, at: started_at, told_at: started_at }),
@@ -246,7 +251,8 @@ fn lost(
     let Some(actor) = actors.get(&live.session) else {
         return Some(ended.get(&live.session).cloned().unwrap_or_else(|| SIGNED_OUT.into()));
     };
-    house.pulled(&live.permit, actor)
+    // The relay keeps to what was allowed when it began: when less is allowed than that, it ends.
+    [&*live.permit].into_iter().chain(&live.clipboard).find_map(|permit| house.pulled(permit, actor))
 }
 
 impl Live {

@@ -22,8 +22,11 @@ use portcullis_console::{
     relay::{self, Report, Viewer},
     rfb,
 };
-use portcullis_domain::{Actor, ConsoleMode, Ending, MachineRef, Outcome, RecordingId, Secret, SessionId};
-use portcullis_policy::Permit;
+use portcullis_domain::{
+    Action, Actor, ConsoleMode, Effect, Ending, MachineRef, Operation, Outcome, RecordingId, Resource, Secret,
+    SessionId,
+};
+use portcullis_policy::{Decision, Permit};
 use portcullis_store::{Keys, NewRecording, Place, RecordingEnd};
 use portcullis_upstream::Joined;
 use std::{future::Future, sync::Arc, time::Duration};
@@ -43,6 +46,8 @@ pub(crate) struct Sitting {
     pub(crate) machine: MachineRef,
     pub(crate) mode: ConsoleMode,
     pub(crate) permit: Arc<Permit>,
+    /// Which clipboard texts pass.
+    pub(crate) clipboard: relay::Clipboard,
     /// The place in the register, or why there is none.
     pub(crate) place: Result<Registered, Full>,
     /// When it ends at the latest.
@@ -52,9 +57,36 @@ pub(crate) struct Sitting {
     pub(crate) peer: Peer,
 }
 
+/// Which clipboard texts may pass between somebody and a machine, and the permits that say so. Whoever only watches puts
+/// nothing in.
+pub(crate) fn clipboard(
+    house: &House,
+    actor: &Actor,
+    machine: &MachineRef,
+    mode: ConsoleMode,
+) -> (relay::Clipboard, Vec<Permit>) {
+    let (inventory, now) = (house.fleet.inventory(), house.clock.now());
+    let ask = |action| {
+        let operation = Operation { action, resource: Resource::Machine(machine.clone()), effect: Effect::Unsafe };
+        match house.engine.decide(actor, &operation, &inventory, now) {
+            Decision::Permit(permit) => Some(permit),
+            Decision::StepUp(_) | Decision::Deny(_) => None,
+        }
+    };
+    let most = |limit: Option<u32>| limit.map_or(relay::CLIPBOARD_LIMIT, |l| l.min(relay::CLIPBOARD_LIMIT));
+    let inward = if mode == ConsoleMode::Control { ask(Action::ConsoleClipboardIn) } else { None };
+    let outward = ask(Action::ConsoleClipboardOut);
+    let clipboard = relay::Clipboard {
+        inward: inward.as_ref().map(|p| most(p.clipboard_in())),
+        outward: outward.as_ref().map(|p| most(p.clipboard_out())),
+    };
+    (clipboard, inward.into_iter().chain(outward).collect())
+}
+
 impl Sitting {
     pub(crate) async fn run(self, upgraded: hyper::upgrade::OnUpgrade) {
-        let Self { house, actor, session, machine, mode, permit, place, ends_at, recording, open, peer } = self;
+        let Self { house, actor, session, machine, mode, permit, clipboard, place, ends_at, recording, open, peer } =
+            self;
         let Ok(Ok(upgraded)) = tokio::time::timeout(TAKE_OVER, upgraded).await else {
             return end(open, Outcome::Failed, "the browser did not take the stream", &[]);
         };
@@ -85,7 +117,7 @@ impl Sitting {
         };
         let options = relay::Options {
             mode,
-            clipboard: relay::Clipboard::default(),
+            clipboard,
             idle: Duration::from_secs(u64::from(house.config.consoles.idle_seconds)),
             until: Some(until),
             leash: registered.leash.clone(),

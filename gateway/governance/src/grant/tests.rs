@@ -306,7 +306,7 @@ async fn what_is_handed_out_is_never_more_than_what_is_held() {
                 .collect()
         };
         let (held, given) = (some(3), some(2));
-        let (giver, taker) = ([1, 2].map(|n| UserId::new(Uuid::from_u128(n))).map(actor)).into();
+        let [giver, taker] = [1, 2].map(|n| actor(UserId::new(Uuid::from_u128(n))));
         engine.reset(
             held.iter()
                 .map(|g| (giver.user, g))

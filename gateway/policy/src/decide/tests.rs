@@ -404,6 +404,172 @@ fn renewing_asks_everything_anew_but_the_code() {
     assert!(matches!(engine.renew(&permit, &ann, &inventory(), later), Decision::Deny(Reason::Hidden(_))));
 }
 
+// ---- conditions and groups
+
+fn with(conditions: Conditions) -> Grant {
+    Grant { conditions, ..grant("console-user", on("one/own")) }
+}
+
+fn view(actor: &Actor, now: OffsetDateTime) -> Decision {
+    builtin().decide(actor, &ask(Action::View, at("one/own")), &inventory(), now)
+}
+
+#[test]
+fn a_grant_with_hours_counts_inside_them_and_a_stream_ends_with_them() {
+    // NOW is a Saturday, 12:00 in London and 13:00 in Berlin.
+    let hours = |text: &str| Conditions { hours: Some(text.parse().unwrap()), ..Conditions::default() };
+    let ann = actor([with(hours("sat 08:00-13:30 Europe/Berlin"))]);
+    let permit = permitted(view(&ann, NOW));
+    let end = NOW + Duration::minutes(30);
+    assert_eq!(permit.lasts_until(), end);
+    assert!(matches!(view(&ann, end - Duration::SECOND), Decision::Permit(_)));
+    assert!(matches!(view(&ann, end), Decision::Deny(Reason::Hidden(_))));
+    assert!(matches!(builtin().renew(&permit, &ann, &inventory(), end - Duration::SECOND), Decision::Permit(_)));
+    assert!(matches!(builtin().renew(&permit, &ann, &inventory(), end), Decision::Deny(_)));
+    // One that counts on is there as well.
+    let both = actor([with(hours("sat 08:00-13:30 Europe/Berlin")), with(hours("mon-sun 00:00-24:00 UTC"))]);
+    assert_eq!(permitted(view(&both, NOW)).lasts_until(), NOW + LONGEST);
+    let never = |text: &str| Grant { effect: GrantEffect::Deny, ..with(hours(text)) };
+    let kept = actor([grant("viewer", on("one/own")), never("sat 08:00-13:30 Europe/Berlin")]);
+    assert!(matches!(view(&kept, NOW), Decision::Deny(_)) && matches!(view(&kept, end), Decision::Permit(_)));
+}
+
+#[test]
+fn a_zone_that_this_machine_does_not_know_gives_nothing_and_forbids() {
+    let lost = Conditions { hours: Some("mon-sun 00:00-24:00 Mars/Olympus".parse().unwrap()), ..Conditions::default() };
+    assert!(matches!(view(&actor([with(lost.clone())]), NOW), Decision::Deny(_)));
+    let forbidden = actor([grant("viewer", on("one/own")), Grant { effect: GrantEffect::Deny, ..with(lost) }]);
+    assert!(matches!(view(&forbidden, NOW), Decision::Deny(_)));
+}
+
+// SEC-011
+#[test]
+fn a_grant_for_a_network_counts_for_whoever_asks_from_there() {
+    let near = Conditions { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Conditions::default() };
+    let from = |ann: &Actor, ip: Option<&str>| Actor { from: ip.map(|ip| ip.parse().unwrap()), ..ann.clone() };
+    let ann = actor([with(near.clone())]);
+    for (ip, allowed) in [
+        (Some("10.9.8.7"), true),
+        (Some("::ffff:10.9.8.7"), true),
+        (Some("11.0.0.1"), false),
+        (Some("::1"), false),
+        (None, false),
+    ] {
+        assert_eq!(matches!(view(&from(&ann, ip), NOW), Decision::Permit(_)), allowed, "{ip:?}");
+        let token = token(from(&ann, ip), None);
+        assert_eq!(matches!(view(&token, NOW), Decision::Permit(_)), allowed, "{ip:?}, by token");
+    }
+    // A stream stays where it was opened, whatever is known of its person later.
+    let permit = permitted(view(&from(&ann, Some("10.9.8.7")), NOW));
+    assert!(matches!(builtin().renew(&permit, &from(&ann, None), &inventory(), NOW), Decision::Permit(_)));
+    let barred = actor([grant("viewer", on("one/own")), Grant { effect: GrantEffect::Deny, ..with(near) }]);
+    assert!(matches!(view(&from(&barred, Some("10.9.8.7")), NOW), Decision::Deny(_)));
+    assert!(matches!(view(&from(&barred, None), NOW), Decision::Deny(_)), "nobody knows from where");
+    assert!(matches!(view(&from(&barred, Some("192.0.2.1")), NOW), Decision::Permit(_)));
+}
+
+#[test]
+fn a_grant_that_asks_for_a_passkey_says_so_to_whoever_has_none() {
+    let ann = actor([with(Conditions { passkey: true, ..Conditions::default() })]);
+    assert_eq!(denied(view(&ann, NOW)), Reason::Passkey);
+    assert_eq!(denied(view(&token(ann.clone(), None), NOW)), Reason::Passkey);
+    let mut proven = ann.clone();
+    proven.assurance.prove(Factor::Passkey, NOW);
+    assert!(matches!(view(&proven, NOW), Decision::Permit(_)));
+    // What it does not allow is not a matter of passkeys.
+    assert!(matches!(denied(decide(&proven, Action::Power, at("one/own"))), Reason::Role(_)));
+    assert!(matches!(denied(decide(&ann, Action::View, at("one/other"))), Reason::Hidden(_)));
+}
+
+#[test]
+fn a_grant_for_kinds_of_machines_covers_those_and_no_hypervisor() {
+    let of = |kinds: &[MachineKind]| Grant {
+        conditions: Conditions { kinds: kinds.to_vec(), ..Conditions::default() },
+        ..grant("viewer", Selector::Everything)
+    };
+    assert!(matches!(view(&actor([of(&[MachineKind::Guest])]), NOW), Decision::Permit(_)));
+    assert!(matches!(view(&actor([of(&[MachineKind::Container])]), NOW), Decision::Deny(_)));
+    let one = Resource::Hypervisor("one".parse().unwrap());
+    assert!(matches!(decide(&actor([of(&[MachineKind::Guest])]), Action::View, one), Decision::Deny(_)));
+}
+
+#[test]
+fn the_smallest_limit_of_the_clipboard_counts() {
+    let limits = |i, o| with(Conditions { clipboard_in: i, clipboard_out: o, ..Conditions::default() });
+    let permit = permitted(view(&actor([limits(Some(10), None), limits(Some(3), Some(7)), limits(None, None)]), NOW));
+    assert_eq!((permit.clipboard_in(), permit.clipboard_out()), (Some(3), Some(7)));
+}
+
+#[test]
+fn whoever_is_in_a_group_holds_what_it_holds_for_as_long_as_they_are_in_it() {
+    let engine = run(Engine::builtin()).unwrap();
+    let (ann, bob) = (seated(&engine, 1, []), seated(&engine, 2, []));
+    let ops = portcullis_domain::GroupId::new(id(9));
+    let sees = |who: &Actor| {
+        matches!(engine.decide(who, &ask(Action::View, at("one/own")), &inventory(), NOW), Decision::Permit(_))
+    };
+    let held = grant("viewer", on("one/own"));
+    engine.apply([GrantChange::Put(ops.into(), held.clone()), GrantChange::Members(ops, vec![ann.user])]);
+    assert!(sees(&ann) && !sees(&bob));
+    assert_eq!(engine.grants_of(ann.user), [held]);
+    engine.apply([GrantChange::Members(ops, vec![bob.user])]);
+    assert!(!sees(&ann) && sees(&bob));
+    let never = Grant { effect: GrantEffect::Deny, ..grant("viewer", Selector::Everything) };
+    engine.apply([GrantChange::Put(ops.into(), never.clone())]);
+    assert!(!sees(&bob));
+    engine.apply([GrantChange::Take(ops.into(), never.id)]);
+    assert!(sees(&bob));
+    // What is tried changes nothing for anybody.
+    let tried = engine.snapshot().what_if([GrantChange::Members(ops, vec![])]);
+    assert!(tried.grants_of(bob.user).is_empty() && sees(&bob));
+    engine.apply([GrantChange::Members(ops, vec![])]);
+    assert!(!sees(&bob) && engine.grants_of(bob.user).is_empty());
+}
+
+#[test]
+fn many_holders_that_come_one_after_another_all_keep_what_is_theirs() {
+    let engine = run(Engine::builtin()).unwrap();
+    let user = |n: u128| UserId::new(id(n));
+    for some in 0..20 {
+        engine.apply((0..100).map(|n| {
+            let n = some * 100 + n;
+            GrantChange::Put(user(n).into(), Grant { id: GrantId::new(id(n)), ..grant("viewer", on("one/own")) })
+        }));
+    }
+    engine.apply((0..2_000).filter(|n| n % 3 == 0).map(|n| GrantChange::Take(user(n).into(), GrantId::new(id(n)))));
+    let snapshot = engine.snapshot();
+    let left: Vec<u128> = (0..2_000).filter(|n| n % 3 != 0).collect();
+    assert_eq!((snapshot.grants(), snapshot.people().count()), (left.len(), left.len()));
+    for n in 0..2_000 {
+        let held: Vec<GrantId> = engine.grants_of(user(n)).iter().map(|g| g.id).collect();
+        assert_eq!(held, if n % 3 == 0 { vec![] } else { vec![GrantId::new(id(n))] });
+    }
+}
+
+// SEC-010
+#[test]
+fn whoever_depends_on_what_cannot_be_read_is_denied_everything() {
+    let engine = run(Engine::builtin()).unwrap();
+    let [ann, bob] = [1, 2].map(|n| seated(&engine, n, [grant("viewer", on("one/own"))]));
+    let ops = portcullis_domain::GroupId::new(id(9));
+    let view = |who: &Actor| engine.decide(who, &ask(Action::View, at("one/own")), &inventory(), NOW);
+    engine.apply([GrantChange::Members(ops, vec![ann.user])]);
+    assert!(matches!(view(&ann), Decision::Permit(_)));
+    for shut in [GrantChange::Shut(ops.into()), GrantChange::Shut(ann.user.into())] {
+        engine.apply([shut]);
+        assert_eq!(denied(view(&ann)), Reason::Fault);
+        assert!(!engine.may_see(&ann, &at("one/own"), &inventory(), NOW));
+        assert!(matches!(view(&bob), Decision::Permit(_)), "it is none of theirs");
+    }
+    // Nothing that comes on top makes it readable again; all of it does.
+    engine.apply([GrantChange::Put(ann.user.into(), grant("viewer", on("one/own")))]);
+    assert_eq!(denied(view(&ann)), Reason::Fault);
+    engine.apply([GrantChange::ShutAll]);
+    assert_eq!(denied(view(&bob)), Reason::Fault);
+    engine.reset([GrantChange::Put(ann.user.into(), grant("viewer", on("one/own")))]);
+    assert!(matches!(view(&ann), Decision::Permit(_)) && matches!(view(&bob), Decision::Deny(Reason::Hidden(_))));
+}
+
 // ---- the policy itself
 
 #[test]

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making an index: from nothing, or from one and a few changes.
 
-use super::{Entry, Held, Index, NEVER, Names, Shard, Trust, place};
+use super::{Entry, Filter, Groups, Held, Index, NEVER, Names, Trust, place};
 use crate::terms::{SharedTerms, Terms};
 use ahash::{AHashMap, AHashSet};
 use place::{Place, SharedPlace};
-use portcullis_domain::{Conditions, Grant, GrantChange, GrantId, GroupId, Holder, RoleName, Selector, UserId, micros};
+use portcullis_domain::{
+    Conditions, Grant, GrantChange, GrantId, GroupId, Holder, HypervisorName, MachineRef, Pattern, RoleName, Segment,
+    Selector, UserId, micros,
+};
 use std::sync::Arc;
 
 /// Places and conditions that were seen before: many grants share them.
@@ -13,16 +16,34 @@ use std::sync::Arc;
 pub(crate) struct Interner {
     places: AHashSet<SharedPlace>,
     terms: AHashSet<SharedTerms>,
+    hypervisors: AHashSet<HypervisorName>,
     /// How many there were when those that nothing uses were last dropped.
     swept: usize,
 }
 
 impl Interner {
+    /// The one text of a hypervisor's name, whoever read it: comparing it again and again then finds it at hand.
+    fn hypervisor(&mut self, name: &HypervisorName) -> HypervisorName {
+        if let Some(known) = self.hypervisors.get(name) {
+            return known.clone();
+        }
+        self.hypervisors.insert(name.clone());
+        name.clone()
+    }
+
     fn place(&mut self, selector: &Selector) -> Arc<Place> {
         if let Some(known) = self.places.get(selector) {
             return Arc::clone(&known.0);
         }
-        let place = Arc::new(Place { selector: selector.clone() });
+        let mut selector = selector.clone();
+        match &mut selector {
+            Selector::Hypervisor(h)
+            | Selector::Pool(h, _)
+            | Selector::Machine(MachineRef { hypervisor: h, .. })
+            | Selector::Pattern(Pattern { hypervisor: Segment::Is(h), .. }) => *h = self.hypervisor(h),
+            Selector::Everything | Selector::Tag(_) | Selector::Pattern(Pattern { hypervisor: Segment::Any, .. }) => {}
+        }
+        let place = Arc::new(Place { selector });
         self.places.insert(SharedPlace(Arc::clone(&place)));
         place
     }
@@ -42,6 +63,7 @@ impl Interner {
         if count > 2 * self.swept + 1024 {
             self.places.retain(|p| Arc::strong_count(&p.0) > 1);
             self.terms.retain(|t| Arc::strong_count(&t.0) > 1);
+            self.hypervisors.clear();
             self.swept = self.places.len() + self.terms.len();
         }
     }
@@ -69,7 +91,7 @@ struct Draft {
 impl Draft {
     fn of(held: &Held) -> Self {
         Self {
-            groups: held.groups.to_vec(),
+            groups: held.groups.iter().collect(),
             entries: held.hashes.iter().copied().zip(held.entries.iter().cloned()).collect(),
             ids: None,
             trust: held.trust,
@@ -99,8 +121,12 @@ impl Draft {
         self.groups.sort();
         let classes = self.entries.iter().fold(0, |bits, (_, e)| bits | 1 << place::class(&e.place.selector));
         let (hashes, entries): (Vec<u32>, Vec<Entry>) = self.entries.into_iter().unzip();
-        let (hashes, entries) = (hashes.into_boxed_slice(), entries.into_boxed_slice());
-        Some(Held { groups: self.groups.into(), classes, hashes, entries, trust: self.trust })
+        let mut filter = Filter::default();
+        for hash in &hashes {
+            filter.add(*hash);
+        }
+        let (hashes, entries, groups) = (hashes.into(), entries.into(), Groups::new(&self.groups));
+        Some(Held { filter, hashes, entries, groups, classes, trust: self.trust })
     }
 }
 
@@ -118,7 +144,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn draft(&mut self, holder: Holder) -> &mut Draft {
         let base = self.base;
-        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(|h| Draft::of(h)).unwrap_or_default())
+        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(Draft::of).unwrap_or_default())
     }
 
     /// The number of a role's name; none when there are too many of them.
@@ -201,19 +227,16 @@ impl Builder<'_> {
         }
         for (place, drafts) in changed {
             let Some(shard) = shards.get_mut(place) else { continue };
-            let mut next = Shard::clone(shard);
+            let mut next = shard.to_vec();
             for (holder, draft) in drafts {
-                let before = match draft.finish() {
-                    Some(held) => {
-                        grants += held.entries.len();
-                        next.insert(holder, Arc::new(held))
-                    }
-                    None => next.remove(&holder),
-                };
-                grants -= before.map_or(0, |h| h.entries.len());
+                let before = next.iter().position(|(own, _)| *own == holder).map(|at| next.swap_remove(at));
+                grants -= before.map_or(0, |(_, h)| h.entries.len());
+                if let Some(held) = draft.finish() {
+                    grants += held.entries.len();
+                    next.push((holder, held));
+                }
             }
-            next.shrink_to_fit();
-            *shard = Arc::new(next);
+            *shard = next.into();
         }
         let members = self.members.map_or_else(|| Arc::clone(&base.members), Arc::new);
         Index { shards, members, names: self.names, hasher: base.hasher.clone(), trust: self.trust, grants }
@@ -221,6 +244,38 @@ impl Builder<'_> {
 }
 
 impl Index {
+    /// An index of all that there is.
+    pub(crate) fn whole(changes: impl IntoIterator<Item = GrantChange>, interner: &mut Interner) -> Self {
+        let changes: Vec<GrantChange> = changes.into_iter().collect();
+        let holders: AHashSet<Holder> = changes
+            .iter()
+            .filter_map(|c| match c {
+                GrantChange::Put(holder, _) => Some(*holder),
+                GrantChange::Take(..) | GrantChange::Members(..) | GrantChange::Shut(_) | GrantChange::ShutAll => None,
+            })
+            .collect();
+        Self::new(holders.len()).with(changes, interner, Part::Whole)
+    }
+
+    /// The same with more shards, where there are many holders for those that there are.
+    fn spread(self) -> Self {
+        let holders: usize = self.shards.iter().map(|s| s.len()).sum();
+        if holders <= 4 * self.shards.len() || self.shards.len() >= *super::SHARDS.end() {
+            return self;
+        }
+        let wide = Self::new(holders);
+        let mut shards = vec![Vec::new(); wide.shards.len()];
+        for (holder, held) in self.shards.iter().flat_map(|s| s.iter()) {
+            let place = usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) & (shards.len() - 1);
+            if let Some(shard) = shards.get_mut(place) {
+                shard.push((*holder, held.clone()));
+            }
+        }
+        let shards = shards.into_iter().map(Into::into).collect();
+        // The places keep the hashes that they were given.
+        Self { shards, ..self }
+    }
+
     /// This index with changes.
     pub(crate) fn with(
         &self,
@@ -240,6 +295,6 @@ impl Index {
         changes.into_iter().for_each(|change| builder.take(change));
         let next = builder.finish();
         interner.sweep();
-        next
+        next.spread()
     }
 }

@@ -101,38 +101,66 @@ pub(super) fn class(selector: &Selector) -> u32 {
     }
 }
 
-/// Where a place is looked for: the upper half of a keyed hash of its class and its names.
-fn hash(hasher: &RandomState, class: u32, names: [&str; 3]) -> u32 {
-    u32::try_from(hasher.hash_one((class, names)) >> 32).unwrap_or(0)
+/// A keyed hash of one name.
+fn hash(hasher: &RandomState, name: &str) -> u64 {
+    hasher.hash_one(name)
+}
+
+/// Where a place is looked for: its class and the hashes of its names, mixed. What is found there is compared in full.
+fn mixed(class: u32, [a, b, c]: [u64; 3]) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = a.wrapping_add(u64::from(class)).wrapping_mul(ODD) ^ b.rotate_left(29);
+    let mix = mix.wrapping_mul(ODD) ^ c.rotate_left(47);
+    u32::try_from(mix.wrapping_mul(ODD) >> 32).unwrap_or(0)
 }
 
 /// Where a selector is kept.
 pub(super) fn hash_of(hasher: &RandomState, selector: &Selector) -> u32 {
-    let names: [&str; 3] = match selector {
-        Selector::Everything => ["", "", ""],
-        Selector::Hypervisor(h) => [h.as_str(), "", ""],
-        Selector::Pool(h, pool) => [h.as_str(), pool, ""],
-        Selector::Tag(tag) => [tag, "", ""],
-        Selector::Machine(at) => [at.hypervisor.as_str(), at.machine.as_str(), ""],
+    let hash = |name: &str| hash(hasher, name);
+    let names = match selector {
+        Selector::Everything => [0; 3],
+        Selector::Hypervisor(h) => [hash(h.as_str()), 0, 0],
+        Selector::Pool(h, pool) => [hash(h.as_str()), hash(pool), 0],
+        Selector::Tag(tag) => [0, 0, hash(tag)],
+        Selector::Machine(at) => [hash(at.hypervisor.as_str()), 0, hash(at.machine.as_str())],
         Selector::Pattern(Pattern { hypervisor, pool, machine }) => [
-            if let Segment::Is(h) = hypervisor { h.as_str() } else { "" },
-            if let Segment::Is(p) = pool { p } else { "" },
-            if let Segment::Is(m) = machine { m.as_str() } else { "" },
+            if let Segment::Is(h) = hypervisor { hash(h.as_str()) } else { 0 },
+            if let Segment::Is(p) = pool { hash(p) } else { 0 },
+            if let Segment::Is(m) = machine { hash(m.as_str()) } else { 0 },
         ],
     };
-    hash(hasher, class(selector), names)
+    mixed(class(selector), names)
 }
 
-/// Where the places lie that would cover one target. Each is worked out when it is first needed.
+/// Tags whose hashes are kept while a decision goes on; more of them are worked out again for each holder.
+const TAGS: usize = 8;
+
+/// Where the places lie that would cover one target.
 pub(super) struct Keys<'a> {
     hasher: &'a RandomState,
     target: Target<'a>,
-    known: [Option<u32>; CLASSES],
+    hypervisor: u64,
+    pool: Option<u64>,
+    machine: u64,
+    tags: [u32; TAGS],
 }
 
 impl<'a> Keys<'a> {
-    pub(super) const fn new(hasher: &'a RandomState, target: Target<'a>) -> Self {
-        Self { hasher, target, known: [None; CLASSES] }
+    pub(super) fn new(hasher: &'a RandomState, target: Target<'a>) -> Self {
+        let mut keys = Self { hasher, target, hypervisor: 0, pool: None, machine: 0, tags: [0; TAGS] };
+        match target {
+            Target::Machine(machine) => {
+                keys.hypervisor = hash(hasher, machine.at.hypervisor.as_str());
+                keys.machine = hash(hasher, machine.at.machine.as_str());
+                keys.pool = machine.pool.as_deref().map(|pool| hash(hasher, pool));
+                for (key, tag) in keys.tags.iter_mut().zip(&machine.tags) {
+                    *key = mixed(TAG, [0, 0, hash(hasher, tag)]);
+                }
+            }
+            Target::Hypervisor(h) => keys.hypervisor = hash(hasher, h.as_str()),
+            Target::Own => {}
+        }
+        keys
     }
 
     pub(super) const fn target(&self) -> Target<'a> {
@@ -149,34 +177,29 @@ impl<'a> Keys<'a> {
     }
 
     /// Where the tags of the machine lie.
-    pub(super) fn tags(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let hasher = self.hasher;
+    pub(super) fn tags(&self) -> impl Iterator<Item = u32> {
         let tags: &[String] = if let Target::Machine(machine) = self.target { &machine.tags } else { &[] };
-        tags.iter().map(move |tag| hash(hasher, TAG, [tag, "", ""]))
+        let known = self.tags.iter().take(tags.len()).copied();
+        known.chain(tags.iter().skip(TAGS).map(|tag| mixed(TAG, [0, 0, hash(self.hasher, tag)])))
     }
 
     /// Where the one place of a class lies; none when no place of that class can cover it.
-    pub(super) fn find(&mut self, class: u32) -> Option<u32> {
-        let known = self.known.get_mut(usize::try_from(class).ok()?)?;
-        if known.is_none() {
-            let names: [&str; 3] = match (class, self.target) {
-                (EVERYTHING, _) => ["", "", ""],
-                (HYPERVISOR, Target::Machine(m)) => [m.at.hypervisor.as_str(), "", ""],
-                (HYPERVISOR, Target::Hypervisor(h)) => [h.as_str(), "", ""],
-                (POOL, Target::Machine(m)) => [m.at.hypervisor.as_str(), m.pool.as_deref()?, ""],
-                (MACHINE, Target::Machine(m)) => [m.at.hypervisor.as_str(), m.at.machine.as_str(), ""],
-                (pattern, Target::Machine(m)) => {
-                    let named = pattern.checked_sub(PATTERN)?;
-                    let hypervisor = if named & NAMED_HYPERVISOR != 0 { m.at.hypervisor.as_str() } else { "" };
-                    let pool = if named & NAMED_POOL != 0 { m.pool.as_deref()? } else { "" };
-                    let machine = if named & NAMED_MACHINE != 0 { m.at.machine.as_str() } else { "" };
-                    [hypervisor, pool, machine]
-                }
-                _ => return None,
-            };
-            *known = Some(hash(self.hasher, class, names));
-        }
-        *known
+    pub(super) fn find(&self, class: u32) -> Option<u32> {
+        let names = match class {
+            EVERYTHING => [0; 3],
+            HYPERVISOR => [self.hypervisor, 0, 0],
+            POOL => [self.hypervisor, self.pool?, 0],
+            MACHINE => [self.hypervisor, 0, self.machine],
+            pattern => {
+                let named = pattern.checked_sub(PATTERN)?;
+                [
+                    if named & NAMED_HYPERVISOR == 0 { 0 } else { self.hypervisor },
+                    if named & NAMED_POOL == 0 { 0 } else { self.pool? },
+                    if named & NAMED_MACHINE == 0 { 0 } else { self.machine },
+                ]
+            }
+        };
+        Some(mixed(class, names))
     }
 }
 
@@ -215,7 +238,7 @@ mod tests {
         ] {
             let selector = Selector::parse(kind, value).unwrap();
             assert!(selector.covers(&machine), "{selector}");
-            let mut keys = Keys::new(&hasher, Target::Machine(&machine));
+            let keys = Keys::new(&hasher, Target::Machine(&machine));
             let class = class(&selector);
             let kept = hash_of(&hasher, &selector);
             let found = if class == TAG { keys.tags().any(|h| h == kept) } else { keys.find(class) == Some(kept) };

@@ -151,25 +151,22 @@ fn columns(line: &str) -> Result<Vec<String>, String> {
     let mut rest = line;
     loop {
         rest = rest.trim_start_matches(' ');
-        let (column, after) = match rest.strip_prefix('"') {
-            Some(quoted) => {
-                let (column, after) = quoted_column(quoted)?;
-                let after = after.trim_start_matches(' ');
-                if !after.is_empty() && !after.starts_with(',') {
-                    return Err("a quote ends a column, and something follows it".to_owned());
-                }
-                (column, after)
+        let (column, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            let (column, after) = quoted_column(quoted)?;
+            let after = after.trim_start_matches(' ');
+            if !after.is_empty() && !after.starts_with(',') {
+                return Err("a quote ends a column, and something follows it".to_owned());
             }
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (column, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-                if let Some(c) = column.chars().find(|c| matches!(c, '"' | '#')) {
-                    return Err(format!(
-                        "{c:?} is not allowed here: put the whole column in quotes, and a comment on a line of its own"
-                    ));
-                }
-                (column.trim_end_matches(' ').to_owned(), after)
+            (column, after)
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            let (column, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            if let Some(c) = column.chars().find(|c| matches!(c, '"' | '#')) {
+                return Err(format!(
+                    "{c:?} is not allowed here: put the whole column in quotes, and a comment on a line of its own"
+                ));
             }
+            (column.trim_end_matches(' ').to_owned(), after)
         };
         columns.push(column);
         match after.strip_prefix(',') {

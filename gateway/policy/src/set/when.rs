@@ -111,7 +111,7 @@ impl Given {
                     .collect::<Result<_, _>>()?;
             }
             ("kinds", Some(v)) => {
-                c.kinds = v.split(',').map(|k| kind(k.trim_matches(' '))).collect::<Result<_, _>>()?
+                c.kinds = v.split(',').map(|k| kind(k.trim_matches(' '))).collect::<Result<_, _>>()?;
             }
             ("record", None) => c.record = true,
             ("unrecorded", None) => c.record = false,

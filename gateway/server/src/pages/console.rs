@@ -14,7 +14,7 @@ use crate::{
     guest::Guest,
     lives::{self, Opening},
     reply::{self, Refusal},
-    screen::Sitting,
+    screen::{self, Sitting},
     state::House,
     view::{ConsoleDoor, ConsolePage, Problems, Recorded},
 };
@@ -28,6 +28,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use portcullis_console::ws;
 use portcullis_domain::{Action, ConsoleMode, OwnObject, RecordingId, Resource, SessionId, Via};
 use portcullis_identity::Error;
+use portcullis_policy::Permit;
 use serde::Deserialize;
 use std::sync::Arc;
 use time::format_description::well_known::Rfc3339;
@@ -101,10 +102,11 @@ pub(crate) async fn ticket(
     let lasts_until = guest.lasts_until().ok_or(Refusal::Unknown)?;
     let lasts_until = trained_until.map_or(lasts_until, |until| until.min(lasts_until));
     let until = lives::ends_at(&house, session, lasts_until, made_at).await?;
+    let (_, texts) = screen::clipboard(&house, &actor, &machine.at, mode);
     let body = serde_json::json!({
         "ticket": ticket.expose_text().unwrap_or_default(),
         "mode": mode.word(),
-        "recorded": guest.must_record(),
+        "recorded": guest.must_record() || texts.iter().any(Permit::must_record),
         "until": until.format(&Rfc3339).unwrap_or_default(),
         "idle_seconds": house.config.consoles.idle_seconds,
     });
@@ -146,7 +148,9 @@ pub(crate) async fn stream(
     let ends_at = lives::ends_at(&house, session, lasts_until, made_at).await?;
     let (permit, open) = guest.take().ok_or(Refusal::Unknown)?;
     let permit = Arc::new(permit);
-    let recording = permit.must_record().then(|| RecordingId::new(house.request_id().uuid()));
+    let (clipboard, texts) = screen::clipboard(&house, &actor, &machine.at, mode);
+    let recorded = permit.must_record() || texts.iter().any(Permit::must_record);
+    let recording = recorded.then(|| RecordingId::new(house.request_id().uuid()));
     let opening = Opening {
         user: actor.user,
         user_name: Arc::clone(&actor.name),
@@ -156,12 +160,14 @@ pub(crate) async fn stream(
         place: guest.peer.ip,
         ends_at,
         recording,
+        clipboard: texts,
     };
     let place = house.lives.register(&house, opening, Arc::clone(&permit));
     let upgraded = hyper::upgrade::on(&mut request);
     let (house, machine, peer) = (Arc::clone(&house), machine.at, guest.peer);
     let tasks = house.tasks.clone();
-    let sitting = Sitting { house, actor, session, machine, mode, permit, place, ends_at, recording, open, peer };
+    let sitting =
+        Sitting { house, actor, session, machine, mode, permit, clipboard, place, ends_at, recording, open, peer };
     tasks.spawn(sitting.run(upgraded));
     Ok(answer)
 }
