@@ -39,7 +39,7 @@ pub(crate) mod samples;
 mod tests;
 
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
-pub(crate) use me::{FactorRow, Me, SessionRow, TokenRow, TokenState, device};
+pub(crate) use me::{FactorRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
 pub(crate) use people::{
     Choice, Emergencies, EmergencyRow, GrantForm, GrantRow, GrantState, Grants, OneTimeLink, PersonPage, RoleCard,
     Roles, UserRow, UserState, Users,
@@ -67,6 +67,8 @@ pub(crate) struct Shell {
     pub(crate) flashes: Vec<Flash>,
     /// Uses of sealed codes that nobody has written about yet, for those who can.
     pub(crate) emergencies: u64,
+    /// When a recovery code of theirs was used, and from where: told until they have new ones.
+    pub(crate) recovery: Option<(When, String)>,
 }
 
 impl Shell {

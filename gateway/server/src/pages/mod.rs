@@ -147,7 +147,15 @@ impl House {
             tracing::error!(error = %crate::state::chain(&error), "whether a sealed code was used is not known");
             0
         });
-        Shell { emergencies, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
+        let recovery = self.store.recovery_code_used(actor.user).await.unwrap_or_else(|error| {
+            tracing::error!(error = %crate::state::chain(&error), "whether a recovery code was used is not known");
+            None
+        });
+        let recovery = recovery.map(|(at, from)| {
+            let from = from.map_or_else(|| "an address that was not written down".to_owned(), |from| from.to_string());
+            (When::new(at, now), from)
+        });
+        Shell { emergencies, recovery, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
     }
 
     /// Which administration pages somebody may read.
