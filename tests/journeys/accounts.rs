@@ -54,6 +54,12 @@ async fn a_token_from_the_wrong_network_is_answered_like_an_unknown_one_and_told
     let ada = Person::first_administrator(&gateway, "ada").await;
     let bob = ada.invite("bob").await;
     ada.grant("bob", "viewer", "everything", "").await;
+    // What was typed stays after a mistake.
+    let fields = [("name", "tool"), ("hypervisor", "lxd"), ("networks", "10.0.0.0/99"), ("days", "7")];
+    let html = bob.submit("/me/tokens", &fields).await.text().await.expect("a page");
+    for kept in ["value=\"tool\"", "value=\"lxd\" selected", "value=\"10.0.0.0/99\"", "value=\"7\" selected"] {
+        assert!(html.contains(kept), "{kept}: {html}");
+    }
     let fields = [("name", "tool"), ("hypervisor", "lxd"), ("networks", "127.0.0.1 10.0.0.0/8"), ("days", "1")];
     let token = shown(bob.submit("/me/tokens", &fields).await).await;
     let (inside, outside) = (from(&gateway, "127.0.0.1"), from(&gateway, "127.0.0.2"));

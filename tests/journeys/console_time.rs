@@ -83,6 +83,6 @@ async fn whoever_types_into_a_screen_stays_signed_in_and_whoever_does_not_is_sig
     assert!(screen.picture().await > 10_000, "40 minutes without a request, and at work all the time");
     gateway.clock.advance(time::Duration::minutes(31));
     let (code, reason) = screen.ended(Duration::from_secs(5)).await;
-    assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out"));
+    assert_eq!((code, reason.as_str()), (4000, "access ended: you did nothing for 15 minutes"));
     gateway.stop().await;
 }

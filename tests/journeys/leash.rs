@@ -39,7 +39,7 @@ async fn whoever_types_stays_signed_in_and_whoever_only_watches_does_not() {
     screen.picture().await;
     gateway.clock.advance(Span::minutes(2));
     let (code, reason) = screen.ended(Duration::from_secs(5)).await;
-    assert_eq!((code, reason.as_str()), (4000, "access ended: you were signed out"));
+    assert_eq!((code, reason.as_str()), (4000, "access ended: you did nothing for 15 minutes"));
     gateway.stop().await;
 }
 

@@ -105,8 +105,12 @@ async fn a_recovery_code_leads_to_a_new_authenticator_and_nowhere_else() {
     for path in ["/", "/me", "/users", "/trail"] {
         assert_eq!(location(&lost.get(path).await), "/enrol", "{path}");
     }
+    // Whoever sits at another browser of theirs hears of it, until there are new codes.
+    let told = "A recovery code of yours was used";
+    let html = ada.page("/machines").await;
+    assert!(html.contains(told) && html.contains("from 127.0.0.1"), "{html}");
     lost.enrol().await;
-    assert_eq!(lost.get("/me").await.status(), StatusCode::OK);
+    assert!(!lost.page("/me").await.contains(told));
     // The code is spent.
     let again = Person::stranger(&gateway, "ada");
     again.post("/sign-in", &[("name", "ada"), ("password", PASSWORD), ("next", "/")]).await;

@@ -39,9 +39,22 @@ impl Identity {
         Ok(self.sessions_of(user).await?.into_iter().map(line).collect())
     }
 
-    /// Why a session was ended, for whoever sat in it; none where it still counts or simply ran out.
+    /// Why a session was ended or which of its limits it reached, for whoever sat in it; none where it still counts.
     pub async fn why_ended(&self, session: SessionId) -> Result<Option<String>, Error> {
-        self.0.store.why_ended(session).await.map_err(Error::store)
+        if let Some(why) = self.0.store.why_ended(session).await.map_err(Error::store)? {
+            return Ok(Some(why));
+        }
+        let now = self.0.clock.now();
+        let row = self.0.store.unended_session(session).await.map_err(Error::store)?;
+        Ok(row.filter(|row| row.expires_at <= now).map(|row| {
+            let rows = &self.0.rows;
+            let longest = rows.last_instant(row.user, row.created_at) - row.created_at;
+            if row.expires_at - row.created_at >= longest {
+                format!("you were signed in for {}, which is the longest", length(longest))
+            } else {
+                format!("you did nothing for {}", length(row.expires_at - row.seen_at))
+            }
+        }))
     }
 
     /// Adds a service account: it never signs in; what it may do is granted to it, and its tools present tokens.
@@ -112,6 +125,16 @@ impl Identity {
     pub async fn training_of(&self, user: UserId) -> Result<Option<Attestation>, Error> {
         self.0.store.attestation(user, Attested::Training).await.map_err(Error::store)
     }
+}
+
+/// A length of time in words: `15 minutes`, `12 hours`.
+fn length(time: Duration) -> String {
+    let (count, unit) = match time.whole_minutes() {
+        minutes if minutes >= 60 && minutes % 60 == 0 => (minutes / 60, "hour"),
+        minutes if minutes >= 1 => (minutes, "minute"),
+        _ => (time.whole_seconds(), "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What is kept of a banner that was confirmed.

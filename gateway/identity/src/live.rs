@@ -100,6 +100,11 @@ impl Sessions {
         self.heard_at.store(at.unix_timestamp(), Ordering::Relaxed);
     }
 
+    /// The store did not answer.
+    pub(crate) fn unheard(&self) {
+        self.heard_at.store(i64::MIN, Ordering::Relaxed);
+    }
+
     fn part(&self, key: &Digest) -> Option<&RwLock<Part>> {
         let [.., last] = key;
         self.parts.get(usize::from(*last) % PARTS)

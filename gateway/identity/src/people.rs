@@ -250,7 +250,8 @@ impl Identity {
         {
             self.0.store.clear(kind, &subject).await.map_err(Error::store)?;
         }
-        Ok(())
+        // Those of passkeys are counted for each network.
+        self.0.store.clear_all("passkey", &format!("{user} ")).await.map_err(Error::store)
     }
 
     /// Sets a new password for who is signed in, and ends their other sessions and their tokens. Needs a second factor of the last

@@ -144,6 +144,11 @@ impl SessionRows {
         self.find(id, self.clock.now()).is_some()
     }
 
+    /// The store did not tell its epoch: sessions are asked of it until it does.
+    pub(crate) fn unheard(&self) {
+        self.live.unheard();
+    }
+
     /// The store told its epoch; another one than before when what was kept may not count any more.
     pub(crate) fn heard(&self, at: OffsetDateTime, moved: Moved) {
         if moved == Moved::Yes {

@@ -145,7 +145,7 @@ impl Identity {
         self.0.count_second(user, now).await?;
         let hash = fold_recovery(code).map(|c| chance::sha256(c.as_bytes()));
         let used = match hash {
-            Some(hash) => self.0.store.use_recovery_code(user, &hash, now).await.map_err(Error::store)?,
+            Some(hash) => self.0.store.use_recovery_code(user, &hash, peer, now).await.map_err(Error::store)?,
             None => false,
         };
         if !used {

@@ -2,6 +2,7 @@
 //! A whole sign-in on a real store: nodes, a clock, browsers, and people with their apps.
 
 pub(crate) mod authenticator;
+pub(crate) mod samples;
 
 use crate::{Identity, Next, Redeem, Settings, Stage, password::Passwords, totp};
 use base64::Engine;
@@ -35,6 +36,11 @@ pub(crate) struct Bench {
     pub(crate) keys: Arc<Keys>,
     pub(crate) url: String,
     _dir: TempDir,
+}
+
+/// How many of something: all of them in the full run.
+pub(crate) fn full_or(few: u16, all: u16) -> u16 {
+    if std::env::var("PORTCULLIS_TEST_FULL").is_ok_and(|v| v == "1") { all } else { few }
 }
 
 /// A person with both factors, and the secret in their app.
@@ -102,6 +108,12 @@ impl Bench {
     pub(crate) async fn close(&self) {
         self.store.close().await;
         self.other.0.store.close().await;
+    }
+
+    /// One with real hashes on a database in memory, where it can be: for what is told by the clock.
+    pub(crate) async fn steady() -> Self {
+        let node = |store, keys, clock, settings| Identity::new(store, keys, clock, settings).unwrap();
+        Self::on(Self::in_memory(), Settings::default(), Arc::new(Keys::for_tests()), node).await
     }
 
     /// A node on the same database with other settings.

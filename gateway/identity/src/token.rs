@@ -235,6 +235,15 @@ impl Identity {
     /// Reads the store's epoch and, when it moved, everything that this node keeps in memory. The server calls it
     /// each second; whatever changes rights through this room calls it at once.
     pub async fn refresh(&self) -> Result<(), Error> {
+        let read = self.read_again().await;
+        if read.is_err() {
+            // A store that does not answer cannot be vouched for from memory.
+            self.0.rows.unheard();
+        }
+        read
+    }
+
+    async fn read_again(&self) -> Result<(), Error> {
         let inner = &self.0;
         let _one = inner.refreshing.lock().await;
         let now = inner.clock.now();

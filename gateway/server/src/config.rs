@@ -206,6 +206,8 @@ pub struct Limits {
     pub sign_in_per_minute: u32,
     /// Passkeys that may be asked for in a minute from one address prefix, before sign-in.
     pub passkey_per_minute: u32,
+    /// Calls a second of the directory that speaks SCIM.
+    pub directory_per_second: u32,
     /// People whom one administrator may reset in an hour.
     pub reset_per_hour: u32,
 }
@@ -250,6 +252,7 @@ impl Default for Limits {
             token_burst: 100,
             sign_in_per_minute: 10,
             passkey_per_minute: 30,
+            directory_per_second: 25,
             reset_per_hour: 5,
         }
     }
@@ -375,6 +378,7 @@ impl Config {
             ("token_burst", limits.token_burst as usize),
             ("sign_in_per_minute", limits.sign_in_per_minute as usize),
             ("passkey_per_minute", limits.passkey_per_minute as usize),
+            ("directory_per_second", limits.directory_per_second as usize),
             ("reset_per_hour", limits.reset_per_hour as usize),
         ] {
             if n == 0 {

@@ -83,6 +83,7 @@ pub(crate) struct Paces {
     sign_ins: Pace<IpAddr>,
     passkeys: Pace<IpAddr>,
     resets: Pace<UserId>,
+    directory: Pace<TokenId>,
 }
 
 impl Paces {
@@ -94,6 +95,7 @@ impl Paces {
             sign_ins: Pace::new(Quota::per_minute(some(limits.sign_in_per_minute))),
             passkeys: Pace::new(Quota::per_minute(some(limits.passkey_per_minute))),
             resets: Pace::new(Quota::per_hour(some(limits.reset_per_hour))),
+            directory: Pace::new(Quota::per_second(some(limits.directory_per_second))),
         }
     }
 
@@ -103,6 +105,7 @@ impl Paces {
         self.sign_ins.tidy(now);
         self.passkeys.tidy(now);
         self.resets.tidy(now);
+        self.directory.tidy(now);
     }
 }
 
@@ -114,6 +117,15 @@ impl House {
         let reason = format!("more than {} requests a second with one token", self.config.limits.token_per_second);
         let subject = Subject { user: actor.user, name: actor.name.clone(), via: actor.via };
         self.too_fast(fast, "api", name.as_str(), Some(subject), peer, &reason)
+    }
+
+    /// A directory may call once more with its token: each call is an event, and most are changes.
+    pub(crate) fn pace_directory(&self, actor: &Actor, peer: Peer) -> Result<(), Refusal> {
+        let Via::Token(token) = actor.via else { return Ok(()) };
+        let Err(fast) = self.paces.directory.check(&token, peer.at) else { return Ok(()) };
+        let reason = format!("more than {} calls a second of the directory", self.config.limits.directory_per_second);
+        let subject = Subject { user: actor.user, name: actor.name.clone(), via: actor.via };
+        self.too_fast(fast, "scim", "", Some(subject), peer, &reason)
     }
 
     /// Somebody of this network may try one more password. What is tried does not matter: each try costs a hash.

@@ -46,6 +46,9 @@ pub(crate) async fn enter(
     let account = house.config.scim.account.as_deref().ok_or(Refusal::NotFound)?;
     let (parts, body) = request.into_parts();
     let caller = caller(house, account, peer, &parts.headers)?;
+    if let Caller::Known(actor) = &caller {
+        house.pace_directory(actor, peer)?;
+    }
     let read = axum::body::to_bytes(body, MAX_BODY);
     let body = match tokio::time::timeout(Duration::from_secs(10), read).await {
         Ok(Ok(bytes)) => bytes,

@@ -48,7 +48,7 @@ pub(crate) use grants::{
     ShiftRow,
 };
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
-pub(crate) use me::{FactorRow, Me, SessionRow, TokenRow, TokenState, device};
+pub(crate) use me::{FactorRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
 pub(crate) use people::{Choice, Emergencies, EmergencyRow, OneTimeLink, PersonPage, UserRow, UserState, Users};
 pub(crate) use reply::ErrorPage;
 pub(crate) use running::{
@@ -75,6 +75,8 @@ pub(crate) struct Shell {
     pub(crate) emergencies: u64,
     /// Access requests that wait for this person's decision.
     pub(crate) to_decide: usize,
+    /// When a recovery code of theirs was used, and from where: told until they have new ones.
+    pub(crate) recovery: Option<(When, String)>,
 }
 
 impl Shell {

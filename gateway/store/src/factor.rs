@@ -6,7 +6,7 @@ use crate::{
     tx::{execute, parse, read},
 };
 use portcullis_domain::{UserId, micros};
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -212,21 +212,44 @@ impl Store {
         tx.commit().await
     }
 
-    /// Uses a recovery code up. True for exactly one caller over all nodes.
-    pub async fn use_recovery_code(&self, user: UserId, hash: &Digest, now: OffsetDateTime) -> Result<bool, Error> {
+    /// Uses a recovery code up, from an address. True for exactly one caller over all nodes.
+    pub async fn use_recovery_code(
+        &self,
+        user: UserId,
+        hash: &Digest,
+        from: IpAddr,
+        now: OffsetDateTime,
+    ) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
         let won = execute!(
             tx,
-            "update recovery_codes set used_at = $3 where user_id = $1 and hash = $2 and used_at is null",
+            "update recovery_codes set used_at = $3, used_from = $4 where user_id = $1 and hash = $2 and used_at is null",
             user.to_string(),
             hash.as_slice(),
-            micros(now)
+            micros(now),
+            from.to_string()
         )?;
         if won == 1 {
             tx.bump().await?;
         }
         tx.commit().await?;
         Ok(won == 1)
+    }
+
+    /// When a recovery code of a person was last used, and from where; none since they got the codes of now.
+    pub async fn recovery_code_used(&self, user: UserId) -> Result<Option<(OffsetDateTime, Option<IpAddr>)>, Error> {
+        let rows = read!(
+            self,
+            (i64, Option<String>),
+            "select used_at, used_from from recovery_codes where user_id = $1 and used_at is not null \
+             order by used_at desc limit 1",
+            user.to_string()
+        )?;
+        let read = |(at, from): (i64, Option<String>)| {
+            let from = from.map(|from| parse("recovery_codes", "used_from", &from)).transpose()?;
+            Ok((from_micros(at), from))
+        };
+        rows.into_iter().next().map(read).transpose()
     }
 
     /// How many recovery codes a person has left.

@@ -213,6 +213,18 @@ impl Store {
         tx.commit().await
     }
 
+    /// Forgets the tries and failures of every subject that begins with a text.
+    pub async fn clear_all(&self, kind: &str, begins: &str) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        let (lockouts, strikes) = (
+            "delete from lockouts where kind = $1 and substr(subject, 1, length($2)) = $2",
+            "delete from strikes where kind = $1 and substr(subject, 1, length($2)) = $2",
+        );
+        execute!(tx, lockouts, kind, begins)?;
+        execute!(tx, strikes, kind, begins)?;
+        tx.commit().await
+    }
+
     /// Forgets tries and failures from before an instant, at least two days ago, so that the tables stay small.
     pub async fn drop_strikes(&self, before: OffsetDateTime) -> Result<(), Error> {
         let mut tx = self.begin().await?;

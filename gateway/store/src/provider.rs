@@ -231,7 +231,8 @@ impl Store {
         // First a write, so that two sign-ins of one person take turns on PostgreSQL too.
         execute!(
             tx,
-            "update provider_people set seen_at = $3, provider = $4 where issuer = $1 and subject = $2",
+            "update provider_people set seen_at = $3, provider = $4, refused_at = null \
+             where issuer = $1 and subject = $2",
             &voucher.issuer,
             &voucher.subject,
             micros(now),
@@ -458,6 +459,26 @@ impl Store {
         if let Some((Some(session),)) = rows.into_iter().next()
             && end_one(&mut tx, &session, now, why).await?
         {
+            tx.bump().await?;
+        }
+        tx.commit().await
+    }
+
+    /// Notes that a provider no longer vouches for somebody who has no other sign-in there: their tokens do not count
+    /// until it does again.
+    pub async fn refuse_person(&self, issuer: &str, subject: &str, now: OffsetDateTime) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        let refused = execute!(
+            tx,
+            "update provider_people set refused_at = $3 where issuer = $1 and subject = $2 and not exists \
+             (select 1 from provider_sessions p join sessions s on s.session_id = p.session_id \
+              where p.issuer = $1 and p.subject = $2 and p.ended_at is null \
+              and s.ended_at is null and s.expires_at > $3)",
+            issuer,
+            subject,
+            micros(now)
+        )?;
+        if refused > 0 {
             tx.bump().await?;
         }
         tx.commit().await

@@ -309,6 +309,17 @@ impl Store {
         Ok(read!(self, (String,), sql, session.to_string())?.into_iter().next().map(|row| row.0))
     }
 
+    /// The session with an id that was not ended, whether it counts or ran out.
+    pub async fn unended_session(&self, session: SessionId) -> Result<Option<LiveSession>, Error> {
+        let rows = read!(
+            self,
+            Row,
+            concat!("select ", columns!(), " from sessions where session_id = $1 and ended_at is null"),
+            session.to_string()
+        )?;
+        rows.into_iter().next().map(LiveSession::try_from).transpose()
+    }
+
     /// Ends the session behind a digest; false when it had ended before.
     pub async fn end_session_by_hash(&self, id_hash: &Digest, now: OffsetDateTime, why: &str) -> Result<bool, Error> {
         let mut tx = self.begin().await?;

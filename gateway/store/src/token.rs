@@ -184,7 +184,8 @@ impl Store {
                 "select ",
                 columns!(),
                 " from tokens t join users u on u.id = t.user_id \
-             where t.revoked_at is null and t.expires_at > $1 and u.disabled_at is null and u.locked_at is null"
+             where t.revoked_at is null and t.expires_at > $1 and u.disabled_at is null and u.locked_at is null \
+             and not exists (select 1 from provider_people p where p.user_id = t.user_id and p.refused_at is not null)"
             ),
             micros(now)
         )?;

@@ -14,7 +14,7 @@ export function startStepTimer(): void {
       holder.hidden = true;
       return;
     }
-    text.textContent = `Confirmed for ${span(left)}`;
+    text.textContent = `Confirmed for ${span(left).replaceAll(' ', '\u00a0')}`;
     setTimeout(tick, 1000);
   };
   tick();

@@ -145,3 +145,22 @@ async fn a_stolen_password_is_refused_with_the_reason() {
     let error = b.id.change_password(&session, secret(fine), secret("nineteen violet trombones asleep")).await;
     assert!(matches!(error, Err(Error::Settings(_))), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_session_that_ran_out_says_which_limit_it_reached() {
+    let b = Bench::with(Settings { idle_seconds: 900, absolute_seconds: 43_200, ..Settings::default() }).await;
+    let (ada, _) = b.person("ada").await;
+    let session = b.signed_in(&ada).await;
+    let id = b.id.sessions_of(ada.user).await.unwrap()[0].session;
+    assert_eq!(b.id.why_ended(id).await.unwrap(), None, "it counts");
+    b.clock.advance(Duration::minutes(15));
+    assert!(!b.is_signed_in(&b.again(&session)).await);
+    assert_eq!(b.id.why_ended(id).await.unwrap().as_deref(), Some("you did nothing for 15 minutes"));
+    let session = b.signed_in(&ada).await;
+    let id = b.id.sessions_of(ada.user).await.unwrap()[0].session;
+    while b.is_signed_in(&b.again(&session)).await {
+        b.clock.advance(Duration::minutes(10));
+    }
+    let words = b.id.why_ended(id).await.unwrap();
+    assert_eq!(words.as_deref(), Some("you were signed in for 12 hours, which is the longest"));
+}

@@ -105,8 +105,12 @@ async fn a_session_in_memory_is_not_asked_of_the_store() {
     assert_eq!(b.id.actor(&b.again(&session)).await.unwrap().map(|a| a.user), Some(ada.user));
     let form = b.id.csrf(&b.again(&session)).await.unwrap();
     b.id.check_csrf(&b.again(&session), &form).await.unwrap();
-    // As long as the store is heard; then it fails closed.
+    // As long as the store is heard; then it fails closed: after a while, and at once when it was asked and said nothing.
     b.clock.advance(Duration::seconds(4));
+    assert!(b.id.actor(&b.again(&session)).await.is_err());
+    b.clock.advance(Duration::seconds(-4));
+    assert!(b.id.actor(&b.again(&session)).await.is_ok());
+    assert!(b.id.refresh().await.is_err());
     assert!(b.id.actor(&b.again(&session)).await.is_err());
 }
 

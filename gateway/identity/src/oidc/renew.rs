@@ -172,6 +172,9 @@ impl Identity {
         if let Some(flaw) = end {
             let why = format!("{title} ended the sign-in: {flaw}");
             inner.store.end_provider_session(sign_in.id, now, &why).await.map_err(Error::store)?;
+            // What they left with tools ends with it: a token is never stronger than its owner.
+            let refused = inner.store.refuse_person(&sign_in.issuer, &sign_in.subject, now).await;
+            refused.map_err(Error::store)?;
         }
         self.refresh().await?;
         Ok(Renewed::Ended)

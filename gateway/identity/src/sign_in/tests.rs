@@ -456,3 +456,40 @@ async fn what_a_confirmation_was_for_is_known_to_every_node_and_used_once_over_a
     let actor = b.id.actor(&session).await.unwrap().unwrap();
     assert_eq!(actor.assurance.proven_for(&one, window, b.clock_now()), Some(again));
 }
+
+// SEC-131
+#[tokio::test]
+async fn a_name_that_nobody_has_takes_as_long_to_be_refused() {
+    use crate::testing::{
+        full_or,
+        samples::{Watch, assert_alike},
+    };
+    let b = Bench::steady().await;
+    let samples = full_or(100, 1_000);
+    // Each is tried once a round: what a second try meets is a limit. What somebody's password is does not matter.
+    let hash =
+        b.id.0.passwords.hash(b.id.0.passwords.place().await.unwrap(), secret(PASSWORD), |_| Ok(())).await.unwrap();
+    for n in 0..samples {
+        let user = b.id.create_user(&format!("known-{n}"), "").await.unwrap();
+        b.store.set_password_hash(user, &hash, b.clock.now()).await.unwrap();
+    }
+    let mut round = 0_u8;
+    assert_alike(async || {
+        let mut took = [Vec::new(), Vec::new()];
+        for n in 0..samples {
+            let [high, low] = n.to_be_bytes();
+            for (who, took) in ["known", "never"].into_iter().zip(&mut took) {
+                let session = b.browser();
+                let from = IpAddr::from([10 + round, high, low, 1]);
+                let begun = Watch::start();
+                let refused = b.id.sign_in(&session, &format!("{who}-{n}"), secret("wrong wrong wrong"), from).await;
+                took.push(begun.stop());
+                let expected = if who == "known" { Why::WrongPassword } else { Why::UnknownName };
+                assert_eq!(noted(refused), expected);
+            }
+        }
+        round += 1;
+        took
+    })
+    .await;
+}

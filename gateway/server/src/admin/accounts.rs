@@ -2,7 +2,7 @@
 //! What stands beside inviting and disabling people: service accounts and their tokens, single sessions, locks,
 //! trainings. Whatever takes something away needs no more than the right to cut people off.
 
-use super::users::{change, find, listed, shown};
+use super::users::{change, find, listed, shown, shown_typed};
 use crate::{
     guest::{Guest, Step},
     pages::{
@@ -59,7 +59,9 @@ pub(crate) async fn mint(
     let user = find(&house, &id).await?;
     let typed = match form.read(&house)? {
         Ok(typed) => typed,
-        Err(problems) => return shown(&house, &guest, &user, (None, None, problems)).await,
+        Err(problems) => {
+            return shown_typed(&house, &guest, &user, (None, None, problems), form.draft()).await;
+        }
     };
     let words = format!("token {:?} {}", typed.name, limits(&typed));
     guest.intend(&house, &user.name, &format!("is to be given the {words}")).await?;

@@ -7,7 +7,7 @@ use crate::{
     reply::{self, Refusal},
     start::invitation_link,
     state::House,
-    view::{Choice, OneTimeLink, PersonPage, Problems, Tone, UserRow, UserState, Users},
+    view::{Choice, OneTimeLink, PersonPage, Problems, TokenDraft, Tone, UserRow, UserState, Users},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
@@ -127,7 +127,18 @@ pub(super) async fn shown(
     house: &House,
     guest: &Guest,
     user: &User,
+    news: (Option<OneTimeLink>, Option<String>, Problems),
+) -> Answer {
+    shown_typed(house, guest, user, news, TokenDraft::default()).await
+}
+
+/// The same with what was typed for a token that was not made.
+pub(super) async fn shown_typed(
+    house: &House,
+    guest: &Guest,
+    user: &User,
     (link, minted, problems): (Option<OneTimeLink>, Option<String>, Problems),
+    typed: TokenDraft,
 ) -> Answer {
     let actor = guest.actor()?;
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
@@ -158,6 +169,7 @@ pub(super) async fn shown(
         asks_training: house.config.consoles.training,
         minted,
         hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        typed,
         grants,
         may_end: house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions)),
         may_lock: house.may(actor, Action::Lock, Resource::Own(OwnObject::Users)),

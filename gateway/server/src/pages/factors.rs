@@ -10,7 +10,9 @@ use crate::{
     guest::{Guest, Step},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, Tone, device},
+    view::{
+        Choice, Enrol, EnrolReason, FactorRow, Me, Problems, RecoveryCodes, Shell, StepUp, TokenDraft, Tone, device,
+    },
 };
 use axum::extract::{Query, State};
 use http::{HeaderMap, header};
@@ -190,6 +192,17 @@ pub(crate) async fn me(State(house): State<Arc<House>>, guest: Guest) -> Answer 
 
 /// The page of what is mine, with a token that was made just now or with what went wrong.
 pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, problems: Problems) -> Answer {
+    mine_typed(house, guest, minted, TokenDraft::default(), problems).await
+}
+
+/// The same with what was typed for a token that was not made.
+pub(super) async fn mine_typed(
+    house: &House,
+    guest: &Guest,
+    minted: Option<String>,
+    typed: TokenDraft,
+    problems: Problems,
+) -> Answer {
     let actor = guest.actor()?;
     let (user, now) = (actor.user, house.clock.now());
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
@@ -201,7 +214,8 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
             id: f.id.to_string(),
             what: f.words(),
             added: house.when(f.created_at),
-            used: f.used_at.map(|at| house.when(at)),
+            // A code may be that of the step to come.
+            used: f.used_at.map(|at| house.when(at.min(now))),
             removable: !only_one,
         })
         .collect();
@@ -225,6 +239,7 @@ pub(super) async fn mine(house: &House, guest: &Guest, minted: Option<String>, p
         tokens,
         minted,
         hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        typed,
         grants,
         has_password: user.is_some_and(|u| u.password_hash.is_some()),
         shortest: house.identity.settings().passwords.shortest,

@@ -152,7 +152,15 @@ impl House {
         let inventory = self.fleet.inventory();
         let decider = Decider { engine: &self.engine, inventory: &inventory, by: By::Person(actor) };
         let to_decide = self.requests.to_decide(decider).await.map_or(0, |waiting| waiting.len());
-        Shell { emergencies, to_decide, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
+        let recovery = self.store.recovery_code_used(actor.user).await.unwrap_or_else(|error| {
+            tracing::error!(error = %crate::state::chain(&error), "whether a recovery code was used is not known");
+            None
+        });
+        let recovery = recovery.map(|(at, from)| {
+            let from = from.map_or_else(|| "an address that was not written down".to_owned(), |from| from.to_string());
+            (When::new(at, now), from)
+        });
+        Shell { emergencies, to_decide, recovery, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
     }
 
     /// Which administration pages somebody may read.

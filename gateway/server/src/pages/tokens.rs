@@ -3,7 +3,7 @@
 
 use super::{
     Answer, Form,
-    factors::{fresh, mine},
+    factors::{fresh, mine, mine_typed},
     go_with,
     rows::networks,
 };
@@ -11,7 +11,7 @@ use crate::{
     guest::{Guest, Step},
     reply::{self, Refusal},
     state::House,
-    view::{Problems, Tone},
+    view::{Problems, TokenDraft, Tone},
 };
 use axum::extract::State;
 use portcullis_domain::{HypervisorName, Network};
@@ -43,6 +43,17 @@ pub(crate) struct Typed {
 }
 
 impl Mint {
+    /// What was typed, for the form that is shown again.
+    pub(crate) fn draft(&self) -> TokenDraft {
+        let Self { name, hypervisor, networks, days } = self;
+        TokenDraft {
+            name: name.clone(),
+            hypervisor: hypervisor.clone(),
+            networks: networks.clone(),
+            days: days.trim().to_owned(),
+        }
+    }
+
     /// Reads what was typed.
     pub(crate) fn read(&self, house: &House) -> Result<Result<Typed, Problems>, Refusal> {
         let name = self.name.trim();
@@ -81,7 +92,7 @@ pub(crate) async fn mint(State(house): State<Arc<House>>, guest: Guest, Form(for
     let actor = guest.actor()?;
     let typed = match form.read(&house)? {
         Ok(typed) => typed,
-        Err(problems) => return mine(&house, &guest, None, problems).await,
+        Err(problems) => return mine_typed(&house, &guest, None, form.draft(), problems).await,
     };
     let words = format!("a token was made, {}", limits(&typed));
     let wish = TokenWish {
@@ -96,7 +107,7 @@ pub(crate) async fn mint(State(house): State<Arc<House>>, guest: Guest, Form(for
         Ok((_, minted)) => minted,
         Err(error @ Error::Invalid(_)) => {
             let shown = house.shown(&error)?;
-            return mine(&house, &guest, None, Problems::one("networks", shown)).await;
+            return mine_typed(&house, &guest, None, form.draft(), Problems::one("networks", shown)).await;
         }
         Err(error) => return Err(reply::identity(&error, house.clock.now())),
     };

@@ -51,6 +51,26 @@ pub(crate) enum TokenState {
     Revoked,
 }
 
+/// What was typed into the form for a token.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TokenDraft {
+    /// What it is for.
+    pub(crate) name: String,
+    /// The hypervisor that it is limited to; empty for all.
+    pub(crate) hypervisor: String,
+    /// The networks that it is limited to.
+    pub(crate) networks: String,
+    /// After how many days it ends; empty where nothing was chosen.
+    pub(crate) days: String,
+}
+
+impl TokenDraft {
+    /// Whether so many days are chosen in the form; thirty where nothing was.
+    pub(crate) fn lasts(&self, days: &str) -> bool {
+        if self.days.is_empty() { days == "30" } else { self.days == days }
+    }
+}
+
 /// One token for a tool.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenRow {
@@ -95,6 +115,8 @@ pub(crate) struct Me {
     pub(crate) minted: Option<String>,
     /// The hypervisors that a token can be limited to.
     pub(crate) hypervisors: Vec<Choice>,
+    /// What was typed for a token that was not made.
+    pub(crate) typed: TokenDraft,
     /// What the person may do, one sentence a grant.
     pub(crate) grants: Vec<String>,
     /// Whether there is a password to change: who comes from a company's provider has none.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! People.
 
-use super::{GrantRow, Problems, SessionRow, Shell, TokenRow, When};
+use super::{GrantRow, Problems, SessionRow, Shell, TokenDraft, TokenRow, When};
 use askama::Template;
 
 /// One entry of a list to choose from.
@@ -148,6 +148,8 @@ pub(crate) struct PersonPage {
     pub(crate) minted: Option<String>,
     /// The hypervisors that a token can be limited to.
     pub(crate) hypervisors: Vec<Choice>,
+    /// What was typed for a token that was not made.
+    pub(crate) typed: TokenDraft,
     /// Whether the person who looks may end sessions and revoke tokens.
     pub(crate) may_end: bool,
     /// Whether the person who looks may lock and unlock.

@@ -62,11 +62,22 @@ impl Words {
             fresh_until: (self.fill == Fill::Plain).then(|| when(4)),
             proofs: self.proofs(),
         };
-        Shell::signed_in("c5Rf-Token_0", who).with(self.flashes())
+        let recovery = (self.fill == Fill::Hostile).then(|| (when(-90), self.text("192.0.2.10")));
+        Shell { recovery, ..Shell::signed_in("c5Rf-Token_0", who).with(self.flashes()) }
     }
 
     fn proofs(&self) -> Proofs {
         Proofs { code: self.fill != Fill::Empty, passkey: self.fill == Fill::Plain }
+    }
+
+    fn typed(&self) -> TokenDraft {
+        let text = |plain: &str| if self.fill == Fill::Hostile { self.text(plain) } else { String::new() };
+        TokenDraft {
+            name: text("terraform"),
+            hypervisor: text("lxd-1"),
+            networks: text("10.1.0.0/16"),
+            days: text("7"),
+        }
     }
 
     fn stranger(&self) -> Shell {
@@ -254,6 +265,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         } else {
             vec![]
         },
+        typed: w.typed(),
         minted: (fill == Fill::Plain).then(|| "pct_7Jr0qv1JQyB9mU4eWn2sT6xZc8dKf3gH5pLaR0iYuXo".to_owned()),
         hypervisors: vec![Choice::new("lxd-1", w.name("lxd-1")), Choice::new("kvm-berlin", "kvm-berlin")],
         grants: if full {
@@ -300,6 +312,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         asks_training: fill != Fill::Hostile,
         minted: (fill == Fill::Hostile).then(|| "pct_7Jr0qv1JQyB9mU4eWn2sT6xZc8dKf3gH5pLaR0iYuXo".to_owned()),
         hypervisors: vec![Choice::new("lxd-1", w.name("lxd-1"))],
+        typed: w.typed(),
         may_end: full,
         may_lock: full,
         problems: w.problems(&["token_name", "networks", "days", "until"]),

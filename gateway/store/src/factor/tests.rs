@@ -3,6 +3,8 @@ use super::*;
 use crate::Removal;
 use crate::testing::{NOON, digest, on_both, person};
 
+const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+
 fn id(n: u128) -> FactorId {
     FactorId::new(Uuid::from_u128(n))
 }
@@ -74,17 +76,20 @@ async fn a_recovery_code_is_used_once_and_dies_with_its_set() {
         let bob = person(&one, "bob").await;
         one.replace_recovery_codes(ada, &[digest(1), digest(2), digest(3)], NOON).await.unwrap();
         assert_eq!(one.recovery_codes_left(ada).await.unwrap(), 3);
-        assert!(!one.use_recovery_code(bob, &digest(1), NOON).await.unwrap(), "somebody else's code");
+        assert!(!one.use_recovery_code(bob, &digest(1), FROM, NOON).await.unwrap(), "somebody else's code");
         let mut using = tokio::task::JoinSet::new();
         for n in 0..50 {
             let store = if n % 2 == 0 { one.clone() } else { two.clone() };
-            using.spawn(async move { store.use_recovery_code(ada, &digest(1), NOON).await.unwrap() });
+            using.spawn(async move { store.use_recovery_code(ada, &digest(1), FROM, NOON).await.unwrap() });
         }
         assert_eq!(using.join_all().await.into_iter().filter(|won| *won).count(), 1);
         assert_eq!(one.recovery_codes_left(ada).await.unwrap(), 2);
+        assert_eq!(one.recovery_code_used(ada).await.unwrap(), Some((NOON, Some(FROM))));
+        assert_eq!(one.recovery_code_used(bob).await.unwrap(), None);
         one.replace_recovery_codes(ada, &[digest(4)], NOON).await.unwrap();
-        assert!(!one.use_recovery_code(ada, &digest(2), NOON).await.unwrap(), "a code of the old set");
+        assert!(!one.use_recovery_code(ada, &digest(2), FROM, NOON).await.unwrap(), "a code of the old set");
         assert_eq!(one.recovery_codes_left(ada).await.unwrap(), 1);
+        assert_eq!(one.recovery_code_used(ada).await.unwrap(), None, "told until there are new ones");
     })
     .await;
 }

@@ -197,3 +197,40 @@ async fn one_node_asks_the_provider_about_a_live_session_when_it_is_due() {
     })
     .await;
 }
+
+// SEC-141
+#[tokio::test]
+async fn tokens_of_somebody_whom_their_provider_refused_wait_until_it_vouches_again() {
+    on_both(async |bench| {
+        let store = bench.open().await;
+        person(&store, "root").await;
+        let v = voucher("s1", &["ada"], vec![given("viewer")]);
+        let Vouched::Person { user, .. } = store.vouch(&v, NOON).await.unwrap() else { panic!("made") };
+        let token = crate::NewToken {
+            id: portcullis_domain::TokenId::new(Uuid::now_v7()),
+            hash: [7; 32],
+            user,
+            name: "tool".into(),
+            hypervisor: None,
+            networks: vec![],
+            expires_at: NOON + Duration::DAY,
+            made_by: None,
+        };
+        store.add_token(&token, NOON).await.unwrap();
+        let count = async || store.live_tokens(NOON).await.unwrap().len();
+        let other = session(&store, user, 1).await;
+        let one = sign_in(user, "s1", None, Some(other));
+        store.add_provider_session(&one).await.unwrap();
+        // Another sign-in of theirs still holds.
+        store.refuse_person(&one.issuer, "s1", NOON).await.unwrap();
+        assert_eq!(count().await, 1);
+        store.end_session(other, NOON, "x").await.unwrap();
+        let before = store.epoch().await.unwrap();
+        store.refuse_person(&one.issuer, "s1", NOON).await.unwrap();
+        assert_eq!(count().await, 0);
+        assert!(store.epoch().await.unwrap() > before, "every node hears of it");
+        store.vouch(&v, NOON).await.unwrap();
+        assert_eq!(count().await, 1);
+    })
+    .await;
+}

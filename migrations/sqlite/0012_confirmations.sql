@@ -9,3 +9,9 @@ create table spent_proofs (
     constraint spent_proofs_pk primary key (session_id, intent_hash, proven_at)
 ) strict;
 create index spent_proofs_by_time on spent_proofs (spent_at);
+
+-- from where a recovery code was used, for its owner to hear of it
+alter table recovery_codes add column used_from text;
+
+-- since when a provider no longer vouches for somebody: their tokens do not count until it does
+alter table provider_people add column refused_at integer;
