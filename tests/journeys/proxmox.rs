@@ -7,6 +7,7 @@ use crate::support::{
     fake_pve::{CANARIES, TOKEN},
     gateway::{files, free_port, letters},
     lab::ticket_for,
+    page,
     peers::Peer,
     screen::{Screen, refused},
 };
@@ -246,6 +247,12 @@ async fn the_credential_is_lent_and_nothing_of_the_client_goes_along() {
     let (status, why) = told(request.body(reqwest::Body::wrap_stream(parts))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(why["message"].as_str().is_some_and(|m| m.contains("Content-Length")), "{why}");
+    // A volume's name may be written in either way, and arrives as it was decided on.
+    for volume in ["local:iso/x.iso", "local:iso%2Fx.iso"] {
+        let path = format!("/nodes/pve1/storage/local/content/{volume}");
+        assert_eq!(tool.call(Method::DELETE, &path, "").await.0, StatusCode::OK, "{volume}");
+    }
+    assert_eq!(pve.came("DELETE /api2/json/nodes/pve1/storage/local/content/local:iso/x.iso").len(), 2);
     // Parameters in chunks are read here, and sent on whole.
     let parts = futures_util::stream::iter([Ok::<_, std::io::Error>("timeout="), Ok("5")]);
     let request = tool.request(Method::POST, "/nodes/pve1/qemu/100/status/stop");
@@ -373,10 +380,12 @@ async fn a_task_is_followed_by_who_began_it_when_its_machine_is_not_there_yet_or
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_stands_for_its_token_for_two_hours_and_changes_nothing_without_its_guard() {
-    let Lab { guest: _guest, pve, port, gateway } = lab().await;
+    let pve = FakePve::start(None).await;
+    let (port, other) = (free_port(), free_port());
+    let gateway = TestGateway::start(&format!("{}{}", pve.config("pve", port), pve.config("twin", other))).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     sees(&ada, "100", "running").await;
-    let token = ada.token("pve").await;
+    let token = ada.token("").await;
     let tool = Tool::new(&gateway, port, "ada", token.clone());
     let sign_in = async |name: &str, password: &str| {
         let fields = serde_json::json!({ "username": name, "password": password });
@@ -405,6 +414,23 @@ async fn a_ticket_stands_for_its_token_for_two_hours_and_changes_nothing_without
         let request = tool.bare(Method::GET, "/version").header(header::COOKIE, format!("PVEAuthCookie={wrong}"));
         assert_eq!(told(request).await.0, StatusCode::UNAUTHORIZED, "{wrong}");
     }
+    // It is for one hypervisor, and goes with its token.
+    let twin = Tool::new(&gateway, other, "ada", token.clone());
+    assert_eq!(twin.call(Method::GET, "/version", "").await.0, StatusCode::OK, "the token is for both");
+    let request = twin.bare(Method::GET, "/version").header(header::COOKIE, &cookie);
+    assert_eq!(told(request).await.0, StatusCode::UNAUTHORIZED);
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "viewer", "machine", "pve/100").await;
+    let (status, of_bob) = sign_in("bob@portcullis", &bob.token("pve").await).await;
+    assert_eq!(status, StatusCode::OK, "{of_bob}");
+    let of_bob = format!("PVEAuthCookie={}", of_bob["data"]["ticket"].as_str().expect("a ticket"));
+    let as_bob = || tool.bare(Method::GET, "/version").header(header::COOKIE, &of_bob);
+    assert_eq!(told(as_bob()).await.0, StatusCode::OK);
+    let html = bob.page("/me").await;
+    let at = html.find("action=\"/me/tokens/revoke\"").expect("it is listed");
+    let id = page::field(&html[at..], "id").expect("an id");
+    assert_eq!(bob.submit("/me/tokens/revoke", &[("id", &id)]).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(told(as_bob()).await.0, StatusCode::UNAUTHORIZED);
     // It is renewed by itself, and ends after two hours.
     gateway.clock.advance(time::Duration::minutes(119));
     counts_again(read).await;

@@ -58,3 +58,53 @@ impl Identity {
         hmac::verify(&self.pass_key(), said.as_bytes(), &tag).is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        testing::{Bench, text},
+        token::tests::wish,
+    };
+    use portcullis_domain::Clock;
+
+    #[tokio::test]
+    async fn a_pass_counts_for_its_hypervisor_its_token_its_networks_and_two_hours() {
+        let b = Bench::new().await;
+        let (ada, _) = b.person("ada").await;
+        let end = b.clock.now() + Duration::DAY;
+        let [lab, other]: [HypervisorName; 2] = ["lab", "other"].map(|n| n.parse().unwrap());
+        let here = vec!["192.0.2.0/24".parse().unwrap()];
+        let mut wish = wish(ada.user, "tool", None, end);
+        wish.networks = here;
+        let (id, token) = b.id.mint_token(wish).await.unwrap();
+        let inside: IpAddr = "192.0.2.7".parse().unwrap();
+        let actor = b.id.token_actor(&text(&token), inside).unwrap();
+        let pass = text(&b.id.mint_pass(&actor, &lab).unwrap());
+        assert!(!pass.contains(&text(&token)));
+        assert_eq!(b.id.pass_actor(&pass, &lab, inside).unwrap().user, ada.user);
+        assert!(b.id.pass_actor(&pass, &lab, "198.51.100.1".parse().unwrap()).is_none(), "from elsewhere");
+        assert!(b.id.pass_actor(&pass, &other, inside).is_none(), "at another hypervisor");
+        // No letter of it may differ.
+        for at in 0..pass.len() {
+            let mut bytes = pass.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(b.id.pass_actor(&changed, &lab, inside).is_none(), "{changed}");
+        }
+        for wrong in ["", ".", "..", "0.0.", &pass[1..], &format!("{pass}.x")] {
+            assert!(b.id.pass_actor(wrong, &lab, inside).is_none(), "{wrong}");
+        }
+        // What guards it is neither the pass nor another one's.
+        let guard = b.id.guard_of(&pass, &lab);
+        assert!(b.id.is_guard(&guard, &pass, &lab));
+        assert!(!b.id.is_guard(&guard, &pass, &other) && !b.id.is_guard(&pass, &pass, &lab));
+        b.clock.advance(Duration::hours(2));
+        b.id.refresh().await.unwrap();
+        assert!(b.id.pass_actor(&pass, &lab, inside).is_none(), "it is over");
+        let again = text(&b.id.mint_pass(&actor, &lab).unwrap());
+        assert!(b.id.pass_actor(&again, &lab, inside).is_some());
+        b.id.revoke_token(ada.user, id).await.unwrap();
+        assert!(b.id.pass_actor(&again, &lab, inside).is_none(), "its token was taken back");
+    }
+}

@@ -74,7 +74,7 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
     let Way { house, hypervisor: name, kind, .. } = way;
     let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
     let upgrade = wish(request.headers())?;
-    let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
+    let path = way.path(request.uri().path())?;
     if kind == ApiKind::Proxmox && request.method() == Method::GET && !request.body().is_end_stream() {
         return Err(Refusal::Bad("A GET has no body here.".into()));
     }
@@ -95,7 +95,7 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
 /// A request whose body is read first: at most 64 KiB, and of nobody but those who are known.
 async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<Sent>>) -> Result<Response, Refusal> {
     let Way { house, hypervisor: name, peer, .. } = way;
-    let path = classify::canonical(request.uri().path()).map_err(|e| Refusal::Bad(e.to_string()))?;
+    let path = way.path(request.uri().path())?;
     if way.is_sign_in(request.method(), path.as_str()) {
         // Whoever signs in is not known yet: the strangers' pace counts, and the body is small.
         if !house.strangers.check(peer.ip) {

@@ -12,8 +12,8 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use portcullis_domain::{Actor, HypervisorName, Outcome};
-use portcullis_policy::classify::{ApiKind, Form};
-use std::sync::Arc;
+use portcullis_policy::classify::{self, ApiKind, Canonical, Form};
+use std::{borrow::Cow, sync::Arc};
 
 /// The cookie and the header of somebody who signed in at Proxmox VE.
 const COOKIE: &str = "PVEAuthCookie";
@@ -87,6 +87,15 @@ impl Way<'_> {
         }
     }
 
+    /// The path of a request in the one form that is decided on and sent.
+    pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
+        let raw = match self.kind {
+            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Proxmox => volume_path(raw),
+        };
+        classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
+    }
+
     /// Whether a request is the dialect's own sign-in, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         let at = ["/api2/json/access/ticket", "/api2/extjs/access/ticket"];
@@ -134,6 +143,24 @@ impl Way<'_> {
             answer.extensions_mut().insert(reason);
         }
         answer
+    }
+}
+
+/// A volume's name holds slashes, which clients of Proxmox write as `%2F` in an address that ends with it. Proxmox decodes
+/// an address before it looks at it, so both spellings are one there; here it is the one with slashes. Nowhere else.
+fn volume_path(raw: &str) -> Cow<'_, str> {
+    let place = raw.strip_prefix("/api2/").and_then(|rest| {
+        let parts: Vec<&str> = rest.splitn(7, '/').collect();
+        match parts.as_slice() {
+            [_, "nodes", _, "storage", _, "content", volume] => Some(raw.len() - volume.len()),
+            _ => None,
+        }
+    });
+    match place.and_then(|at| raw.split_at_checked(at)) {
+        Some((before, volume)) if volume.contains('%') => {
+            Cow::Owned(format!("{before}{}", volume.replace("%2F", "/").replace("%2f", "/")))
+        }
+        _ => Cow::Borrowed(raw),
     }
 }
 
@@ -232,6 +259,26 @@ mod tests {
             Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
             Shown::Ticket(ticket, guard) => format!("{ticket} {}", guard.unwrap_or("-")),
         })
+    }
+
+    #[test]
+    fn a_slash_may_be_written_as_a_code_in_a_volume_and_nowhere_else() {
+        let path = |raw: &str| classify::canonical(&volume_path(raw)).map(|c| c.as_str().to_owned()).ok();
+        let content = "/api2/json/nodes/pve1/storage/local/content";
+        for volume in ["local:iso/x.iso", "local:iso%2Fx.iso", "local:iso%2fx.iso", "local%3Aiso%2Fx.iso"] {
+            assert_eq!(path(&format!("{content}/{volume}")), Some(format!("{content}/local:iso/x.iso")), "{volume}");
+        }
+        for bad in [
+            format!("{content}/local:iso%2F..%2F..%2Faccess"),
+            format!("{content}/local:iso%2F%2Fx"),
+            format!("{content}/local:iso%252Fx"),
+            format!("{content}%2Fx"),
+            "/api2/json/nodes/pve1%2Fqemu/100".to_owned(),
+            "/api2/json/nodes/pve1/qemu%2F100/content/x".to_owned(),
+            "/api2/json/nodes/a%2Fb/storage/local/content/x".to_owned(),
+        ] {
+            assert_eq!(path(&bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -406,7 +406,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         kind: kind.to_owned(),
         address: w.text("https://10.0.0.7:8443"),
         trust: w.text("CA file, ends in 71 days"),
-        api: (kind == "lxd").then(|| "https://lxd-1.api.example.org".to_owned()),
+        api: ["lxd", "proxmox"].contains(&kind).then(|| format!("https://{name}.api.example.org")),
         machines: 41,
         state,
     };
@@ -414,6 +414,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         vec![
             hypervisor("kvm-berlin", "libvirt", HypervisorState::Up),
             hypervisor("lxd-1", "lxd", HypervisorState::Warn(w.text("The certificate ends in 6 days."))),
+            hypervisor("pve-1", "proxmox", HypervisorState::Up),
             hypervisor("esx-old", "qemu", HypervisorState::Down(w.text("Connection refused."), when(-7))),
         ]
     } else {
