@@ -34,6 +34,7 @@ fn voucher(subject: &str, names: &[&str], grants: Vec<Grant>) -> Voucher {
         provider: "corp".into(),
         candidates: names.iter().map(candidate).collect(),
         grants,
+        apart: None,
     }
 }
 
@@ -194,6 +195,24 @@ async fn one_node_asks_the_provider_about_a_live_session_when_it_is_due() {
         store.end_provider_session(a.id, later, "no longer vouched for").await.unwrap();
         assert!(store.live_session(live, later).await.unwrap().is_none());
         assert!(store.provider_sessions_due(later, later).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+// SEC-006
+#[tokio::test]
+async fn what_is_kept_apart_is_not_given_on_a_providers_word() {
+    on_both(async |bench| {
+        let store = bench.open().await;
+        person(&store, "root").await;
+        let one_role = |_: UserId, held: &[Grant], new: &Grant| held.iter().all(|h| h.role == new.role);
+        let apart = Some(Apart(std::sync::Arc::new(one_role)));
+        let v = Voucher { apart, ..voucher("s1", &["ada"], vec![given("viewer"), given("auditor")]) };
+        for _ in 0..2 {
+            let Vouched::Person { user, .. } = store.vouch(&v, NOON).await.unwrap() else { panic!("somebody") };
+            let roles: Vec<String> = store.grants_of(user).await.unwrap().iter().map(|g| g.role.to_string()).collect();
+            assert_eq!(roles, ["viewer"], "the first that was named");
+        }
     })
     .await;
 }
