@@ -235,12 +235,12 @@ fn asked(trail: &Trail) -> Entry {
 fn every_way_out_of_the_bracket_leaves_its_event() {
     let dir = tempfile::tempdir().unwrap();
     let (trail, _) = open(dir.path()).unwrap();
-    let done = asked(&trail).open().unwrap();
+    let done = asked(&trail).open(&[]).unwrap();
     done.close(Outcome::Done, "", &[("status", "200")]).unwrap();
-    drop(asked(&trail).open().unwrap());
+    drop(asked(&trail).open(&[]).unwrap());
     asked(&trail).refuse(Outcome::Denied, &"ä".repeat(600), &[]).unwrap();
     drop(asked(&trail));
-    let left = asked(&trail).open().unwrap();
+    let left = asked(&trail).open(&[]).unwrap();
     trail.wait(left.seq()).unwrap();
     let copy = dir.path().with_extension("killed");
     crashed(dir.path(), &copy);
