@@ -106,7 +106,7 @@ async fn a_closed_door_becomes_a_request_and_the_end_of_its_grant_cuts_the_conso
     assert!(code == 4000 && reason.starts_with("access ended: "), "{code} {reason}");
     assert_eq!(kim.get("/c/lab/web-1").await.status(), StatusCode::NOT_FOUND);
     let id = asked.trim_start_matches("/requests/");
-    gateway.find_event(&["--kind", "request"], |e| e["reason"] == "the access is over" && e["resource"] == id).await;
+    gateway.find_event(&["--kind", "request"], |e| e["reason"] == "the access is over" && e["on"] == id).await;
     let shown: Value = kim.get("/api/v1/requests").await.json().await.expect("JSON");
     assert_eq!((&shown["requests"][0]["id"], &shown["requests"][0]["state"]), (&id.into(), &"over".into()), "{shown}");
     gateway.stop().await;

@@ -187,6 +187,11 @@ impl Grants {
         }
     }
 
+    /// Why somebody who holds these grants may not be given another one, if so. For what gives grants without asking here.
+    pub fn objection(&self, engine: &Engine, held: &[Grant], new: &Grant) -> Option<String> {
+        self.duties.objection(engine, held, &new.role, self.clock.now())
+    }
+
     /// Refuses a person in a group whose roles may not be held beside theirs.
     pub async fn may_join(&self, engine: &Engine, user: UserId, group: GroupId) -> Result<(), Error> {
         let now = self.clock.now();

@@ -178,7 +178,10 @@ impl Requests {
             start: wish.start,
             expires: wish.start.unwrap_or(now).max(now) + WAITS,
         };
-        self.store.add_access(&new, &step(StepWhat::Asked, now, Some(actor), "")).await?;
+        let most = i64::try_from(WAITING).unwrap_or(i64::MAX);
+        if self.store.add_access(&new, &step(StepWhat::Asked, now, Some(actor), ""), most).await? != Stepped::Done {
+            return bad("", "Five requests of yours are waiting already, or this one is. Look at your requests.");
+        }
         let asked = self.find(id).await?;
         self.approve_by_rule(engine, actor, asked, inventory).await
     }
@@ -229,35 +232,47 @@ impl Requests {
         request: &AccessRequest,
     ) -> Result<Option<String>, RequestError> {
         let By::Person(actor) = decider.by else { return Ok(None) };
-        if actor.user == request.user {
-            return Ok(Some("Nobody decides on their own request.".to_owned()));
-        }
         let groups = self.store.groups_of(actor.user).await?;
+        Ok(self.objects(decider, actor, &groups, request))
+    }
+
+    fn objects(
+        &self,
+        decider: Decider<'_>,
+        actor: &Actor,
+        groups: &[String],
+        request: &AccessRequest,
+    ) -> Option<String> {
+        if actor.user == request.user {
+            return Some("Nobody decides on their own request.".to_owned());
+        }
         let rule = self.rule(&request.role, &request.selector, decider.inventory);
-        if actor.scope.is_none() && rule.owners.iter().any(|owner| owner.is(&actor.name, &groups)) {
-            return Ok(None);
+        if actor.scope.is_none() && rule.owners.iter().any(|owner| owner.is(&actor.name, groups)) {
+            return None;
         }
         let now = self.clock.now();
         let approves =
             Operation { action: Action::Approve, resource: Resource::Own(OwnObject::Requests), effect: Effect::Unsafe };
         match decider.engine.decide(actor, &approves, decider.inventory, now) {
-            Decision::Deny(_) => return Ok(Some("Whoever owns it decides, and you do not.".to_owned())),
+            Decision::Deny(_) => return Some("Whoever owns it decides, and you do not.".to_owned()),
             Decision::Permit(_) | Decision::StepUp(_) => {}
         }
         let would = grant_of(request, rule, now);
         let could = decider.by.outranks(decider.engine, std::slice::from_ref(&would), now);
-        Ok((!could).then(|| "That role goes beyond what you could give yourself.".to_owned()))
+        (!could).then(|| "That role goes beyond what you could give yourself.".to_owned())
     }
 
     /// What waits for somebody's decision, oldest first.
     pub async fn to_decide(&self, decider: Decider<'_>) -> Result<Vec<AccessRequest>, RequestError> {
-        let mut theirs = Vec::new();
-        for request in self.open().await? {
-            if matches!(request.state, AccessState::Asked(_)) && self.objection(decider, &request).await?.is_none() {
-                theirs.push(request);
-            }
+        let mut open = self.open().await?;
+        open.retain(|request| matches!(request.state, AccessState::Asked(_)));
+        if let By::Person(actor) = decider.by
+            && !open.is_empty()
+        {
+            let groups = self.store.groups_of(actor.user).await?;
+            open.retain(|request| self.objects(decider, actor, &groups, request).is_none());
         }
-        Ok(theirs)
+        Ok(open)
     }
 
     async fn may_decide(&self, decider: Decider<'_>, id: AccessId) -> Result<AccessRequest, RequestError> {

@@ -127,6 +127,8 @@ struct Inner {
     providers: Vec<Arc<oidc::Provider>>,
     /// What turns a session's id into the text that its forms carry.
     forms: hmac::Key,
+    /// What keeps roles apart; nothing does before it is known.
+    apart: std::sync::OnceLock<portcullis_store::Apart>,
     /// The key of the digests that stand for names that nobody has.
     unknown_names: Secret,
     /// One refresh at a time.
@@ -140,6 +142,12 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// What keeps roles apart from now on, also where an identity provider's word would give them.
+    pub fn keep_apart(&self, apart: portcullis_store::Apart) {
+        // Set once, when the house is put together; a second one would be a mistake and changes nothing.
+        self.0.apart.set(apart).ok();
+    }
+
     /// Checks the settings and makes ready; hashes one password to have something to compare unknown names with.
     pub fn new(store: Store, keys: Arc<Keys>, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
         let passwords = Passwords::new(&keys, settings.hash_threads, Duration::from_secs(2))?;
@@ -184,6 +192,7 @@ impl Identity {
             forms: hmac::Key::new(hmac::HMAC_SHA256, keys.derive("forms of a session").expose()),
             providers: oidc::providers(&settings.providers, connections),
             unknown_names: keys.derive("names that nobody has"),
+            apart: std::sync::OnceLock::new(),
             refreshing: tokio::sync::Mutex::new(()),
             store,
             keys,

@@ -15,14 +15,14 @@ use crate::{
     tell::{self, Tell},
 };
 use portcullis_console::record::{self, RecorderPool};
-use portcullis_domain::{Clock, Ending, Event, Outcome, Phase, micros};
+use portcullis_domain::{Clock, Ending, Event, Grant, Outcome, Phase, UserId, micros};
 use portcullis_governance::Locks;
 use portcullis_identity::{Feed, Identity, Scope};
 use portcullis_policy::{
     Engine,
     classify::{ApiKind, Table},
 };
-use portcullis_store::{Keys, Store};
+use portcullis_store::{Apart, Keys, Store};
 use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig, Kind};
 use std::{
     collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
@@ -122,6 +122,7 @@ impl Running {
             fleet,
             recorders,
         });
+        keep_apart(&house);
         house.note("system", "the gateway started", &words(&recovered));
         let set_up = first_link(&house).await?;
         // What is running already ends when the rest cannot be started.
@@ -169,6 +170,19 @@ pub(crate) fn hear(engine: &Engine, feed: Feed) {
     }
 }
 
+/// Keeps roles apart where an identity provider's word would give them: the later one is not given, and an alarm says so.
+fn keep_apart(house: &Arc<House>) {
+    let weak = Arc::downgrade(house);
+    let may = move |user: UserId, held: &[Grant], new: &Grant| {
+        let Some(house) = weak.upgrade() else { return false };
+        let Some(why) = house.grants.objection(&house.engine, held, new) else { return true };
+        let words = format!("{} is not given on an identity provider's word: {why}", new.role);
+        house.note_of("alarm", &user.to_string(), &words);
+        false
+    };
+    house.identity.keep_apart(Apart(Arc::new(may)));
+}
+
 impl House {
     /// A part without which the gateway must not go on has failed: everything closes, and the first reason is kept.
     pub(crate) fn fail(&self, why: &str) {
@@ -181,30 +195,25 @@ impl House {
     /// One event of the program itself.
     pub(crate) fn note(&self, kind: &str, reason: &str, more: &str) {
         let reason = if more.is_empty() { reason.to_owned() } else { format!("{reason}; {more}") };
-        let event = Event {
-            at_us: micros(self.clock.now()),
-            request: self.request_id(),
-            phase: Phase::Noted,
-            kind: kind.into(),
-            subject: None,
-            peer: None,
-            action: None,
-            resource: "gateway:system".into(),
-            outcome: Outcome::Done,
-            reason: reason.into(),
-            details: vec![],
-        };
-        if let Err(error) = self.trail.append(&event) {
+        self.note_of(kind, "gateway:system", &reason);
+    }
+
+    /// One event of what the program did, or did not do, by itself to somebody or something.
+    fn note_of(&self, kind: &str, about: &str, reason: &str) {
+        if let Err(error) = self.trail.append(&self.event(kind, about, reason)) {
             tracing::error!(%error, "an event of the program itself could not be written");
         }
     }
-}
 
-impl House {
-    /// One event of what the program does by itself to somebody or something, durable before this returns; false when it
-    /// could not be written, and then nothing may be done.
+    /// The same, durable before this returns; false when it could not be written, and then nothing may be done.
     pub(crate) async fn note_about(&self, kind: &str, about: &str, reason: &str) -> bool {
-        let event = Event {
+        let event = self.event(kind, about, reason);
+        let written = async { self.trail.durable(self.trail.append(&event)?).await };
+        written.await.inspect_err(|error| tracing::error!(%error, "nothing is done without its event")).is_ok()
+    }
+
+    fn event(&self, kind: &str, about: &str, reason: &str) -> Event {
+        Event {
             at_us: micros(self.clock.now()),
             request: self.request_id(),
             phase: Phase::Noted,
@@ -216,9 +225,7 @@ impl House {
             outcome: Outcome::Done,
             reason: reason.into(),
             details: vec![],
-        };
-        let written = async { self.trail.durable(self.trail.append(&event)?).await };
-        written.await.inspect_err(|error| tracing::error!(%error, "nothing is done without its event")).is_ok()
+        }
     }
 }
 

@@ -142,6 +142,22 @@ pub(crate) async fn grants_from(tx: &mut Tx, user: UserId, source: GrantSource) 
     rows.into_iter().map(|r| Holding::try_from(r).map(|h| h.grant)).collect()
 }
 
+/// All that a person holds, by themselves and through groups, as the transaction sees it.
+pub(crate) async fn grants_held(tx: &mut Tx, user: UserId) -> Result<Vec<Grant>, Error> {
+    let rows = fetch!(
+        *tx,
+        Row,
+        concat!(
+            "select ",
+            columns!(),
+            " from grants where (user_id = $1 or group_id in (select group_id from group_members where user_id = $1)) \
+             and revoked_at is null order by created_at, id"
+        ),
+        user.to_string()
+    )?;
+    rows.into_iter().map(|r| Holding::try_from(r).map(|h| h.grant)).collect()
+}
+
 /// Changes of who holds what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRows {

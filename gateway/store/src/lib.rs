@@ -65,7 +65,7 @@ pub use lockout::{Backoff, Limit, Try};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use policy::{PolicyChange, PolicyVersion};
 pub use proof::ProofOf;
-pub use provider::{LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
+pub use provider::{Apart, LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
 pub use provision::Provisioned;
 pub use recording::{NewRecording, Recording, RecordingEnd, RecordingFilter};
 pub use request::{AccessRequest, AccessState, AccessStep, Approval, NewAccess, StepWhat, Stepped};

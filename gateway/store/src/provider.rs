@@ -3,13 +3,13 @@
 
 use crate::{
     Error, NewUser, Store, from_micros,
-    grant::{grants_from, insert_grant, revoke},
+    grant::{grants_from, grants_held, insert_grant, revoke},
     session::end_one,
     tx::{Tx, execute, fetch, parse, read},
     user::{UserKind, insert_user},
 };
 use portcullis_domain::{Grant, GrantSource, SessionId, UserId, micros};
-use std::{collections::HashSet, fmt, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -38,6 +38,18 @@ impl FromStr for ProviderSessionId {
     }
 }
 
+type MayHold = dyn Fn(UserId, &[Grant], &Grant) -> bool + Send + Sync;
+
+/// Whether somebody who holds grants may be given another one: asked inside the transaction that would give it.
+#[derive(Clone)]
+pub struct Apart(pub Arc<MayHold>);
+
+impl fmt::Debug for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Apart")
+    }
+}
+
 /// What a provider says of somebody.
 #[derive(Debug, Clone)]
 pub struct Voucher {
@@ -51,6 +63,8 @@ pub struct Voucher {
     pub candidates: Vec<NewUser>,
     /// What the provider's word gives them now. Others that it gave before are taken back.
     pub grants: Vec<Grant>,
+    /// What keeps roles apart: a grant that it refuses is not given.
+    pub apart: Option<Apart>,
 }
 
 /// What came of it.
@@ -178,7 +192,7 @@ fn same(a: &Grant, b: &Grant) -> bool {
 async fn align(
     tx: &mut Tx,
     user: UserId,
-    wanted: &[Grant],
+    Voucher { grants: wanted, apart, .. }: &Voucher,
     now: OffsetDateTime,
 ) -> Result<(Vec<Grant>, Vec<Grant>), Error> {
     let held = grants_from(tx, user, GrantSource::IdentityProvider).await?;
@@ -192,6 +206,11 @@ async fn align(
     let mut given = Vec::new();
     for grant in wanted {
         if !held.iter().any(|h| same(h, grant)) {
+            if let Some(Apart(may)) = apart
+                && !may(user, &grants_held(tx, user).await?, grant)
+            {
+                continue;
+            }
             insert_grant(tx, user.into(), grant, None, now).await?;
             given.push(grant.clone());
         }
@@ -258,7 +277,7 @@ impl Store {
             None if fetch!(tx, (String,), "select id from users limit 1")?.is_empty() => return Ok(Vouched::NotSetUp),
             None => (make(&mut tx, voucher, now).await?, true),
         };
-        let (given, taken) = align(&mut tx, user, &voucher.grants, now).await?;
+        let (given, taken) = align(&mut tx, user, voucher, now).await?;
         if made && given.is_empty() {
             tx.bump().await?;
         }

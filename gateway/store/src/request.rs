@@ -267,10 +267,26 @@ async fn move_on(tx: &mut Tx, id: AccessId, from: [StepWhat; 2], step: &AccessSt
 }
 
 impl Store {
-    /// Adds a request.
-    pub async fn add_access(&self, new: &NewAccess, step: &AccessStep) -> Result<(), Error> {
+    /// Adds a request, unless so many of the same person wait already, or one for the same is open.
+    pub async fn add_access(&self, new: &NewAccess, step: &AccessStep, most: i64) -> Result<Stepped, Error> {
         let (kind, value) = new.selector.columns();
         let mut tx = self.begin().await?;
+        // Takes the person's row first, so that several requests at once are counted one after the other.
+        execute!(tx, "update users set kind = kind where id = $1", new.user.to_string())?;
+        let stands = fetch!(
+            tx,
+            (i64, i64),
+            "select (select count(*) from requests where user_id = $1 and state = 'asked'), \
+             (select count(*) from requests where user_id = $1 and state in ('asked', 'approved', 'active') \
+             and role = $2 and selector_kind = $3 and selector_value = $4)",
+            new.user.to_string(),
+            new.role.as_str(),
+            kind,
+            &value
+        )?;
+        if stands.first().is_some_and(|(waiting, same)| *waiting >= most || *same > 0) {
+            return Ok(Stepped::Late);
+        }
         execute!(
             tx,
             "insert into requests (id, user_id, role, selector_kind, selector_value, reason, seconds, start_at, asked_at, \
@@ -288,7 +304,8 @@ impl Store {
         )
         .map_err(|e| e.or_conflict("this request").or_missing("this person"))?;
         note(&mut tx, new.id, step).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(Stepped::Done)
     }
 
     /// Counts somebody's approval. The request is approved with the last one that is needed, unless it was refused,

@@ -213,6 +213,7 @@ impl Inner {
             provider: provider.settings.name.clone(),
             candidates: candidates(claims, id),
             grants: roles::grants(rules, now, || Ok(GrantId::new(chance::id(now)?)))?,
+            apart: self.apart.get().cloned(),
         };
         for _ in 0..3 {
             match self.store.vouch(&voucher, now).await {

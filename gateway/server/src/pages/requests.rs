@@ -81,10 +81,10 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
 
 fn row(house: &House, actor: &Actor, request: &AccessRequest, names: &HashMap<UserId, String>) -> RequestRow {
     let (class, ends) = match request.state {
-        AccessState::Asked(until) => ("warn", Some(("decide until", until))),
+        AccessState::Asked(until) => ("warn", Some(("expires", until))),
         AccessState::Approved(until) => match request.start {
             Some(at) => ("note", Some(("begins", at))),
-            None => ("note", Some(("begin until", until))),
+            None => ("note", Some(("expires", until))),
         },
         AccessState::Active(_, until) => ("good", Some(("ends", until))),
         AccessState::Over(_) | AccessState::Ended(_) | AccessState::Withdrawn | AccessState::Expired => ("off", None),
@@ -109,6 +109,8 @@ fn lasts(seconds: i64) -> String {
     match (seconds / 86_400, seconds % 86_400) {
         (days, 0) if days > 1 => format!("{days} days"),
         (1, 0) => "1 day".to_owned(),
+        _ if seconds == 3_600 => "1 hour".to_owned(),
+        _ if seconds % 3_600 == 0 => format!("{} hours", seconds / 3_600),
         _ => span(Duration::seconds(seconds)),
     }
 }
@@ -373,14 +375,18 @@ pub(crate) async fn approve(
     guest.intend(&house, &id, "is to be approved").await?;
     let inventory = house.fleet.inventory();
     let decided = house.requests.approve(decider(&house, &inventory, &actor), request.id, &words).await;
-    let (told, news) = match decided.map_err(reply::requests)? {
+    let (told, noted, whole) = match decided.map_err(reply::requests)? {
         Decided::Approved => {
-            ("Approved. They begin it themselves, or it begins at the time they asked for.".to_owned(), true)
+            let told = "Approved. They begin it themselves, or it begins at the time they asked for.";
+            (told.to_owned(), "approved".to_owned(), true)
         }
-        Decided::Counted(given, needed) => (format!("Your approval counts: {given} of {needed}."), false),
+        Decided::Counted(given, needed) => {
+            let count = format!("{given} of {needed}");
+            (format!("Your approval counts: {count}."), format!("approved by {count}"), false)
+        }
     };
-    guest.say(&Step::done(&id, &format!("approved: {told}")))?;
-    if news {
+    guest.say(&Step::done(&id, &noted))?;
+    if whole {
         house.news(&request, StepWhat::Approved, &actor.name, &words).await;
     }
     go_with(&guest, &format!("/requests/{id}"), Tone::Good, told).await

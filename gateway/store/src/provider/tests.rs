@@ -34,6 +34,7 @@ fn voucher(subject: &str, names: &[&str], grants: Vec<Grant>) -> Voucher {
         provider: "corp".into(),
         candidates: names.iter().map(candidate).collect(),
         grants,
+        apart: None,
     }
 }
 
@@ -231,6 +232,24 @@ async fn tokens_of_somebody_whom_their_provider_refused_wait_until_it_vouches_ag
         assert!(store.epoch().await.unwrap() > before, "every node hears of it");
         store.vouch(&v, NOON).await.unwrap();
         assert_eq!(count().await, 1);
+    })
+    .await;
+}
+
+// SEC-006
+#[tokio::test]
+async fn what_is_kept_apart_is_not_given_on_a_providers_word() {
+    on_both(async |bench| {
+        let store = bench.open().await;
+        person(&store, "root").await;
+        let one_role = |_: UserId, held: &[Grant], new: &Grant| held.iter().all(|h| h.role == new.role);
+        let apart = Some(Apart(std::sync::Arc::new(one_role)));
+        let v = Voucher { apart, ..voucher("s1", &["ada"], vec![given("viewer"), given("auditor")]) };
+        for _ in 0..2 {
+            let Vouched::Person { user, .. } = store.vouch(&v, NOON).await.unwrap() else { panic!("somebody") };
+            let roles: Vec<String> = store.grants_of(user).await.unwrap().iter().map(|g| g.role.to_string()).collect();
+            assert_eq!(roles, ["viewer"], "the first that was named");
+        }
     })
     .await;
 }

@@ -10,19 +10,23 @@ fn step(what: StepWhat, by: Option<UserId>) -> AccessStep {
 }
 
 async fn asked(store: &Store, user: UserId) -> AccessId {
-    let id = AccessId::new(Uuid::now_v7());
-    let new = NewAccess {
-        id,
+    let new = wish(user, "lab/web-1");
+    let id = new.id;
+    assert_eq!(store.add_access(&new, &step(StepWhat::Asked, Some(user)), 99).await.unwrap(), Stepped::Done);
+    id
+}
+
+fn wish(user: UserId, at: &str) -> NewAccess {
+    NewAccess {
+        id: AccessId::new(Uuid::now_v7()),
         user,
         role: "operator".parse().unwrap(),
-        selector: Selector::Machine("lab/web-1".parse().unwrap()),
+        selector: Selector::Machine(at.parse().unwrap()),
         reason: "the disk is full".into(),
         seconds: 3600,
         start: None,
         expires: NOON + Duration::DAY,
-    };
-    store.add_access(&new, &step(StepWhat::Asked, Some(user))).await.unwrap();
-    id
+    }
 }
 
 fn grant() -> Grant {
@@ -115,6 +119,26 @@ async fn what_nobody_approved_in_time_cannot_be_approved() {
         assert_eq!(store.approve_access(id, &late, approval(1)).await.unwrap(), Stepped::Late);
         assert_eq!(store.close_access(id, &step(StepWhat::Expired, None)).await.unwrap(), Stepped::Done);
         assert_eq!(state(&store, id).await, "expired");
+    })
+    .await;
+}
+
+// SEC-124
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_once_are_counted_one_after_the_other() {
+    on_both(async |b: &Bench| {
+        let store = b.open().await;
+        let ada = person(&store, "ada").await;
+        let mut asking = tokio::task::JoinSet::new();
+        for n in 0..12 {
+            let (store, new) = (store.clone(), wish(ada, &format!("lab/m-{}", n / 2)));
+            asking.spawn(async move { store.add_access(&new, &step(StepWhat::Asked, Some(ada)), 4).await.unwrap() });
+        }
+        let done = asking.join_all().await.into_iter().filter(|stepped| *stepped == Stepped::Done).count();
+        assert_eq!((done, store.open_accesses().await.unwrap().len()), (4, 4));
+        let machines: std::collections::BTreeSet<_> =
+            store.open_accesses().await.unwrap().into_iter().map(|r| r.selector).collect();
+        assert_eq!(machines.len(), 4, "each for another one");
     })
     .await;
 }

@@ -12,11 +12,11 @@ fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> Re
         role: "operator".to_owned(),
         on: w.text("machine kvm-berlin/0b1c6e9a-3a54-4a1e-9a61-2f6b6b0f4f11 (pay-db-01)"),
         reason: w.text("The disk is full and the nightly job stands still, INC-4711."),
-        lasts: "4 h 00 min".to_owned(),
+        lasts: "4 hours".to_owned(),
         state,
         class,
         asked: when(-12),
-        ends: matches!(state, "asked" | "active").then(|| ("until", when(180))),
+        ends: matches!(state, "asked" | "active").then(|| ("ends", when(180))),
     }
 }
 
