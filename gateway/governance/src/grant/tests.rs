@@ -325,7 +325,7 @@ async fn what_is_handed_out_is_never_more_than_what_is_held() {
         for resource in &resources {
             for action in Action::ALL {
                 if may(&taker, *action, resource) {
-                    assert!(may(&giver, *action, resource), "{action} on {resource}: {:?} by {:?}", given, held);
+                    assert!(may(&giver, *action, resource), "{action} on {resource}: {given:?} by {held:?}");
                 }
             }
         }
