@@ -28,6 +28,7 @@ pub mod cli;
 mod config;
 mod doors;
 mod events;
+mod files;
 mod guest;
 mod health;
 mod layers;

@@ -3,6 +3,7 @@
 
 use crate::{
     config::{Config, ConfigError, Limits},
+    files::InEffect,
     listener::Tracked,
     lives::Lives,
     pace::Paces,
@@ -49,6 +50,8 @@ pub(crate) struct House {
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
+    /// The version of the policy files in effect.
+    pub(crate) policy: InEffect,
     pub(crate) locks: Locks,
     pub(crate) requests: Requests,
     pub(crate) tell: Tell,
