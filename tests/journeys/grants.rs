@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Grants as people say them: one sentence for many machines, groups, and what a change would do before it is made.
 
-use crate::support::{Person, TestGateway, page, person::location};
+use crate::support::{Person, TestGateway, page, peers, person::location};
 use reqwest::StatusCode;
 
 /// Three hypervisors with six machines each; nothing answers there, and nothing has to.
@@ -180,8 +180,8 @@ async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
     let (code, text) = gateway.shell(&["policy", "apply", &path]);
     assert!(code == Some(1) && text.contains("permit, not deny"), "a test that does not hold: {text}");
     write("tests/night.toml", &test("permit"));
-    let (code, text) = gateway.shell(&["policy", "check", &path]);
-    assert!(code == Some(0) && text.contains("1 tests hold"), "{text}");
+    let text = peers::program(&["policy", "check", &path]);
+    assert!(text.contains("1 tests hold"), "{text}");
     let (code, text) = gateway.shell(&["policy", "diff", &path]);
     assert!(code == Some(0) && text.contains("zoe gains view, console.view, console.control on berlin/vm-0"), "{text}");
     assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "nothing was done yet");
@@ -216,8 +216,8 @@ async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
     // What is exported is a set that is taken over again without a change of what people may do.
     let out = gateway.dir.path().join("out").display().to_string();
     assert_eq!(gateway.shell(&["policy", "export", &out]).0, Some(0));
-    let (code, text) = gateway.shell(&["policy", "check", &out]);
-    assert_eq!(code, Some(0), "{text}");
+    let text = peers::program(&["policy", "check", &out]);
+    assert!(text.contains("good"), "{text}");
     let (_, text) = gateway.shell(&["policy", "diff", &out]);
     assert!(!text.contains("gains") && !text.contains("loses"), "{text}");
     gateway.stop().await;
