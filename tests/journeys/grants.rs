@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Grants as people say them: one sentence for many machines, groups, and what a change would do before it is made.
 
-use crate::support::{Person, TestGateway, page, person::location};
+use crate::support::{Person, TestGateway, page, peers, person::location};
 use reqwest::StatusCode;
 
 /// Three hypervisors with six machines each; nothing answers there, and nothing has to.
@@ -157,5 +157,70 @@ async fn a_preview_says_what_people_did_that_they_could_no_longer_do() {
     assert!(html.contains("must not act as console-user on machine oslo/vm-1"), "{html}");
     assert!(html.contains("loses") && html.contains("console.control on <bdi>oslo/vm-1"), "{html}");
     assert!(html.contains("refused"), "{html}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    // A shell reads the machine's clock: what it gives must have begun by the gateway's.
+    gateway.clock.advance(time::Duration::minutes(2));
+    let folder = gateway.dir.path().join("policy");
+    std::fs::create_dir_all(folder.join("tests")).expect("a folder");
+    let path = folder.display().to_string();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
+    write("grants.csv", "p, group:night, console-user, tag:vendor-x, , allow\ng, person:zoe, group:night\n");
+    let test = |verdict: &str| {
+        format!(
+            "[[test]]\nwho = \"person:zoe\"\naction = \"console.view\"\non = \"oslo/vm-3\"\ntags = [\"vendor-x\"]\n\
+             at = \"2026-12-01T10:00:00Z\"\nverdict = \"{verdict}\"\n"
+        )
+    };
+    write("tests/night.toml", &test("deny"));
+    let (code, text) = gateway.shell(&["policy", "apply", &path]);
+    assert!(code == Some(1) && text.contains("permit, not deny"), "a test that does not hold: {text}");
+    write("tests/night.toml", &test("permit"));
+    let text = peers::program(&["policy", "check", &path]);
+    assert!(text.contains("1 tests hold"), "{text}");
+    let (code, text) = gateway.shell(&["policy", "diff", &path]);
+    assert!(code == Some(0) && text.contains("zoe gains view, console.view, console.control on berlin/vm-0"), "{text}");
+    assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "nothing was done yet");
+    let (code, text) = gateway.shell(&["policy", "apply", &path, "--why", "the night shift begins"]);
+    assert!(code == Some(0) && text.contains("Version 1 is in effect"), "{text}");
+    let hash = text.trim().rsplit(' ').next().expect("a hash").to_owned();
+    let event = gateway.find_event(&["--kind", "policy"], |e| e["outcome"] == "pending").await;
+    let said = event["reason"].as_str().unwrap_or_default();
+    assert!(said.contains(&hash) && said.contains("the night shift begins"), "before it was done: {event}");
+    ada.grant("zoe", "viewer", "machine", "paris/vm-5").await;
+    assert_ne!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND);
+    // What a file gives, no page takes back.
+    let html = ada.page("/grants").await;
+    assert!(html.contains("It comes from a file: change the file."), "{html}");
+    // A wrong line changes nothing, and says where.
+    write("more.csv", "# more\np, person:zoe, viewer, tag:own, , maybe\n");
+    let (code, text) = gateway.shell(&["policy", "apply", &path]);
+    assert!(code == Some(2) && text.contains("more.csv:2"), "{text}");
+    write("more.csv", "p, person:zoe, console-user, hypervisor:oslo, , deny\n");
+    write("tests/night.toml", &test("deny"));
+    let (code, text) = gateway.shell(&["policy", "simulate", &path, "--days", "1"]);
+    assert!(code.is_some_and(|c| c < 2) && text.contains("operations in 1 days"), "{text}");
+    assert_eq!(gateway.shell(&["policy", "apply", &path]).0, Some(0));
+    // A change on a page has this node look again at once.
+    ada.grant("zoe", "viewer", "machine", "paris/vm-4").await;
+    assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "forbidden by the second version");
+    let (code, text) = gateway.shell(&["policy", "rollback", "1"]);
+    assert!(code == Some(0) && text.contains("Version 3 is in effect"), "{text}");
+    let (code, text) = gateway.shell(&["policy", "history", "--json"]);
+    assert!(code == Some(0) && text.lines().count() == 3 && text.contains("back to version 1"), "{text}");
+    assert_eq!(gateway.shell(&["policy", "rollback", "9"]).0, Some(2));
+    // What is exported is a set that is taken over again without a change of what people may do.
+    let out = gateway.dir.path().join("out").display().to_string();
+    assert_eq!(gateway.shell(&["policy", "export", &out]).0, Some(0));
+    let text = peers::program(&["policy", "check", &out]);
+    assert!(text.contains("good"), "{text}");
+    let (_, text) = gateway.shell(&["policy", "diff", &out]);
+    assert!(!text.contains("gains") && !text.contains("loses"), "{text}");
     gateway.stop().await;
 }

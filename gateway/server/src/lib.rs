@@ -29,6 +29,7 @@ mod config;
 mod dialect;
 mod doors;
 mod events;
+mod files;
 mod guest;
 mod health;
 mod layers;

@@ -5,6 +5,7 @@
 use crate::{
     config::{Config, ConfigError},
     doors::{self, key_of},
+    files::InEffect,
     health,
     listener::{self, Door},
     lives::{self, Lives},
@@ -63,6 +64,7 @@ impl Running {
         let keys = Arc::new(Keys::load(&config.keys.file).map_err(|e| wrong("keys.file", chain(&e)))?);
         let store = Store::open(&config.store.url).await.map_err(|e| wrong("store.url", chain(&e)))?;
         let engine = Arc::new(Engine::builtin().await.map_err(|e| wrong("policy", chain(&e)))?);
+        let policy = InEffect::first(&engine, &store).await.map_err(|why| wrong("policy", why))?;
         let connections = providers::connections(&config, &engine)?;
         let grants = crate::requests::grants(&config, &engine, store.clone(), Arc::clone(&clock))?;
         let requests = crate::requests::requests(&config, &engine, store.clone(), Arc::clone(&clock), &grants)?;
@@ -103,6 +105,7 @@ impl Running {
             paces: Paces::new(&config.limits),
             tables: tables(&config),
             grants,
+            policy,
             locks,
             requests,
             tell,
@@ -369,6 +372,10 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
         let mut work: Vec<Task> = vec![
             Box::pin(async move {
                 loop {
+                    // Before the grants that a version brings.
+                    if let Err(error) = h1.take_policy().await {
+                        tracing::error!(error = %chain(&error), "whether there is a newer policy is not known");
+                    }
                     if let Err(error) = h1.identity.refresh().await {
                         tracing::error!(error = %chain(&error), "sessions and grants could not be refreshed");
                     }

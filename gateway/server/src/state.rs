@@ -4,6 +4,7 @@
 use crate::{
     body::Sent,
     config::{Config, ConfigError, Limits},
+    files::InEffect,
     listener::Tracked,
     lives::Lives,
     pace::Paces,
@@ -50,6 +51,8 @@ pub(crate) struct House {
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
     pub(crate) grants: Grants,
+    /// The version of the policy files in effect.
+    pub(crate) policy: InEffect,
     pub(crate) locks: Locks,
     pub(crate) requests: Requests,
     pub(crate) tell: Tell,

@@ -100,7 +100,7 @@ mod tests {
             ("pool:lab", "pool"),
             ("lab/", "machine"),
             ("everything:x", "no machine"),
-            ("a/b/../c d", "pattern"),
+            ("a/b/../c d", "machine id"),
         ] {
             let why = read(text, &inventory()).expect_err(text);
             assert!(why.contains(says), "{text}: {why}");

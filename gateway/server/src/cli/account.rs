@@ -8,7 +8,6 @@ use clap::Args;
 use portcullis_domain::{Conditions, RoleName, Selector};
 use portcullis_governance::{By, NewGrant};
 use portcullis_identity::sort_blocklist;
-use portcullis_policy::Engine;
 use serde_json::json;
 use std::{fs::File, io::BufReader, path::PathBuf};
 use time::{Date, Time, macros::format_description};
@@ -96,7 +95,7 @@ impl Service {
 impl BreakGlass {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
         let desk = self.at.open().await?;
-        let (identity, engine) = (desk.identity()?, Engine::builtin().await?);
+        let (identity, engine) = (desk.identity()?, desk.engine().await?);
         let make = async {
             let account = identity.break_glass_account(&self.name).await?;
             if desk.store.grants_of(account).await?.is_empty() {
@@ -133,7 +132,7 @@ impl Lock {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
         let desk = self.at.open().await?;
         let user = desk.find(&self.name).await?;
-        let engine = Engine::builtin().await?;
+        let engine = desk.engine().await?;
         let (identity, grants) = (desk.identity()?, desk.grants(&engine)?);
         let deed = identity.lock_user(user.id, &self.reason, None);
         let lock = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };

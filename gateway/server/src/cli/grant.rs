@@ -7,7 +7,6 @@ use portcullis_domain::{
     Clock as _, Conditions, GrantEffect, GrantId, GrantSource, Holder, Hours, Network, RoleName, Selector, SystemClock,
 };
 use portcullis_governance::{By, Error, Sentence};
-use portcullis_policy::Engine;
 use serde::Serialize;
 use serde_json::json;
 use time::{Duration, format_description::well_known::Rfc3339};
@@ -125,7 +124,7 @@ impl Grant {
             Self::Add { user, role, on, with, at } => add(&at, &user, role, &on, &with).await?,
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
-                let engine = Engine::builtin().await?;
+                let engine = desk.engine().await?;
                 let take = async {
                     match desk.grants(&engine)?.revoke(&engine, By::Shell, id).await {
                         Ok(held) => Ok(Some(held)),
@@ -154,7 +153,7 @@ async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) ->
             (user.id.into(), user.name)
         }
     };
-    let engine = Engine::builtin().await?;
+    let engine = desk.engine().await?;
     let selector = |on: &String| {
         let (kind, value) = on.split_once(':').unwrap_or((on, ""));
         Selector::parse(kind, value)

@@ -4,7 +4,6 @@
 use super::{Answer, At, Desk};
 use clap::Subcommand;
 use portcullis_governance::{By, Error, Membership};
-use portcullis_policy::Engine;
 use portcullis_store::{Group as Row, GroupSource};
 use serde::Serialize;
 use serde_json::json;
@@ -100,7 +99,7 @@ impl Group {
             }
             Self::Add { group, words, at } => {
                 let desk = at.open().await?;
-                let engine = Engine::builtin().await?;
+                let engine = desk.engine().await?;
                 let make = async { Ok(desk.grants(&engine)?.make_group(&group, &words).await?) };
                 let id = desk.act("group", &group, "a group is made", make).await?;
                 at.out.tell(&json!({ "group": group, "id": id.to_string() }), &format!("{group} was made."));
@@ -108,7 +107,7 @@ impl Group {
             Self::Remove { group, at } => {
                 let desk = at.open().await?;
                 let group = desk.find_group(&group).await?;
-                let engine = Engine::builtin().await?;
+                let engine = desk.engine().await?;
                 let remove = async { Ok(desk.grants(&engine)?.drop_group(group.id).await?) };
                 desk.act("group", &group.name, "the group is removed", remove).await?;
                 at.out.tell(&json!({ "group": group.name, "removed": true }), "Removed.");
@@ -123,7 +122,7 @@ impl Group {
 async fn change(at: &At, group: &str, user: &str, what: Membership) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let (group, user) = (desk.find_group(group).await?, desk.find(user).await?);
-    let engine = Engine::builtin().await?;
+    let engine = desk.engine().await?;
     let (is, was) = match what {
         Membership::Join => ("is put into", "is now in"),
         Membership::Leave => ("is taken out of", "is no longer in"),

@@ -6,7 +6,6 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use portcullis_domain::{Clock as _, LockId, SystemClock};
 use portcullis_governance::{By, LONGEST_LOCK, Locks};
-use portcullis_policy::Engine;
 use portcullis_store::LockOf;
 use serde::Serialize;
 use serde_json::json;
@@ -149,7 +148,7 @@ async fn add(
     let (kind, value) = what.split_once(':').unwrap_or((what, ""));
     if kind == "person" {
         let user = desk.find(value).await?;
-        let engine = Engine::builtin().await?;
+        let engine = desk.engine().await?;
         let (identity, grants) = (desk.identity()?, desk.grants(&engine)?);
         let deed = identity.lock_user(user.id, reason, Some(until));
         let lock = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };

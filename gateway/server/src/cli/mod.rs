@@ -3,6 +3,8 @@
 
 mod account;
 mod audit;
+mod files;
+mod files_tests;
 mod grant;
 mod group;
 mod init;
@@ -60,7 +62,7 @@ enum Verb {
     /// Tokens for tools: list, mint, renew, revoke
     #[command(subcommand)]
     Token(token::Token),
-    /// The policy: matrix, check, explain, roles
+    /// The policy: matrix, check, diff, apply, export, history, rollback, simulate, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
     /// The hypervisors of the configuration and how they answer: list
@@ -159,7 +161,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
             Verb::Request(verb) => Box::pin(verb.run()).await,
             Verb::Lock(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,
-            Verb::Policy(verb) => verb.run().await,
+            Verb::Policy(verb) => Box::pin(verb.run()).await,
             Verb::Hypervisor(verb) => verb.run().await,
             Verb::Machine(verb) => verb.run().await,
             Verb::Audit(verb) => verb.run().await,

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis policy`: what the roles may do, and why.
 
-use super::{Answer, At, Out, machine::asked};
+use super::{Answer, At, Out, files, machine::asked};
 use clap::Subcommand;
 use portcullis_domain::{
     Action, Actor, Assurance, Clock as _, Effect, Factor, Operation, OwnObject, Resource, SystemClock, Via,
 };
 use portcullis_policy::Engine;
-use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -17,12 +16,61 @@ pub(super) enum Policy {
         #[command(flatten)]
         out: Out,
     },
-    /// Check a policy file without using it
+    /// Check a policy file, or a folder of them with its tests, without using it
     Check {
-        /// The CSV file
+        /// The CSV file, or a folder with *.csv and tests/*.toml
         file: PathBuf,
         #[command(flatten)]
         out: Out,
+    },
+    /// Say who would gain and lose what if the files were taken over
+    Diff {
+        /// The folder, or one CSV file
+        file: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take the files over: all of them at once, or nothing
+    Apply {
+        /// The folder, or one CSV file
+        file: PathBuf,
+        /// Why; it stands in the trail and in the history
+        #[arg(long, default_value = "")]
+        why: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Write what is in effect as files, into a folder that has none of them yet
+    Export {
+        /// The folder
+        folder: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// List the versions that were taken over, the newest first
+    History {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Take an older version over again
+    Rollback {
+        /// Its number
+        version: u32,
+        /// Why; it stands in the trail and in the history
+        #[arg(long, default_value = "")]
+        why: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Ask again what people asked in the last days, as if the files had been in effect
+    Simulate {
+        /// The folder, or one CSV file
+        file: PathBuf,
+        /// How many days
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+        #[command(flatten)]
+        at: At,
     },
     /// Say whether somebody may do something, just after signing in, and which grants and rules decide it
     Explain {
@@ -54,14 +102,14 @@ impl Policy {
                 }
                 Ok(Answer::Yes)
             }
-            Self::Check { file, out } => {
-                let text = std::fs::read_to_string(&file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-                let wrong = engine.check(&text).await.err().map(|e| e.to_string());
-                let words = format!("{}: {}", file.display(), wrong.as_deref().unwrap_or("good"));
-                out.tell(&json!({ "file": file, "good": wrong.is_none(), "wrong": wrong }), &words);
-                Ok(if wrong.is_none() { Answer::Yes } else { Answer::No })
-            }
-            Self::Explain { user, action, on, at } => explain(&engine, &user, action, &on, &at).await,
+            Self::Check { file, out } => files::check(&file, &out).await,
+            Self::Diff { file, at } => files::diff(&file, &at).await,
+            Self::Apply { file, why, at } => files::apply(&file, &why, &at).await,
+            Self::Export { folder, at } => files::export(&folder, &at).await,
+            Self::History { at } => files::history(&at).await,
+            Self::Rollback { version, why, at } => files::rollback(version, &why, &at).await,
+            Self::Simulate { file, days, at } => files::simulate(&file, days, &at).await,
+            Self::Explain { user, action, on, at } => explain(&user, action, &on, &at).await,
             Self::Roles { at } => {
                 at.print(&engine.roles(), &["name", "words"])?;
                 Ok(Answer::Yes)
@@ -70,9 +118,10 @@ impl Policy {
     }
 }
 
-async fn explain(engine: &Engine, user: &str, action: Action, on: &str, at: &At) -> anyhow::Result<Answer> {
+async fn explain(user: &str, action: Action, on: &str, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let user = desk.find(user).await?;
+    let engine = desk.engine().await?;
     engine.reset(desk.store.grant_changes(None).await?.changes);
     let resource = resource(on)?;
     let inventory = match &resource {

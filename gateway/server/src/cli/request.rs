@@ -150,7 +150,7 @@ impl Step {
     async fn run(self, deed: Deed) -> anyhow::Result<Answer> {
         let Self { id, reason, at } = self;
         let desk = at.open().await?;
-        let engine = Engine::builtin().await?;
+        let engine = desk.engine().await?;
         let requests = desk.requests(&engine)?;
         // From a shell no inventory is known, and none is needed: it approves what nobody else has to.
         let inventory = Inventory::default();

@@ -216,7 +216,7 @@ impl User {
                 let desk = at.open().await?;
                 let user = desk.find(&name).await?;
                 let identity = desk.identity()?;
-                let engine = Engine::builtin().await?;
+                let engine = desk.engine().await?;
                 let grants = desk.grants(&engine)?;
                 let deed = identity.disable_user(user.id);
                 let disable = async { Ok(Box::pin(grants.change_account(&engine, By::Shell, user.id, deed)).await??) };
