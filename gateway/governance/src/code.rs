@@ -38,9 +38,10 @@ impl Files {
 
     /// The rules, read whole or refused with file and line.
     pub fn set(&self) -> Result<Set, Error> {
-        let rules = self.0.iter().filter(|(name, _)| name.ends_with(".csv"));
-        let set = Set::read_all(rules.map(|(name, text)| (name.as_str(), text.as_str()))).map_err(bad)?;
-        set.check().map_err(bad)?;
+        let rules =
+            self.0.iter().filter(|(name, _)| std::path::Path::new(name).extension().is_some_and(|e| e == "csv"));
+        let set = Set::read_all(rules.map(|(name, text)| (name.as_str(), text.as_str()))).map_err(|e| bad(&e))?;
+        set.check().map_err(|e| bad(&e))?;
         if set.rights.is_empty() && set.grants.is_empty() && set.members.is_empty() {
             return Err(Error::BadPolicy("the set is empty: it would take everything away".to_owned()));
         }
@@ -48,7 +49,7 @@ impl Files {
     }
 }
 
-fn bad(error: portcullis_policy::Error) -> Error {
+fn bad(error: &portcullis_policy::Error) -> Error {
     Error::BadPolicy(error.to_string())
 }
 
@@ -124,7 +125,7 @@ impl Grants {
     pub async fn plan(&self, engine: &Engine, files: &Files) -> Result<Plan, Error> {
         let now = self.clock.now();
         let set = files.set()?;
-        let next = Engine::load(&rights_of(&set)).await.map_err(bad)?;
+        let next = Engine::load(&rights_of(&set)).await.map_err(|e| bad(&e))?;
         let current = self.store.policy_version().await?;
         let mut names = Names {
             people: self.store.users().await?.into_iter().map(|u| (u.name, u.id)).collect(),
@@ -310,7 +311,7 @@ pub async fn take_rights(engine: &Engine, version: Option<&PolicyVersion>) -> Re
         Some(version) => rights_of(&Files::of(version)?.set()?),
         None => portcullis_policy::RULES.to_owned(),
     };
-    engine.replace(&text).await.map_err(bad)
+    engine.replace(&text).await.map_err(|e| bad(&e))
 }
 
 #[cfg(test)]

@@ -289,7 +289,9 @@ impl Grants {
         }
         let before = self.held().await?;
         let mut after = before.clone();
-        after.values_mut().for_each(|all| all.retain(|g| g.id != id));
+        for all in after.values_mut() {
+            all.retain(|g| g.id != id);
+        }
         if let Some(why) = lost(engine, &before, &after, now) {
             return Err(Error::Kept(why));
         }
