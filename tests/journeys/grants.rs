@@ -6,17 +6,18 @@ use reqwest::StatusCode;
 
 /// Three hypervisors with six machines each; nothing answers there, and nothing has to.
 fn three_hypervisors() -> String {
-    let mut text = String::new();
-    for hypervisor in ["berlin", "oslo", "paris"] {
-        text.push_str(&format!("[[hypervisors]]\nname = \"{hypervisor}\"\nkind = \"qemu\"\n"));
-        for n in 0..6 {
-            let tag = if n < 4 { "vendor-x" } else { "own" };
-            text.push_str(&format!(
-                "[[hypervisors.guests]]\nid = \"vm-{n}\"\nname = \"{hypervisor}-{n}\"\ntags = [\"{tag}\"]\nvnc = \"127.0.0.1:9\"\n"
-            ));
-        }
-    }
-    text
+    let guest = |hypervisor: &str, n: u8| {
+        let tag = if n < 4 { "vendor-x" } else { "own" };
+        format!(
+            "[[hypervisors.guests]]\nid = \"vm-{n}\"\nname = \"{hypervisor}-{n}\"\ntags = [\"{tag}\"]\n\
+             vnc = \"127.0.0.1:9\"\n"
+        )
+    };
+    let one = |hypervisor: &str| {
+        let guests: Vec<String> = (0..6).map(|n| guest(hypervisor, n)).collect();
+        format!("[[hypervisors]]\nname = \"{hypervisor}\"\nkind = \"qemu\"\n{}", guests.concat())
+    };
+    ["berlin", "oslo", "paris"].map(one).concat()
 }
 
 /// The machines of the contractor, as somebody would paste them.

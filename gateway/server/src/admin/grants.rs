@@ -109,7 +109,7 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
         forbids: grant.effect == GrantEffect::Deny,
         role: grant.role.to_string(),
         on: grant.selector.to_string(),
-        machines: covered(&inventory, &grant.selector),
+        machines: Some(covered(&inventory, &grant.selector)),
         from: house.when(grant.from),
         until: grant.until.map(|u| house.when(u)),
         with: with(&grant.conditions),
@@ -136,9 +136,9 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
     }
 }
 
-/// How many machines a selector covers now, when it selects machines.
-fn covered(inventory: &Inventory, selector: &Selector) -> Option<usize> {
-    Some(inventory.iter().filter(|m| selector.covers(m)).count())
+/// How many machines a selector covers now.
+fn covered(inventory: &Inventory, selector: &Selector) -> usize {
+    inventory.iter().filter(|m| selector.covers(m)).count()
 }
 
 /// Gives a role, or forbids it.

@@ -136,20 +136,16 @@ pub(super) fn read(form: &GrantForm, inventory: &Inventory, now: OffsetDateTime)
     let on = things::read(&form.on, inventory).map_err(|why| problems.add("on", why)).ok();
     let until = match (form.until.trim(), form.hours.trim()) {
         ("", "") => Some(None),
-        ("", hours) => match hours.parse::<i64>().ok().filter(|h| (1..=100_000).contains(h)) {
-            Some(hours) => Some(Some(now + Duration::hours(hours))),
-            None => {
-                problems.add("hours", "Choose for how long.");
-                None
-            }
-        },
-        (day, _) => match Date::parse(day, &Iso8601::DATE) {
-            Ok(day) => Some(Some(OffsetDateTime::new_utc(day, Time::MIDNIGHT))),
-            Err(_) => {
-                problems.add("until", "Write the day as 2026-12-31.");
-                None
-            }
-        },
+        ("", hours) => {
+            let hours = hours.parse::<i64>().ok().filter(|h| (1..=100_000).contains(h));
+            let hours = hours.ok_or(()).map_err(|()| problems.add("hours", "Choose for how long."));
+            hours.ok().map(|hours| Some(now + Duration::hours(hours)))
+        }
+        (day, _) => {
+            let day = Date::parse(day, &Iso8601::DATE);
+            let day = day.map_err(|_| problems.add("until", "Write the day as 2026-12-31."));
+            day.ok().map(|day| Some(OffsetDateTime::new_utc(day, Time::MIDNIGHT)))
+        }
     };
     if form.note.chars().count() > 200 || form.note.chars().any(char::is_control) {
         problems.add("note", "At most 200 characters on one line.");

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -79,7 +80,7 @@ pub(super) fn run(engine: &Engine, set: &Set, files: &Files) -> Result<Told, por
         members.entry(numbers.group(&row.group)).or_default().insert(numbers.person(&row.person));
     }
     let mut told = Told::default();
-    for (name, text) in files.0.iter().filter(|(name, _)| name.ends_with(".toml")) {
+    for (name, text) in files.0.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|e| e == "toml")) {
         let wrong = |why: String| portcullis_governance::Error::BadPolicy(format!("{name}: {why}"));
         let file: File = toml::from_str(text).map_err(|e| wrong(e.to_string().trim().to_owned()))?;
         for (number, test) in file.test.iter().enumerate() {

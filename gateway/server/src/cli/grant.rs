@@ -121,7 +121,7 @@ impl Grant {
                     .collect();
                 at.print(&rows, &["user", "effect", "role", "on", "from", "until", "source", "id"])?;
             }
-            Self::Add { user, role, on, with, at } => add(&at, &user, role, &on, &with).await?,
+            Self::Add { user, role, on, with, at } => Box::pin(add(&at, &user, role, &on, &with)).await?,
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
                 let engine = desk.engine().await?;
@@ -146,12 +146,11 @@ impl Grant {
 
 async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) -> anyhow::Result<()> {
     let desk = at.open().await?;
-    let (holder, name): (Holder, String) = match user.strip_prefix("group:") {
-        Some(group) => (desk.find_group(group).await?.id.into(), format!("group {group}")),
-        None => {
-            let user = desk.find(user).await?;
-            (user.id.into(), user.name)
-        }
+    let (holder, name): (Holder, String) = if let Some(group) = user.strip_prefix("group:") {
+        (desk.find_group(group).await?.id.into(), format!("group {group}"))
+    } else {
+        let user = desk.find(user).await?;
+        (user.id.into(), user.name)
     };
     let engine = desk.engine().await?;
     let selector = |on: &String| {
@@ -170,7 +169,7 @@ async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) ->
     let things = sentence.on.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let words = format!("{} is {verb} to {name} on {things}", sentence.role);
     let say = async { Ok(desk.grants(&engine)?.say(&engine, By::Shell, &sentence).await?) };
-    for grant in desk.act("grant", &name, &words, say).await? {
+    for grant in Box::pin(desk.act("grant", &name, &words, say)).await? {
         let words = format!("{} was {verb} to {name} on {}. Its id is {}", grant.role, grant.selector, grant.id);
         at.out.tell(&json!({ "user": name, "id": grant.id.to_string() }), &words);
     }

@@ -112,8 +112,8 @@ impl Group {
                 desk.act("group", &group.name, "the group is removed", remove).await?;
                 at.out.tell(&json!({ "group": group.name, "removed": true }), "Removed.");
             }
-            Self::Join { group, user, at } => return change(&at, &group, &user, Membership::Join).await,
-            Self::Leave { group, user, at } => return change(&at, &group, &user, Membership::Leave).await,
+            Self::Join { group, user, at } => return Box::pin(change(&at, &group, &user, Membership::Join)).await,
+            Self::Leave { group, user, at } => return Box::pin(change(&at, &group, &user, Membership::Leave)).await,
         }
         Ok(Answer::Yes)
     }
@@ -134,7 +134,8 @@ async fn change(at: &At, group: &str, user: &str, what: Membership) -> anyhow::R
             Err(error) => Err(error.into()),
         }
     };
-    let changed = desk.act("group", &user.name, &format!("{is} the group {}", group.name), deed).await?;
+    let words = format!("{is} the group {}", group.name);
+    let changed = Box::pin(desk.act("group", &user.name, &words, deed)).await?;
     let told = json!({ "user": user.name, "group": group.name, "changed": changed });
     at.out.tell(&told, &format!("{} {was} {}.", user.name, group.name));
     Ok(if changed { Answer::Yes } else { Answer::No })
