@@ -19,13 +19,17 @@ async fn roles_that_are_kept_apart_are_refused_however_they_come() {
     let user = gateway.user_id("mia").await;
     ada.grant("mia", "auditor", "everything", "").await;
     let give = async |role: &str| {
-        let fields = [("user", &*user), ("role", role), ("on_kind", "everything"), ("step_up_seconds", "300")];
+        let fields =
+            [("user", &*user), ("role", role), ("on", "everything"), ("hours", "24"), ("step_up_seconds", "300")];
         let answer = ada.submit("/grants", &fields).await;
         (answer.status(), answer.text().await.expect("a page"))
     };
     for role in ["operator", "administrator"] {
         let (status, html) = give(role).await;
-        assert!(status == StatusCode::CONFLICT && html.contains("Who acts does not audit."), "{role}: {status} {html}");
+        assert!(
+            status == StatusCode::UNPROCESSABLE_ENTITY && html.contains("Who acts does not audit."),
+            "{role}: {status} {html}"
+        );
     }
     assert_eq!(give("viewer").await.0, StatusCode::SEE_OTHER);
     let (code, text) = gateway.shell(&["grant", "add", "mia", "operator", "everything"]);

@@ -55,6 +55,9 @@ pub enum Error {
     /// A step-up window out of range.
     #[error("A code may be at most a day old where one is asked for.")]
     BadWindow,
+    /// Hours in a time zone that this machine does not know would never come.
+    #[error("This machine does not know that time zone. Use a name such as Europe/Berlin, or UTC.")]
+    BadZone,
     /// There is no such grant, or it was revoked.
     #[error("There is no such grant, or it was revoked before.")]
     UnknownGrant,
@@ -195,13 +198,15 @@ impl Grants {
     /// Refuses a person in a group whose roles may not be held beside theirs.
     pub async fn may_join(&self, engine: &Engine, user: UserId, group: GroupId) -> Result<(), Error> {
         let now = self.clock.now();
-        let held = self.store.grants_of(user).await?;
+        let mut held = self.store.grants_of(user).await?;
         let all = self.store.grants().await?;
         let of_group = all.iter().filter(|h| h.holder == Holder::Group(group) && h.grant.effect == GrantEffect::Allow);
         for new in of_group {
             if let Some(why) = self.duties.objection(engine, &held, &new.grant.role, now) {
                 return Err(Error::Kept(why));
             }
+            // What the group gives already is held beside the rest of it.
+            held.push(new.grant.clone());
         }
         Ok(())
     }

@@ -70,6 +70,9 @@ impl Grants {
         if sentence.conditions.step_up_seconds > 86_400 {
             return Err(Error::BadWindow);
         }
+        if sentence.conditions.hours.as_ref().is_some_and(|hours| !portcullis_policy::knows_zone(hours)) {
+            return Err(Error::BadZone);
+        }
         let grants = sentence.grants(now);
         if !giver.outranks(engine, &grants, now) {
             let words = "That role goes beyond your own rights. Ask a security lead to give it.";

@@ -104,6 +104,7 @@ mod tests {
         }
     }
 
+    // SEC-112
     #[test]
     fn a_clock_may_be_off_by_one_step_and_no_more() {
         let totp = build(&Secret::new(b"12345678901234567890".to_vec()), 1, "x", "x").unwrap();

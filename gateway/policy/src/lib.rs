@@ -64,7 +64,7 @@ pub use reason::{Doors, Reason};
 pub use rights::RoleInfo;
 pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};
 pub use snapshot::{Snapshot, Verdict};
-pub use terms::{Moment, Passkey};
+pub use terms::{Moment, Passkey, knows_zone};
 
 /// The model that comes with the gateway.
 pub const MODEL: &str = include_str!("../../../policies/model.conf");

@@ -72,7 +72,7 @@ fn zone(hours: &Hours) -> Option<TimeZone> {
 }
 
 /// Whether the zone of some hours is known on this machine.
-pub(crate) fn knows_zone(hours: &Hours) -> bool {
+pub fn knows_zone(hours: &Hours) -> bool {
     zone(hours).is_some()
 }
 

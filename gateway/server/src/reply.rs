@@ -218,6 +218,7 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         | Error::UnknownPerson
         | Error::BadTime
         | Error::BadWindow
+        | Error::BadZone
         | Error::NoReason
         | Error::BadLock
         | Error::BadThings

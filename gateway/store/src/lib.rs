@@ -51,6 +51,7 @@ mod trail_log;
 mod trail_use;
 mod tx;
 mod user;
+mod vouch;
 
 pub use attestation::{Attestation, Attested};
 pub use break_glass::{BreakGlassCode, NewBreakGlassCode, Review};
@@ -65,7 +66,7 @@ pub use lockout::{Backoff, Limit, Try};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use policy::{PolicyChange, PolicyVersion};
 pub use proof::ProofOf;
-pub use provider::{Apart, LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId, Vouched, Voucher};
+pub use provider::{LoggedOut, ProviderPerson, ProviderSession, ProviderSessionId};
 pub use provision::Provisioned;
 pub use recording::{NewRecording, Recording, RecordingEnd, RecordingFilter};
 pub use request::{AccessRequest, AccessState, AccessStep, Approval, NewAccess, StepWhat, Stepped};
@@ -78,6 +79,7 @@ pub use trail_log::{TrailLog, TrailLoss};
 pub use trail_use::{Decided, LastUse};
 pub use tx::{Store, Turn};
 pub use user::{FirstUser, Invitation, Locked, NewUser, User, UserKind};
+pub use vouch::{Apart, Vouched, Voucher};
 
 /// SHA-256 of a secret that only its holder knows.
 pub type Digest = [u8; 32];

@@ -467,3 +467,16 @@ async fn two_processes_cannot_take_the_last_rights_at_the_same_moment() {
         }
     }
 }
+
+#[tokio::test]
+async fn hours_in_a_zone_that_nobody_knows_are_refused() {
+    let s = scene().await;
+    let (ada, bob) = (s.person("ada", &["security-lead"]).await, s.person("bob", &[]).await);
+    for (zone, known) in [("UTC", true), ("Moon/Crater", false)] {
+        let hours = Some(format!("mon-fri 08:00-18:00 {zone}").parse().unwrap());
+        let new = NewGrant { conditions: Conditions { hours, ..Conditions::default() }, ..wish(bob, "viewer") };
+        let given = s.give(ada, new).await;
+        assert_eq!(given.is_ok(), known, "{zone}: {given:?}");
+        assert!(known || matches!(given, Err(Error::BadZone)));
+    }
+}

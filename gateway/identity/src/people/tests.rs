@@ -40,6 +40,7 @@ async fn the_first_administrator_names_themselves_once_within_half_an_hour() {
     assert!(matches!(late, Err(Error::Refused(r)) if r.noted == Why::WrongInvitation));
 }
 
+// SEC-135
 #[tokio::test]
 async fn an_invitation_sets_a_password_and_does_not_lift_the_second_factor() {
     let b = Bench::new().await;

@@ -118,6 +118,7 @@ async fn fifty_failures_from_one_network_close_it_and_successes_do_not_count() {
     assert!(b.id.sign_in(&b.browser(), "ada", secret(PASSWORD), peer()).await.is_ok());
 }
 
+// SEC-110
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_fifty_spellings_of_one_code_at_once_on_two_nodes_one_counts() {
     let b = Bench::new().await;
@@ -234,6 +235,7 @@ async fn no_second_step_without_the_first_and_none_after_ten_minutes() {
     assert!(matches!(b.id.second_factor(&session, &b.code(&ada.app), peer()).await, Err(Error::Expired)));
 }
 
+// SEC-122
 #[tokio::test]
 async fn a_recovery_code_works_once_leads_to_enrolment_only_and_replaces_the_authenticator() {
     let b = Bench::new().await;

@@ -307,6 +307,7 @@ pub(super) fn problem(error: portcullis_governance::Error) -> Result<Problems, p
         Error::BadThings => "on",
         Error::BadTime => "hours",
         Error::BadWindow => "step_up_seconds",
+        Error::BadZone => "week",
         Error::Kept(_) => "",
         _ => return Err(error),
     };

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
-use crate::testing::{NOON, on_both, person, session};
-use portcullis_domain::{Conditions, GrantEffect, GrantId, Selector};
+use crate::{
+    Apart, NewUser, Vouched, Voucher,
+    testing::{NOON, on_both, person, session},
+};
+use portcullis_domain::{Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector};
 use time::Duration;
 
 fn grant(role: &str, on: Selector, source: GrantSource) -> Grant {
