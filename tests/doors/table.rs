@@ -103,6 +103,7 @@ pub(super) const TABLE: &[Row] = &[
                                                                             [IN, "403", FRESH, "404"]),
     row("POST /users/{id}/sign-out", &[],                                   [IN, "403", FRESH, "303 /users/"]),
     row("POST /users/{id}/reset", &[],                                      [IN, "403", FRESH, "200"]),
+    row("GET /access", &[],                                                 [IN, "403", "200", "200"]),
     row("GET /grants", &[],                                                 [IN, "403", "200", "200"]),
     row("POST /grants", &[("user", "$user"), ("role", "viewer"), ("on", "everything"), ("step_up_seconds", "300")],
                                                                             [IN, "403", FRESH, "303 /grants"]),

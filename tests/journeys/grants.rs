@@ -225,3 +225,60 @@ async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
     assert!(!text.contains("gains") && !text.contains("loses"), "{text}");
     gateway.stop().await;
 }
+
+// SEC-184
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_do_what_is_told_both_ways_with_its_last_use_and_as_a_table() {
+    let gateway = TestGateway::start(&three_hypervisors()).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("+zoe").await;
+    ada.grant("+zoe", "console-user", "tag", "vendor-x").await;
+    let user = gateway.user_id("+zoe").await;
+    let ask = async |query: &str| {
+        let answer = ada.get(&format!("/access?{query}")).await;
+        (answer.status(), page::unescape(&answer.text().await.expect("a page")))
+    };
+    let (status, html) = ask(&format!("user={user}")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(html.contains("oslo/vm-3") && !html.contains("on=oslo%2Fvm-4"), "{html}");
+    assert!(html.contains("console.control") && html.contains("never used"), "{html}");
+
+    // What is forbidden counts, and who cannot come in may do nothing.
+    let (_, html) = ask("on=oslo/vm-3").await;
+    assert!(html.contains("+zoe") && html.contains("ada"), "{html}");
+    let forbid = [
+        ("user", &*user),
+        ("role", "viewer"),
+        ("on", "machine:oslo/vm-3"),
+        ("forbid", "on"),
+        ("hours", "1"),
+        ("step_up_seconds", "300"),
+    ];
+    assert_eq!(ada.submit("/grants", &forbid).await.status(), StatusCode::SEE_OTHER);
+    let (_, file) = ask("on=oslo/vm-3&as=csv").await;
+    assert!(!file.contains("zoe\",\"oslo/vm-3\",\"view\""), "{file}");
+    assert!(file.contains("zoe\",\"oslo/vm-3\",\"console.view\""), "only what the role allows was forbidden: {file}");
+
+    // The table has a line for each action, its last use, and no formula.
+    assert_eq!(zoe.get("/c/berlin/vm-0").await.status(), StatusCode::OK);
+    let answer = ada.get(&format!("/access?user={user}&as=csv")).await;
+    assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8; header=present");
+    let file = answer.text().await.expect("a table");
+    assert!(file.lines().skip(1).all(|line| line.starts_with("\"'+zoe")), "{file}");
+    gateway.shell(&["user", "disable", "+zoe"]);
+    gateway.clock.advance(time::Duration::seconds(2));
+    let (_, html) = ask(&format!("user={user}")).await;
+    assert!(html.contains("Nothing."), "{html}");
+
+    for (query, field) in [
+        ("user=x", "There is no such person."),
+        ("on=oslo/vm-99", "There is no such machine"),
+        ("on=nowhere", "There is no such machine"),
+        ("on=%2F", "There is no such machine"),
+    ] {
+        let (status, html) = ask(query).await;
+        assert!(status == StatusCode::UNPROCESSABLE_ENTITY && html.contains(field), "{query}: {status} {html}");
+    }
+    assert_eq!(ask("other=1").await.0, StatusCode::BAD_REQUEST);
+    gateway.stop().await;
+}

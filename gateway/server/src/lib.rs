@@ -26,6 +26,7 @@ mod assets;
 mod body;
 pub mod cli;
 mod config;
+mod csv;
 mod dialect;
 mod doors;
 mod events;

@@ -153,6 +153,7 @@ fn served() -> Vec<Served> {
         on_post("/grants", admin::grants::add),
         on_post("/grants/preview", admin::sentence::show),
         on_post("/grants/revoke", admin::grants::revoke),
+        on_get("/access", admin::effective::show),
         on_get("/groups", admin::groups::list),
         on_post("/groups", admin::groups::create),
         on_get("/groups/{id}", admin::groups::show),

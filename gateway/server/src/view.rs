@@ -26,6 +26,7 @@ macro_rules! places {
 use places;
 
 mod access;
+mod effective;
 mod grants;
 mod machines;
 mod me;
@@ -43,6 +44,7 @@ mod tests;
 pub(crate) use access::{
     LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
 };
+pub(crate) use effective::{Effective, ReachRow};
 pub(crate) use grants::{
     GrantForm, GrantRow, GrantState, Grants, GroupPage, GroupRow, Groups, OtherwiseRow, Preview, RoleCard, Roles,
     ShiftRow,

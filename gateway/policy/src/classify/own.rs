@@ -183,6 +183,7 @@ pub const ROUTES: &[OwnRoute] = &[
     post("/service-accounts", write(OwnObject::Users)),
     get("/break-glass/uses", read(OwnObject::Users), Trail::Yes),
     post("/break-glass/review", write(OwnObject::Users)),
+    get("/access", read(OwnObject::Policy), Trail::Yes),
     get("/grants", read(OwnObject::Policy), Trail::Yes),
     post("/grants", write(OwnObject::Policy)),
     // It says what a change would do, and makes none.

@@ -7,7 +7,7 @@ mod rows;
 use super::*;
 use askama::Template;
 use portcullis_domain::{ConsoleMode, MachineKind, PowerState};
-use rows::{console, grants, grants_page, group_page, groups_page, link, machines, trail_rows, users};
+use rows::{console, effective, grants, grants_page, group_page, groups_page, link, machines, trail_rows, users};
 use time::{Duration, macros::datetime};
 
 /// How a page is filled.
@@ -384,6 +384,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     };
     add("roles", Roles { shell: w.shell(), roles, matrix }.render());
     add("grants", grants_page(&w).render());
+    add("effective", effective(&w).render());
     add("groups", groups_page(&w).render());
     add("group", group_page(&w).render());
 

@@ -228,6 +228,27 @@ fn group(w: &Words, name: &str, directory: bool) -> GroupRow {
     }
 }
 
+pub(super) fn effective(w: &Words) -> Effective {
+    let full = w.fill != Fill::Empty;
+    let row = |what: &str| ReachRow {
+        what: w.name(what),
+        href: "/access?on=lab%2Fweb-1".to_owned(),
+        actions: vec![("view", Some(when(-60))), ("console.view", Some(when(-60 * 24))), ("power", None)],
+    };
+    Effective {
+        shell: w.shell(),
+        about: full.then(|| w.name("Grace Hopper (grace)")),
+        things: full,
+        rows: if full { vec![row("lab/web-1"), row("lab/db-1")] } else { vec![] },
+        file: "/access?user=01935d0a00007000800000000000000a&as=csv".to_owned(),
+        people: vec![Choice::new("01935d0a00007000800000000000000a", w.name("Grace Hopper (grace)"))],
+        choices: vec![Choice::new("lab/web-1", w.name("web-1"))],
+        user: String::new(),
+        on: w.name(""),
+        problems: w.problems(&["", "user", "on"]),
+    }
+}
+
 pub(super) fn groups_page(w: &Words) -> Groups {
     let full = w.fill != Fill::Empty;
     Groups {
