@@ -275,8 +275,37 @@ async function journey() {
       await see('Not found');
       await look('error');
     });
+    await step('a grant in one sentence says beforehand what it would do', 20, async () => {
+      await page.goto(new URL('/grants', given.url).href);
+      await page.getByLabel('Who', { exact: true }).selectOption({ label: 'Grace Hopper (grace)' });
+      await page.getByLabel('May act as').selectOption('console-user');
+      await page.getByLabel('For', { exact: true }).selectOption('336');
+      await page.getByLabel('On', { exact: true }).fill(machines.slice(0, 2).map((m) => `lab/${m.name}`).join('\n'));
+      await page.locator('#note').fill('update of the vendor\'s software');
+      await submit(page.getByRole('button', { name: 'Show what it would do' }));
+      await page.getByText('Grace Hopper').nth(1).waitFor();
+      await look('grant-preview');
+      await submit(page.getByRole('button', { name: 'Grant', exact: true }));
+      for (const machine of machines.slice(0, 2)) await page.getByText(`machine lab/${machine.name}`).first().waitFor();
+      await look('granted');
+    });
+    await step('who may touch a machine is told, and a person\'s row leads to all that they may do', 15, async () => {
+      await page.goto(new URL('/access', given.url).href);
+      await page.getByLabel('Machine or hypervisor').fill(`lab/${machines[0].name}`);
+      await submit(page.getByRole('button', { name: 'Show' }).last());
+      await page.getByRole('heading', { name: `Who may touch lab/${machines[0].name}` }).waitFor();
+      await look('access-to-machine');
+      await page.getByRole('link', { name: 'Grace Hopper (grace)' }).click();
+      await page.getByRole('heading', { name: 'What Grace Hopper (grace) may do' }).waitFor();
+      await look('access-of-person');
+    });
+    await step('a request for access is a form that is filled in', 10, async () => {
+      await page.goto(new URL(`/requests/new?on=machine:lab/${machines[0].name}&role=operator`, given.url).href);
+      await page.locator('#reason').waitFor();
+      await look('request-form');
+    });
     for (const [name, path, heading] of [
-      ['me', '/me', null], ['step-up', '/step-up', 'Confirm that it is you'], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['grants', '/grants', 'Grants'],
+      ['me', '/me', null], ['step-up', '/step-up', 'Confirm that it is you'], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['groups', '/groups', 'Groups'], ['locks', '/locks', null], ['requests', '/requests', null], ['grants', '/grants', 'Grants'],
       ['live-consoles', '/sessions', null], ['hypervisors', '/hypervisors', 'Hypervisors'],
       ['recordings', '/recordings', 'Recordings'], ['trail', '/trail', 'Trail'],
     ]) {
