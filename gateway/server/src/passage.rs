@@ -153,7 +153,12 @@ where
         }
     }
     match decided {
-        Decided::Permit(permit) => Ok((entry, Some(actor), Some(permit), operation.effect)),
+        Decided::Permit(permit) => {
+            // Whatever of it changes something makes all of it wait for its event.
+            let mut all = std::iter::once(&operation).chain(&also);
+            let effect = if all.any(|o| o.effect == Effect::Unsafe) { Effect::Unsafe } else { Effect::Safe };
+            Ok((entry, Some(actor), Some(permit), effect))
+        }
         Decided::StepUp => Err(entry.refuse(Outcome::StepUp, Refusal::StepUp)),
         Decided::Locked(asked, words) => {
             let refusal = match house.hide(&actor, asked, &words, now) {
