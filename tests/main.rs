@@ -21,6 +21,7 @@ mod journeys {
     mod each_intent;
     mod first_day;
     mod grants;
+    mod greyed;
     mod hostile_screen;
     mod killed;
     mod leash;

@@ -48,6 +48,7 @@ mod requests;
 mod router;
 mod scim;
 mod screen;
+mod shut;
 mod start;
 mod state;
 mod tell;

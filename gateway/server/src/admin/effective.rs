@@ -9,7 +9,7 @@ use crate::{
     pages::{Answer, again, page},
     reply::Refusal,
     state::House,
-    view::{Choice, Effective, Problems, ReachRow},
+    view::{Choice, Effective, Problems, ReachRow, deed},
 };
 use axum::{
     extract::{Query, State},
@@ -105,7 +105,10 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(as
             .map(|(what, href, actions)| ReachRow {
                 what,
                 href,
-                actions: actions.into_iter().map(|(a, last)| (a.word(), last.map(|l| house.when(l.at)))).collect(),
+                actions: actions
+                    .into_iter()
+                    .map(|(a, last)| (deed(a), a.word(), last.map(|l| house.when(l.at))))
+                    .collect(),
             })
             .collect(),
         file: format!("/access?{query}"),

@@ -7,7 +7,9 @@ use crate::{
     pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone},
+    view::{
+        Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone, deed, given, verb,
+    },
 };
 use axum::extract::State;
 use portcullis_domain::{
@@ -58,12 +60,21 @@ pub(super) async fn listed(
             .collect(),
         groups: groups.iter().filter(mine).map(|g| Choice::new(format!("group:{}", g.id), g.name.clone())).collect(),
         roles: house.engine.roles().iter().map(|r| Choice::new(r.name.as_str(), r.name.as_str())).collect(),
+        rights: rights(),
         things: things(house),
         form,
         preview,
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
+}
+
+/// Every right that a grant can give by itself.
+fn rights() -> Vec<Choice> {
+    let choice = |(kind, action, name): (Kind, Action, RoleName)| {
+        Choice::new(name.as_str(), format!("{kind}: {} ({action})", deed(action)))
+    };
+    portcullis_policy::single_rights().map(choice).collect()
 }
 
 /// A person in a list to choose from.
@@ -106,8 +117,8 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
             Holder::Group(group) => format!("/groups/{group}"),
         },
         user: user.to_owned(),
-        forbids: grant.effect == GrantEffect::Deny,
-        role: grant.role.to_string(),
+        verb: verb(&grant.role, grant.effect),
+        role: given(&grant.role),
         on: grant.selector.to_string(),
         machines: Some(covered(&inventory, &grant.selector)),
         from: house.when(grant.from),

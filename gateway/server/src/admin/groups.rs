@@ -7,7 +7,7 @@ use crate::{
     pages::{Answer, Form, again, go_with, page},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, GroupPage, GroupRow, Groups, Problems, Tone},
+    view::{Choice, GroupPage, GroupRow, Groups, Problems, Tone, given},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, GroupId, Holder, OwnObject, Resource, UserId};
@@ -45,7 +45,7 @@ fn row(house: &House, group: &Group, holdings: &[Holding]) -> GroupRow {
         words: group.words.clone(),
         directory: group.source == GroupSource::Directory,
         members: group.members.len(),
-        roles: own.map(|h| format!("{} on {}", h.grant.role, h.grant.selector)).collect(),
+        roles: own.map(|h| format!("{} on {}", given(&h.grant.role), h.grant.selector)).collect(),
     }
 }
 

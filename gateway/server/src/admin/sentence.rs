@@ -7,7 +7,7 @@ use crate::{
     pages::{Answer, Form},
     reply::{self, Refusal},
     state::House,
-    view::{GrantForm, OtherwiseRow, Preview, Problems, ShiftRow},
+    view::{GrantForm, OtherwiseRow, Preview, Problems, ShiftRow, given, verb},
 };
 use axum::extract::State;
 use portcullis_domain::{
@@ -169,7 +169,7 @@ pub(super) fn words(house: &House, sentence: &Sentence) -> String {
     };
     let until =
         sentence.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {} UTC", house.when(u).text()));
-    format!("{} on {on}, {until}", sentence.role)
+    format!("{} on {on}, {until}", given(&sentence.role))
 }
 
 /// The conditions of a grant in words.
@@ -193,11 +193,7 @@ pub(super) fn with(conditions: &Conditions) -> Vec<String> {
         with.push(format!("only from {}", list(conditions.networks.iter().map(ToString::to_string).collect())));
     }
     if !conditions.kinds.is_empty() {
-        let kinds = conditions.kinds.iter().map(|k| match k {
-            MachineKind::Guest => "virtual machines".to_owned(),
-            MachineKind::Container => "containers".to_owned(),
-            MachineKind::Template => "templates".to_owned(),
-        });
+        let kinds = conditions.kinds.iter().map(|k| k.plural().to_owned());
         with.push(format!("only {}", list(kinds.collect())));
     }
     with.extend(conditions.clipboard_in.map(|n| format!("at most {n} bytes pasted in")));
@@ -258,7 +254,7 @@ async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]) -> Result
     let more_shifts = rows.len().saturating_sub(LINES);
     rows.truncate(LINES);
     let whom = names.get(&sentence.holder).map_or("somebody", String::as_str);
-    let may = if sentence.effect == GrantEffect::Deny { "must not act as" } else { "may act as" };
+    let may = verb(&sentence.role, sentence.effect);
     let more_otherwise = replay.otherwise.len().saturating_sub(LINES);
     let otherwise = replay.otherwise.into_iter().take(LINES).map(|o| OtherwiseRow {
         at: house.when(o.asked.at),
