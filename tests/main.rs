@@ -22,6 +22,7 @@ mod journeys {
     mod first_day;
     mod grants;
     mod greyed;
+    mod history;
     mod hostile_screen;
     mod killed;
     mod leash;

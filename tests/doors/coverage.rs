@@ -77,6 +77,7 @@ impl Place<'_> {
             .replace("/groups/{id}", &format!("/groups/{}", self.group))
             .replace("{id}", &self.mia)
             .replace("{provider}", "corp")
+            .replace("{version}", "1")
             .replace("{node}/{number}", &self.log.place())
             .replace("/assets/{*path}", &self.asset)
     }

@@ -117,6 +117,12 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /groups/{id}/remove", &[("user", "$user")],                   [IN, "403", FRESH, "303 /groups/"]),
     row("POST /groups/{id}/delete", &[],                                    [IN, "403", FRESH, "303 /groups"]),
     row("GET /roles", &[],                                                  [IN, "403", "200", "200"]),
+    row("GET /policy/history", &[],                                         [IN, "403", "200", "200"]),
+    row("POST /policy/try", &[("rows", "p, person:mia, viewer, everything, , allow")],
+                                                                            [IN, "403", "200", "200"]),
+    // No files were taken over here: what journeys do.
+    row("GET /policy/history/{version}", &[],                               [IN, "403", "404", "404"]),
+    row("POST /policy/history/{version}/rollback", &[],                     [IN, "403", FRESH, "404"]),
     row("GET /sessions", &[],                                               [IN, "403", "200", "200"]),
     // No console is open: the handler looked for it.
     row("POST /sessions/end", &[("id", "00000000-0000-0000-0000-000000000007")],

@@ -265,6 +265,9 @@ impl Grants {
         }
         let take = async || {
             let plan = self.plan(engine, files).await?;
+            if let Some(why) = Self::favours(by, engine, &plan) {
+                return Err(Error::Kept(why));
+            }
             let version = PolicyVersion {
                 number: plan.number,
                 files: plan.text,

@@ -42,6 +42,7 @@ mod grant;
 mod group;
 mod impact;
 mod lock;
+mod past;
 mod request;
 mod sentence;
 
@@ -51,5 +52,6 @@ pub use grant::{By, Error, Grants, NewGrant};
 pub use group::Membership;
 pub use impact::{Ground, Otherwise, Replay, Shift, Side, Turn, access_of, access_to, compare, replay};
 pub use lock::{LONGEST_LOCK, Locks};
+pub use past::Past;
 pub use request::{Auto, Decided, Decider, Owner, RequestError, Requests, Rule, Wish};
 pub use sentence::{MOST_THINGS, Sentence};

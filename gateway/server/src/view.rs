@@ -28,6 +28,7 @@ use places;
 mod access;
 mod effective;
 mod grants;
+mod history;
 mod machines;
 mod me;
 mod people;
@@ -50,6 +51,7 @@ pub(crate) use grants::{
     GrantForm, GrantRow, GrantState, Grants, GroupPage, GroupRow, Groups, OtherwiseRow, Preview, RoleCard, Roles,
     ShiftRow,
 };
+pub(crate) use history::{ChangeRow, History, Version, VersionRow};
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
 pub(crate) use me::{FactorRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
 pub(crate) use people::{Choice, Emergencies, EmergencyRow, OneTimeLink, PersonPage, UserRow, UserState, Users};

@@ -196,6 +196,11 @@ pub const ROUTES: &[OwnRoute] = &[
     post("/groups/{id}/remove", write(OwnObject::Users)),
     post("/groups/{id}/delete", write(OwnObject::Users)),
     get("/roles", read(OwnObject::Policy), Trail::Yes),
+    get("/policy/history", read(OwnObject::Policy), Trail::Yes),
+    get("/policy/history/{version}", read(OwnObject::Policy), Trail::Yes),
+    post("/policy/history/{version}/rollback", write(OwnObject::Policy)),
+    // It says what rows would do, and takes none over.
+    post("/policy/try", read(OwnObject::Policy)),
     get("/sessions", read(OwnObject::Sessions), Trail::Yes),
     post("/sessions/end", Door::Own(Action::Lock, OwnObject::Sessions)),
     get("/locks", read(OwnObject::Sessions), Trail::Yes),

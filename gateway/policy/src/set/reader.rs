@@ -134,10 +134,10 @@ fn named(text: &str) -> Result<RoleName, String> {
 
 /// What a grant gives: a role, or one right.
 pub(crate) fn check_role(text: &str) -> Result<RoleName, String> {
-    let name: RoleName = match text.contains('/') {
-        false => return named(text),
-        true => text.parse().map_err(|_| format!("{text:?} is no right such as machine/power"))?,
-    };
+    if !text.contains('/') {
+        return named(text);
+    }
+    let name: RoleName = text.parse().map_err(|_| format!("{text:?} is no right such as machine/power"))?;
     let asked = name.right().and_then(|(kind, action)| Some((kind.parse::<Kind>().ok()?, action)));
     match asked {
         Some((kind, action)) if kind.answers(action) => Ok(name),

@@ -2,7 +2,7 @@
 //! Effective access: all that a person may do, and all who may touch one thing, each with its last use. As a page and as
 //! a table for other programs.
 
-use super::grants::person;
+use super::{grants::person, preview::hypervisors};
 use crate::{
     csv,
     guest::Guest,
@@ -16,7 +16,7 @@ use axum::{
     response::IntoResponse,
 };
 use http::header;
-use portcullis_domain::{Action, HypervisorName, OwnObject, Resource, UserId};
+use portcullis_domain::{Action, OwnObject, Resource, UserId};
 use portcullis_governance::{Ground, Side};
 use portcullis_store::{LastUse, User};
 use serde::Deserialize;
@@ -119,10 +119,6 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(as
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
-}
-
-fn hypervisors(house: &House) -> Vec<HypervisorName> {
-    house.config.hypervisors.iter().map(|h| h.name().clone()).collect()
 }
 
 fn is_known(house: &House, thing: &Resource) -> bool {

@@ -3,6 +3,10 @@
 
 use super::*;
 
+fn some_of<T>(full: bool, rows: Vec<T>) -> Vec<T> {
+    if full { rows } else { vec![] }
+}
+
 type Page = (&'static str, Result<String, askama::Error>);
 
 fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> RequestRow {
@@ -97,7 +101,52 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         reason: w.text(""),
         problems: w.problems(&["", "kind", "value", "hours", "reason"]),
     };
+    let version = |number, newest| VersionRow {
+        number,
+        at: when(-60 * i64::from(number)),
+        by: w.name("ada"),
+        why: w.text("The night shift begins."),
+        hash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
+        newest,
+    };
+    let history = History {
+        shell: w.shell(),
+        versions: some_of(full, vec![version(2, true), version(1, false)]),
+        changes: some_of(
+            full,
+            vec![ChangeRow {
+                at: when(-30),
+                by: w.name("ada"),
+                about: w.name("grace"),
+                words: w.text("operator on tag web, until revoked, was given"),
+                link: Some("/trail/01935d0a0000700080000000000000ff/12".to_owned()),
+            }],
+        ),
+        rows: w.text("p, person:ada, operator, tag:web, , allow"),
+        preview: None,
+        problems: w.problems(&["", "rows"]),
+    };
+    let shift = |gains| ShiftRow {
+        who: w.name("Grace Hopper (grace)"),
+        gains,
+        actions: "view, console.view".to_owned(),
+        on: w.text("kvm-berlin/web-1"),
+    };
+    let page_of_version = Version {
+        shell: w.shell(),
+        row: version(1, w.fill == Fill::Empty),
+        shifts: some_of(full, vec![shift(true), shift(false)]),
+        more_shifts: usize::from(full),
+        came: some_of(full, vec![w.text("p, person:grace, operator, tag:web, , allow")]),
+        went: some_of(full, vec![w.text("p, person:grace, viewer, tag:web, , allow")]),
+        files: some_of(full, vec![(w.name("grants.csv"), w.text("p, person:grace, operator, tag:web, , allow"))]),
+        preview: full.then(|| rows::preview(w)),
+        kept: (w.fill == Fill::Hostile).then(|| w.text("This is the last one who can give roles.")),
+        problems: w.problems(&["", "why"]),
+    };
     vec![
+        ("history", history.render()),
+        ("version", page_of_version.render()),
         ("requests", list.render()),
         ("request-form", form.render()),
         ("request", asked.render()),

@@ -172,6 +172,32 @@ pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
     }
 }
 
+pub(super) fn preview(w: &Words) -> Preview {
+    let shift = |gains| ShiftRow {
+        who: w.name("grace"),
+        gains,
+        actions: "view, console.view, console.control".to_owned(),
+        on: w.text("kvm-berlin/c1, kvm-berlin/c2, pve-paris/100 and 9 more"),
+    };
+    let otherwise = |allowed| OtherwiseRow {
+        at: when(-90),
+        who: w.name("grace"),
+        what: w.text("console.control on pve-paris/100"),
+        allowed,
+    };
+    Preview {
+        sentence: w
+            .text("grace may act as console-user on tag web, until 2026-12-05 04:24:07 UTC, with consoles recorded"),
+        shifts: vec![shift(true), shift(false)],
+        more_shifts: 3,
+        days: 30,
+        asked: 412,
+        unknown: 3,
+        otherwise: vec![otherwise(true), otherwise(false)],
+        more_otherwise: 7,
+    }
+}
+
 pub(super) fn grants_page(w: &Words) -> Grants {
     let full = w.fill != Fill::Empty;
     let problems = [
@@ -188,29 +214,6 @@ pub(super) fn grants_page(w: &Words) -> Grants {
         "clipboard_in",
         "clipboard_out",
     ];
-    let shift = |gains| ShiftRow {
-        who: w.name("grace"),
-        gains,
-        actions: "view, console.view, console.control".to_owned(),
-        on: w.text("kvm-berlin/c1, kvm-berlin/c2, pve-paris/100 and 9 more"),
-    };
-    let otherwise = |allowed| OtherwiseRow {
-        at: when(-90),
-        who: w.name("grace"),
-        what: w.text("console.control on pve-paris/100"),
-        allowed,
-    };
-    let preview = Preview {
-        sentence: w
-            .text("grace may act as console-user on tag web, until 2026-12-05 04:24:07 UTC, with consoles recorded"),
-        shifts: vec![shift(true), shift(false)],
-        more_shifts: 3,
-        days: 30,
-        asked: 412,
-        unknown: 3,
-        otherwise: vec![otherwise(true), otherwise(false)],
-        more_otherwise: 7,
-    };
     let form =
         GrantForm { on: w.text("tag:web\nkvm-berlin/c1"), forbid: w.fill == Fill::Hostile, ..GrantForm::default() };
     Grants {
@@ -226,7 +229,7 @@ pub(super) fn grants_page(w: &Words) -> Grants {
             Choice::new("machine:kvm-berlin/c1", w.name("c1")),
         ],
         form: if full { form } else { GrantForm::default() },
-        preview: full.then_some(preview),
+        preview: full.then(|| preview(w)),
         problems: w.problems(&problems),
     }
 }
