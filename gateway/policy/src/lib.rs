@@ -46,6 +46,8 @@ mod fresh;
 mod index;
 mod kind;
 mod oracle;
+#[cfg(test)]
+mod paths;
 mod permit;
 mod reason;
 mod right;
@@ -66,7 +68,7 @@ pub use reason::{Doors, Reason};
 pub use rights::{RoleInfo, single_rights};
 pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};
 pub use snapshot::{Snapshot, Verdict};
-pub use terms::{Moment, Passkey, knows_zone};
+pub use terms::{Moment, Passkey, in_hours, knows_zone};
 
 /// The model that comes with the gateway.
 pub const MODEL: &str = include_str!("../../../policies/model.conf");

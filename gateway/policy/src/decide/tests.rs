@@ -190,6 +190,7 @@ fn each_selector_covers_what_it_says_and_nothing_more() {
     }
 }
 
+// SEC-004: what is asked together is joined with AND.
 #[test]
 fn several_machines_are_allowed_only_together() {
     let several =
