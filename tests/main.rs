@@ -19,6 +19,7 @@ mod journeys {
     mod cutting;
     mod duties;
     mod each_intent;
+    mod files_only;
     mod first_day;
     mod grants;
     mod greyed;
@@ -41,6 +42,8 @@ mod journeys {
     mod refused_starts;
     mod requests;
     mod scim;
+    mod scripts;
+    mod second_person;
     mod sign_in;
 }
 mod support;

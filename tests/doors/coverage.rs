@@ -24,6 +24,7 @@ fn route(row: &Row) -> &'static OwnRoute {
     ROUTES.iter().find(is).unwrap_or_else(|| panic!("there is no {}", row.route))
 }
 
+// SEC-001
 #[test]
 fn every_route_has_its_row() {
     let rows: BTreeSet<String> = TABLE.iter().map(|r| r.route.to_owned()).collect();

@@ -150,3 +150,26 @@ async fn rows_are_tried_without_being_taken_over() {
     assert!(ada.page("/policy/history").await.contains("No files were taken over."));
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_shuts_its_holder_and_alarms_in_the_trail_once() {
+    let gateway = TestGateway::start(LAB).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    ada.grant("zoe", "viewer", "tag", "web").await;
+    assert_eq!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::FORBIDDEN);
+    let database = gateway.dir.path().join("portcullis.db");
+    let user = gateway.user_id("zoe").await;
+    sql(&database, &format!("update grants set conditions = '{{', version = version + 1000 where user_id = '{user}'"));
+    sql(&database, "update epoch set value = value + 1000");
+    let unread = |e: &serde_json::Value| {
+        e["reason"].as_str().is_some_and(|r| r.starts_with("a grant or a group cannot be read: whoever depends on it"))
+    };
+    gateway.find_event(&["--kind", "alarm"], unread).await;
+    assert_eq!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::NOT_FOUND, "she holds something unreadable");
+    assert_eq!(ada.get("/c/lab/vm-1").await.status(), StatusCode::OK, "ada does not");
+    sql(&database, "update epoch set value = value + 1");
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(gateway.search(&["--kind", "alarm"]).iter().filter(|e| unread(e)).count(), 1);
+    gateway.stop().await;
+}

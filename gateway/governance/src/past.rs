@@ -3,7 +3,7 @@
 
 use crate::{
     code::{Files, Plan, rights_of},
-    grant::{By, Error, Grants},
+    grant::{Error, Grants},
     impact::Side,
 };
 use portcullis_domain::{Grant, GrantEffect, GrantId, UserId};
@@ -56,8 +56,8 @@ impl Grants {
     }
 
     /// Why somebody may not take a set over, if so: it would give something to themselves.
-    pub(crate) fn favours(by: By<'_>, engine: &Engine, plan: &Plan) -> Option<String> {
-        let user = by.user()?;
+    pub(crate) fn favours(user: Option<UserId>, engine: &Engine, plan: &Plan) -> Option<String> {
+        let user = user?;
         let none = Vec::new();
         let before = plan.before.get(&user).unwrap_or(&none);
         let after = plan.after.get(&user).unwrap_or(&none);

@@ -31,6 +31,7 @@ mod dialect;
 mod doors;
 mod events;
 mod files;
+mod files_tests;
 mod guest;
 mod health;
 mod layers;

@@ -44,7 +44,8 @@ pub(crate) mod samples;
 mod tests;
 
 pub(crate) use access::{
-    LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
+    LockRow, LocksPage, ProposalPage, ProposalRow, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep,
+    RequestUse, RequestsPage,
 };
 pub(crate) use effective::{Effective, ReachRow};
 pub(crate) use grants::{

@@ -4,6 +4,7 @@
 
 use super::{
     preview::{LINES, foresee, hypervisors, shift_rows},
+    proposals::propose,
     trail::told,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource};
-use portcullis_governance::{By, Error, Files, Ground, Plan, Side, compare};
+use portcullis_governance::{By, Change, Error, Files, Ground, Plan, Side, compare};
 use portcullis_store::{Brackets, PolicyVersion, TrailFilter, TrailRow};
 use serde::Deserialize;
 use std::{collections::BTreeMap, sync::Arc};
@@ -194,7 +195,20 @@ pub(crate) async fn roll_back(
         "" => format!("back to version {}", old.number),
         why => why.to_owned(),
     };
+    if let Some(only) = house.grants.only_files() {
+        guest.say(&Step::denied("policy", &only))?;
+        return shown(&house, &guest, &number, Problems::one("", only)).await;
+    }
     let words = format!("version {} with SHA-256 {} is to be taken over again: {why}", old.number, old.hash);
+    let change = Change::Files(files.clone(), why.clone());
+    let back = format!("/policy/history/{}", old.number);
+    let by = By::Person(guest.actor()?);
+    // Said beforehand what is wrong with it, also where it would wait.
+    if house.grants.outlook(&house.engine, by, &change).await.is_ok()
+        && let Some(waits) = propose(&house, &guest, &change, &words, &why, &back).await?
+    {
+        return Ok(waits);
+    }
     guest.intend(&house, "policy", &words).await?;
     match house.grants.apply(&house.engine, By::Person(guest.actor()?), &files, &why).await {
         Ok(version) => {

@@ -11,6 +11,7 @@ pub(crate) mod history;
 pub(crate) mod hypervisors;
 pub(crate) mod locks;
 mod preview;
+pub(crate) mod proposals;
 pub(crate) mod sentence;
 pub(crate) mod sessions;
 mod things;

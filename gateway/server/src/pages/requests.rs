@@ -2,7 +2,7 @@
 //! Access requests: ask, decide, begin, give back. Who may do what with a request is for `governance` to say: owners hold
 //! no role for it, so that the doors ask for a sign-in only.
 
-use super::{Answer, Form, STEP_UP, again, go_with, page};
+use super::{Answer, Form, again, go_with, page, passkey_missing};
 use crate::{
     admin::trail::told,
     guest::{Guest, Step},
@@ -19,9 +19,7 @@ use axum::{
     extract::{Path, Query, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{
-    AccessId, Action, Actor, Factor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId,
-};
+use portcullis_domain::{AccessId, Action, Actor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId};
 use portcullis_governance::{By, Decided, Decider, RequestError, Wish};
 use portcullis_store::{AccessRequest, AccessState, Brackets, StepWhat, TrailFilter};
 use serde::Deserialize;
@@ -73,6 +71,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
     };
     page(&RequestsPage {
         shell: house.shell(&guest).await,
+        changes: crate::admin::proposals::rows(&house, actor).await?,
         to_decide: waiting.iter().map(row).collect(),
         mine: mine.iter().map(row).collect(),
         all: all.map(|all| all.iter().map(row).collect()),
@@ -150,6 +149,9 @@ pub(crate) struct Asked {
 }
 
 async fn shown_form(house: &House, guest: &Guest, asked: Asked, problems: Problems) -> Answer {
+    if guest.script && !problems.is_empty() {
+        return Err(Refusal::Bad(problems.first().to_owned()));
+    }
     let longest = house.requests.longest().whole_hours();
     let cut = |text: String| text.chars().filter(|c| !c.is_control()).take(400).collect::<String>();
     let wrong = !problems.is_empty();
@@ -332,14 +334,6 @@ async fn uses(
         link: reads.then(|| format!("/trail/{}/{}", row.node, row.seq)),
     };
     Ok(rows.iter().filter(|(row, _)| under.contains(&(row.node, row.seq))).map(use_of).collect())
-}
-
-/// Whether somebody has a passkey and has not shown it in the last minutes.
-async fn passkey_missing(house: &House, actor: &Actor) -> Result<bool, Refusal> {
-    let proofs = house.identity.proofs_of(actor.user).await.map_err(|e| house.unavailable(&e))?;
-    let since = house.clock.now() - STEP_UP;
-    let shown = actor.assurance.proofs().iter().any(|(factor, at)| *factor == Factor::Passkey && *at > since);
-    Ok(proofs.passkey && !shown)
 }
 
 #[derive(Deserialize)]

@@ -24,11 +24,26 @@ fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> Re
     }
 }
 
+fn proposal(w: &Words, waits: bool) -> ProposalRow {
+    ProposalRow {
+        id: "01935d0a000070008000000000000021".to_owned(),
+        words: w.text("grace may act as operator on tag prod, until revoked, with fresh code every 5 minutes"),
+        why: w.text("The night shift needs it."),
+        by: w.name("ada"),
+        at: when(-9),
+        state: if waits { "waiting" } else { "done" },
+        class: if waits { "warn" } else { "good" },
+        expires: waits.then(|| when(60 * 72)),
+        decided: (!waits).then(|| (when(-2), w.name("olga"), w.text("I asked them."))),
+    }
+}
+
 pub(super) fn pages(w: &Words) -> Vec<Page> {
     let full = w.fill != Fill::Empty;
     let some = |rows: Vec<RequestRow>| if full { rows } else { vec![] };
     let list = RequestsPage {
         shell: Shell { to_decide: usize::from(full), ..w.shell() },
+        changes: some_of(full, vec![proposal(w, true), proposal(w, false)]),
         to_decide: some(vec![request(w, "grace", "asked", "warn")]),
         mine: some(vec![request(w, "ada", "active", "good"), request(w, "ada", "refused", "bad")]),
         all: full.then(|| vec![request(w, "contractor-7", "over", "off")]),
@@ -132,6 +147,17 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         actions: "view, console.view".to_owned(),
         on: w.text("kvm-berlin/web-1"),
     };
+    let waiting = ProposalPage {
+        shell: w.shell(),
+        row: proposal(w, full),
+        own: w.fill == Fill::Hostile,
+        approves: w.fill == Fill::Plain,
+        ends: full,
+        passkey_first: w.fill == Fill::Hostile,
+        objection: (w.fill == Fill::Hostile).then(|| w.text("You proposed it: somebody else must approve it.")),
+        void: (w.fill == Fill::Hostile).then(|| w.text("There is no such person.")),
+        preview: full.then(|| rows::preview(w)),
+    };
     let page_of_version = Version {
         shell: w.shell(),
         row: version(1, w.fill == Fill::Empty),
@@ -145,6 +171,7 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         problems: w.problems(&["", "why"]),
     };
     vec![
+        ("proposal", waiting.render()),
         ("history", history.render()),
         ("version", page_of_version.render()),
         ("requests", list.render()),
