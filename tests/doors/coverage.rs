@@ -13,8 +13,9 @@ use portcullis_policy::classify::own::{Door, OwnRoute, ROUTES};
 use reqwest::{Method, Response, StatusCode, header};
 use std::collections::BTreeSet;
 
-/// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials.
-const LAB: &str = "[scim]\naccount = \"directory\"\n\
+/// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials. Nobody knocks as
+/// often as the table does.
+const LAB: &str = "[limits]\nsign_in_per_minute = 600\nstranger_per_second = 200\nstranger_burst = 600\n[scim]\naccount = \"directory\"\n\
                    [[identity.providers]]\nname = \"corp\"\ntitle = \"Corp\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"p\"\n\
                    [[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\n\
                    vnc = \"127.0.0.1:9\"\n";

@@ -139,15 +139,15 @@ async fn a_recording_that_never_began_is_not_whole() {
 async fn recordings_are_told_to_those_alone_who_may_read_them() {
     let gateway = TestGateway::start("").await;
     let ada = Person::first_administrator(&gateway, "ada").await;
-    let (bob, eve) = (ada.invite("bob").await, ada.invite("eve").await);
+    let (bob, olga) = (ada.invite("bob").await, ada.invite("olga").await);
     ada.grant("bob", "console-user", "everything", "").await;
-    ada.grant("eve", "auditor", "everything", "").await;
+    ada.grant("olga", "auditor", "everything", "").await;
     let stranger = Person::stranger(&gateway, "nobody");
     assert_eq!(stranger.get("/recordings").await.status(), StatusCode::SEE_OTHER);
     assert_eq!(bob.get("/recordings").await.status(), StatusCode::FORBIDDEN);
-    assert_eq!(eve.get("/recordings").await.status(), StatusCode::OK);
+    assert_eq!(olga.get("/recordings").await.status(), StatusCode::OK);
     // Their files have no address at all, for anybody.
-    for person in [&stranger, &bob, &eve, &ada] {
+    for person in [&stranger, &bob, &olga, &ada] {
         for path in ["/recordings/01935d0a00007000800000000000000a", "/media/replay/x.cast"] {
             assert_eq!(person.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
         }

@@ -4,7 +4,7 @@
 use crate::support::{Person, TestGateway, page, person::location};
 use reqwest::StatusCode;
 
-const LAB: &str = "[policy.four_eyes]\non = [\"tag:prod\"]\nrights = [\"hypervisor/access-admin\"]\nhours = 1\n\
+const LAB: &str = "[[requests.rule]]\nname = \"night\"\nauto_approve = \"on-call\"\n[policy.four_eyes]\non = [\"tag:prod\"]\nrights = [\"hypervisor/access-admin\"]\nhours = 1\n\
                    [[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n\
                    [[hypervisors.guests]]\nid = \"vm-1\"\ntags = [\"prod\"]\nvnc = \"127.0.0.1:9\"\n\
                    [[hypervisors.guests]]\nid = \"vm-2\"\ntags = [\"test\"]\nvnc = \"127.0.0.1:9\"\n";
@@ -117,7 +117,7 @@ async fn a_grant_on_what_is_named_waits_for_somebody_else_and_favours_nobody_who
 async fn what_is_no_longer_possible_is_said_and_what_nobody_decides_expires() {
     let gateway = TestGateway::start(LAB).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
-    let (_, bob) = (ada.invite("zoe").await, ada.invite("bob").await);
+    let (_, bob, kim) = (ada.invite("zoe").await, ada.invite("bob").await, ada.invite("kim").await);
     second_lead(&gateway, &ada, "bob").await;
     let user = gateway.user_id("zoe").await;
     let proposal = say(&ada, &user, "viewer", "lab/vm-1", &[]).await;
@@ -159,6 +159,21 @@ async fn what_is_no_longer_possible_is_said_and_what_nobody_decides_expires() {
     // The shell's files give the group its right; joining it waits then.
     let given = say(&ada, &who, "operator", "lab/vm-1", &[]).await;
     assert!(given.starts_with("/proposals/"), "{given}");
+
+    // No rule that approves by itself stands in for the second person.
+    let (code, text) = gateway.shell(&["group", "add", "on-call"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = gateway.shell(&["group", "join", "on-call", "kim"]);
+    assert_eq!(code, Some(0), "{text}");
+    for (on, state) in [("machine:lab/vm-2", "active"), ("machine:lab/vm-1", "asked")] {
+        let wish = [("role", "viewer"), ("on", on), ("reason", "a call at night"), ("hours", "1")];
+        let asked = location(&kim.submit("/requests", &wish).await);
+        let html = kim.page(&asked).await;
+        assert!(
+            html.contains(&format!(">{state}</span>")) || html.contains(&format!("{state}</span>")),
+            "{on}: {html}"
+        );
+    }
 
     // The shell waits, too, and says for whom.
     let (code, text) = gateway.shell(&["grant", "add", "zoe", "viewer", "machine:lab/vm-1"]);
@@ -208,9 +223,9 @@ async fn files_and_joining_a_group_are_carried_out_by_whoever_approves() {
         let told: serde_json::Value = serde_json::from_str(text.trim()).expect("JSON");
         format!("/proposals/{}", told["proposal"].as_str().expect("an id"))
     };
-    // Nobody is in the group: the files alone reach nothing, and are taken over at once.
-    let (code, text) = gateway.shell(&["policy", "apply", &file.display().to_string(), "--why", "nobody yet"]);
-    assert_eq!(code, Some(0), "{text}");
+    // Nobody is in the group yet: a directory could fill it.
+    let (status, text) = approve(&ada, &propose()).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
     let groups = ada.page("/groups").await;
     let at = groups.find("/groups/0").expect("the group of the files");
     let group = groups[at..].split('"').next().expect("its end").to_owned();

@@ -108,6 +108,11 @@ impl Guard {
         if eyes.files {
             return Err(Error::Waits("files of the policy are taken over by two people.".to_owned()));
         }
+        // Also what nobody holds yet, because its group is empty: a directory may fill it.
+        let mut given = plan.change.add.iter().map(|(_, grant)| grant).filter(|g| g.effect == GrantEffect::Allow);
+        if let Some(why) = given.find_map(|g| self.named(&plan.engine, &g.role, &g.selector)) {
+            return Err(Error::Waits(why));
+        }
         let none = Vec::new();
         let more = plan.before.keys().chain(plan.after.keys()).find_map(|user| {
             let (before, after) = (plan.before.get(user).unwrap_or(&none), plan.after.get(user).unwrap_or(&none));
@@ -130,7 +135,7 @@ impl Guard {
     }
 
     /// Why a role on something takes two people, if it does.
-    fn named(&self, engine: &Engine, role: &RoleName, on: &Selector) -> Option<String> {
+    pub(crate) fn named(&self, engine: &Engine, role: &RoleName, on: &Selector) -> Option<String> {
         let eyes = self.eyes.as_ref()?;
         let holds = |right: &&RoleName| {
             let asked = right.right().and_then(|(kind, action)| Some((kind.parse().ok()?, action)));

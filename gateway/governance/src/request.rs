@@ -198,6 +198,10 @@ impl Requests {
         let Some(auto) = &rule.auto else { return Ok(asked) };
         // Hours of a zone that this machine has lost are nobody's.
         let on_duty = auto.hours.as_ref().is_none_or(|hours| portcullis_policy::in_hours(hours, now) == Some(true));
+        // No rule stands in for the second person.
+        if self.grants.guard.named(engine, &asked.role, &asked.selector).is_some() {
+            return Ok(asked);
+        }
         if !on_duty || !self.store.groups_of(actor.user).await?.contains(&auto.group) {
             return Ok(asked);
         }

@@ -7,6 +7,8 @@ import { matches } from './machines.ts';
 const SHOWN = 8;
 
 export function wireGrantForm(): void {
+  // What was asked for comes first, wherever it stands on the page.
+  find('[data-try] [data-foreseen]', HTMLElement)?.focus();
   const form = find('[data-grant-form]', HTMLFormElement);
   if (!form) return;
   find('[data-foreseen]', HTMLElement, form)?.focus();

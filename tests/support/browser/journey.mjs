@@ -278,18 +278,22 @@ async function journey() {
       await see('Not found');
       await look('error');
     });
-    await step('a grant in one sentence says beforehand what it would do', 20, async () => {
+    await step('a contractor gets twelve machines on three hypervisors in five fields, told beforehand, by one button', 20, async () => {
       await page.goto(new URL('/grants', given.url).href);
       await page.getByLabel('Who', { exact: true }).selectOption({ label: 'Grace Hopper (grace)' });
       await page.getByLabel('May act as').selectOption('console-user');
       await page.getByLabel('For', { exact: true }).selectOption('336');
-      await page.getByLabel('On', { exact: true }).fill(machines.slice(0, 2).map((m) => `lab/${m.name}`).join('\n'));
+      const theirs = ['berlin', 'oslo'].flatMap((h) => [1, 2, 3, 4, 5].map((n) => `${h}-${n}`));
+      await page.getByLabel('On', { exact: true }).fill([...machines.slice(0, 2).map((m) => `lab/${m.name}`), theirs.join(', ')].join('\n'));
       await page.locator('#note').fill('update of the vendor\'s software');
       await submit(page.getByRole('button', { name: 'Show what it would do' }));
       await page.getByText('Grace Hopper').nth(1).waitFor();
       await look('grant-preview');
       await submit(page.getByRole('button', { name: 'Grant', exact: true }));
       for (const machine of machines.slice(0, 2)) await page.getByText(`machine lab/${machine.name}`).first().waitFor();
+      const rows = await page.locator('table.grants tbody tr').filter({ hasText: 'Grace Hopper' }).count()
+        || await page.locator('table.grants tbody tr').filter({ hasText: 'grace' }).count();
+      if (rows !== 12) throw new Error(`${rows} grants came of it, not one for each of 12 machines on 3 hypervisors`);
       await look('granted');
     });
     await step('who may touch a machine is told, and a person\'s row leads to all that they may do', 15, async () => {

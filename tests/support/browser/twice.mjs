@@ -44,10 +44,11 @@ export async function approve(page, given, submit, look) {
   await look('proposals');
   await page.getByRole('link', { name: /administrator is given to hedy/ }).press('Enter');
   await page.getByRole('heading', { name: 'A change that takes two people' }).waitFor();
+  await page.getByText('hedy may act as administrator on machine lab/web-1, until revoked, with fresh code every 5 minutes').first().waitFor();
   await look('proposal');
   await Promise.all([page.waitForNavigation({ waitUntil: 'load' }), page.getByRole('button', { name: 'Approve and make it' }).press('Enter')]);
   await page.getByText('Approved, and made.').waitFor();
   await look('proposal-made');
   await page.goto(new URL('/grants', given.url).href);
-  await page.getByText('administrator').first().waitFor();
+  await page.locator('table.grants').getByText('administrator').first().waitFor();
 }

@@ -3,7 +3,7 @@
 
 use super::{
     proposals::propose,
-    sentence::{Posted, problem, read, with, words},
+    sentence::{Posted, problem, read, whole, with, words},
 };
 use crate::{
     guest::{Guest, Step},
@@ -170,11 +170,7 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
         GrantEffect::Deny => ("is to be forbidden", "was forbidden"),
     };
     let why = if form.note.trim().is_empty() { String::new() } else { format!(": {}", form.note.trim()) };
-    let sentence_words = format!(
-        "{name} {} {said}, with {}",
-        verb(&sentence.role, sentence.effect),
-        with(&sentence.conditions).join(", ")
-    );
+    let sentence_words = whole(&house, &name, &sentence);
     let change = Change::Say(sentence.clone());
     match house.grants.check(&house.engine, By::Person(guest.actor()?), &sentence).await {
         Err(error) => {

@@ -16,7 +16,7 @@ use crate::{
     view::{ChangeRow, History, Preview, Problems, Tone, Version, VersionRow},
 };
 use axum::extract::{Path, State};
-use portcullis_domain::{Action, OwnObject, Resource};
+use portcullis_domain::{Action, Outcome, OwnObject, Resource};
 use portcullis_governance::{By, Change, Error, Files, Ground, Plan, Side, compare};
 use portcullis_store::{Brackets, PolicyVersion, TrailFilter, TrailRow};
 use serde::Deserialize;
@@ -85,7 +85,8 @@ async fn changes(house: &Arc<House>, guest: &Guest) -> Result<Vec<ChangeRow>, Re
         TrailFilter { text: some("the group"), ..write(OwnObject::Users) },
         TrailFilter { kind: some("grant"), ..once() },
         TrailFilter { kind: some("group"), ..once() },
-        TrailFilter { kind: some("policy"), ..once() },
+        // Those that were taken over stand above.
+        TrailFilter { kind: some("policy"), outcome: Some(Outcome::Failed), ..once() },
         TrailFilter { kind: some("proposal"), ..once() },
     ];
     let mut found: BTreeMap<_, TrailRow> = BTreeMap::new();
@@ -102,7 +103,10 @@ async fn changes(house: &Arc<House>, guest: &Guest) -> Result<Vec<ChangeRow>, Re
                 let event = placed.event;
                 let shell = || "a shell on the gateway".to_owned();
                 let by = event.subject.as_ref().map_or_else(shell, |s| s.name.to_string());
-                (by, event.resource.to_string(), event.reason.to_string())
+                // What a page changed is said in its words; a shell's event names it beside them.
+                let about = if event.resource.starts_with("gateway:") { "" } else { &*event.resource };
+                let words = event.reason.strip_prefix("command line: ").unwrap_or(&event.reason);
+                (by, about.to_owned(), words.to_owned())
             }
             Told::Otherwise | Told::NotHere => {
                 let by = row.user_name.clone().unwrap_or_default();

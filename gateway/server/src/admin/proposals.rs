@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changes of rights that take two people: proposed by one, shown with what they would do, made by whoever approves.
 
-use super::preview::foresee;
+use super::{preview::foresee, sentence::whole};
 use crate::{
     guest::{Guest, Step},
     pages::{Answer, Form, go_with, page, passkey_missing},
@@ -79,6 +79,14 @@ pub(crate) async fn rows(house: &House, actor: &Actor) -> Result<Vec<ProposalRow
     Ok(all.iter().map(|proposal| row(house, proposal)).collect())
 }
 
+/// The whole change, as it would be made: with its end and its conditions, whoever put it into which words.
+async fn said(house: &House, proposal: &Proposal, change: &Change) -> Result<String, Refusal> {
+    let Change::Say(sentence) = change else { return Ok(proposal.new.words.clone()) };
+    let names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;
+    let name = names.get(&sentence.holder).map_or("somebody who was removed", String::as_str);
+    Ok(whole(house, name, sentence))
+}
+
 async fn find(house: &House, id: &str) -> Result<Proposal, Refusal> {
     let id: ProposalId = id.parse().map_err(|_| Refusal::NotFound)?;
     house.store.proposal(id).await.map_err(|e| house.unavailable(&e))?.ok_or(Refusal::NotFound)
@@ -89,19 +97,22 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
     let proposal = find(&house, &id).await?;
     let waits = proposal.state == ProposalState::Waiting;
     let (mut preview, mut void) = (None, None);
+    let mut row = row(&house, &proposal);
     if waits {
         let change = Change::of(&proposal).map_err(reply::governance)?;
+        row.words = said(&house, &proposal, &change).await?;
+        let sentence = row.words.clone();
         match house.grants.outlook(&house.engine, By::Shell, &change).await {
             Ok(Outlook::Plan(plan)) => {
                 let before = Side { engine: &house.engine, held: &plan.before };
                 let after = Side { engine: &plan.engine, held: &plan.after };
-                preview = Some(foresee(&house, proposal.new.words.clone(), before, after).await?);
+                preview = Some(foresee(&house, sentence, before, after).await?);
             }
             Ok(Outlook::Held(held)) => {
                 let before = house.store.grants_by_person().await.map_err(|e| house.unavailable(&e))?;
                 let held = held.into_iter().collect();
                 let side = |held| Side { engine: &house.engine, held };
-                preview = Some(foresee(&house, proposal.new.words.clone(), side(&before), side(&held)).await?);
+                preview = Some(foresee(&house, sentence, side(&before), side(&held)).await?);
             }
             Err(Error::Store(error)) => return Err(house.unavailable(&error)),
             Err(error) => void = Some(error.to_string()),
@@ -117,7 +128,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
     let approves = writes && objection.is_none();
     let shown = ProposalPage {
         shell: house.shell(&guest).await,
-        row: row(&house, &proposal),
+        row,
         own,
         approves,
         ends: writes,

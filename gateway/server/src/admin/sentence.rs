@@ -165,6 +165,12 @@ pub(super) fn words(house: &House, sentence: &Sentence) -> String {
     format!("{} on {on}, {until}", given(&sentence.role))
 }
 
+/// A sentence in words, from its holder to its conditions.
+pub(super) fn whole(house: &House, name: &str, sentence: &Sentence) -> String {
+    let may = verb(&sentence.role, sentence.effect);
+    format!("{name} {may} {}, with {}", words(house, sentence), with(&sentence.conditions).join(", "))
+}
+
 /// The conditions of a grant in words.
 pub(super) fn with(conditions: &Conditions) -> Vec<String> {
     let fresh = if conditions.step_up_each { "fresh code each time" } else { "fresh code" };
@@ -211,8 +217,7 @@ pub(super) async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]
     }
     let names = house.store.holder_names().await.map_err(failed)?;
     let whom = names.get(&sentence.holder).map_or("somebody", String::as_str);
-    let may = verb(&sentence.role, sentence.effect);
-    let said = format!("{whom} {may} {}, with {}", words(house, sentence), with(&sentence.conditions).join(", "));
+    let said = whole(house, whom, sentence);
     let side = |held| Side { engine: &house.engine, held };
     foresee(house, said, side(&before), side(&after)).await
 }
