@@ -19,8 +19,11 @@ mod journeys {
     mod cutting;
     mod duties;
     mod each_intent;
+    mod files_only;
     mod first_day;
     mod grants;
+    mod greyed;
+    mod history;
     mod hostile_screen;
     mod killed;
     mod leash;
@@ -39,6 +42,8 @@ mod journeys {
     mod refused_starts;
     mod requests;
     mod scim;
+    mod scripts;
+    mod second_person;
     mod sign_in;
 }
 mod support;

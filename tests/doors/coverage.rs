@@ -13,8 +13,9 @@ use portcullis_policy::classify::own::{Door, OwnRoute, ROUTES};
 use reqwest::{Method, Response, StatusCode, header};
 use std::collections::BTreeSet;
 
-/// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials.
-const LAB: &str = "[scim]\naccount = \"directory\"\n\
+/// A machine that exists in the inventory and answers nothing: doors are decided before anybody dials. Nobody knocks as
+/// often as the table does.
+const LAB: &str = "[limits]\nsign_in_per_minute = 600\nstranger_per_second = 200\nstranger_burst = 600\n[scim]\naccount = \"directory\"\n\
                    [[identity.providers]]\nname = \"corp\"\ntitle = \"Corp\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"p\"\n\
                    [[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"web-1\"\n\
                    vnc = \"127.0.0.1:9\"\n";
@@ -24,6 +25,7 @@ fn route(row: &Row) -> &'static OwnRoute {
     ROUTES.iter().find(is).unwrap_or_else(|| panic!("there is no {}", row.route))
 }
 
+// SEC-001
 #[test]
 fn every_route_has_its_row() {
     let rows: BTreeSet<String> = TABLE.iter().map(|r| r.route.to_owned()).collect();
@@ -77,6 +79,7 @@ impl Place<'_> {
             .replace("/groups/{id}", &format!("/groups/{}", self.group))
             .replace("{id}", &self.mia)
             .replace("{provider}", "corp")
+            .replace("{version}", "1")
             .replace("{node}/{number}", &self.log.place())
             .replace("/assets/{*path}", &self.asset)
     }

@@ -75,7 +75,14 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /api/v1/requests", &[],                                        ["401", "-", "200", "200"]),
     row("POST /requests", &[("role", "viewer"), ("on", "tag:web"), ("reason", "a test"), ("hours", "1")],
                                                                             [IN, "-", "303 /requests/", "303 /requests/"]),
+    row("POST /api/v1/requests", &[("role", "viewer"), ("on", "tag:db"), ("reason", "a test"), ("hours", "1")],
+                                                                            ["401", "-", "200", "200"]),
     // There is no such request: the handler looked for it.
+    row("POST /api/v1/requests/{id}/approve", &[],                          ["401", "-", "404", "404"]),
+    row("POST /api/v1/requests/{id}/refuse", &[],                           ["401", "-", "404", "404"]),
+    row("POST /api/v1/requests/{id}/withdraw", &[],                         ["401", "-", "404", "404"]),
+    row("POST /api/v1/requests/{id}/begin", &[],                            ["401", "-", "404", "404"]),
+    row("POST /api/v1/requests/{id}/end", &[],                              ["401", "-", "404", "404"]),
     row("GET /requests/{id}", &[],                                          [IN, "-", "404", "404"]),
     row("POST /requests/{id}/approve", &[],                                 [IN, "-", "404", "404"]),
     row("POST /requests/{id}/refuse", &[],                                  [IN, "-", "404", "404"]),
@@ -117,6 +124,17 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /groups/{id}/remove", &[("user", "$user")],                   [IN, "403", FRESH, "303 /groups/"]),
     row("POST /groups/{id}/delete", &[],                                    [IN, "403", FRESH, "303 /groups"]),
     row("GET /roles", &[],                                                  [IN, "403", "200", "200"]),
+    row("GET /policy/history", &[],                                         [IN, "403", "200", "200"]),
+    row("POST /policy/try", &[("rows", "p, person:mia, viewer, everything, , allow")],
+                                                                            [IN, "403", "200", "200"]),
+    // No files were taken over here: what journeys do.
+    row("GET /policy/history/{version}", &[],                               [IN, "403", "404", "404"]),
+    row("POST /policy/history/{version}/rollback", &[],                     [IN, "403", FRESH, "404"]),
+    // Nothing waits for a second person here: what journeys do.
+    row("GET /proposals/{id}", &[],                                         [IN, "403", "404", "404"]),
+    row("POST /proposals/{id}/approve", &[],                                [IN, "403", FRESH, "404"]),
+    row("POST /proposals/{id}/refuse", &[],                                 [IN, "403", FRESH, "404"]),
+    row("GET /api/v1/proposals", &[],                                       ["401", "403", "200", "200"]),
     row("GET /sessions", &[],                                               [IN, "403", "200", "200"]),
     // No console is open: the handler looked for it.
     row("POST /sessions/end", &[("id", "00000000-0000-0000-0000-000000000007")],
@@ -125,6 +143,12 @@ pub(super) const TABLE: &[Row] = &[
     row("GET /api/v1/locks", &[],                                           ["401", "403", "200", "200"]),
     row("POST /locks", &[("kind", "hypervisor"), ("value", "other"), ("reason", "a test")],
                                                                             [IN, "403", FRESH, "303 /locks"]),
+    row("POST /api/v1/locks", &[("kind", "hypervisor"), ("value", "third"), ("reason", "a test")],
+                                                                            ["401", "403", FRESH, "200"]),
+    row("POST /api/v1/locks/end", &[("id", "00000000-0000-0000-0000-000000000007")],
+                                                                            ["401", "403", FRESH, "404"]),
+    // Nothing is asked about: the handler looked for it.
+    row("GET /api/v1/access", &[],                                          ["401", "403", "400", "400"]),
     // There is no such lock: the handler looked for it.
     row("POST /locks/end", &[("id", "00000000-0000-0000-0000-000000000007")],
                                                                             [IN, "403", FRESH, "404"]),

@@ -39,7 +39,7 @@ fn spellings(secret: &str) -> Vec<Vec<u8>> {
     ]
 }
 
-// SEC-009, SEC-153, SEC-177
+// SEC-009, SEC-013, SEC-153, SEC-177
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_is_in_a_page_an_answer_the_trail_the_store_or_a_recording() {
     let (guest, lxd) = (Peer::qemu("web-1", "password"), Peer::lxd());

@@ -62,6 +62,39 @@ async fn view_only_is_enforced_in_the_gateway() {
     gateway.stop().await;
 }
 
+// SEC-003
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_screen_that_somebody_else_has_open_is_no_way_in_for_who_may_not_open_it() {
+    let guest = Peer::qemu("web-1", "none");
+    let gateway = TestGateway::start(&lab(&guest)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    ready(&gateway, &ada).await;
+    let (bob, kim) = (ada.invite("bob").await, ada.invite("kim").await);
+    ada.grant("kim", "viewer", "machine", "lab/web-1").await;
+    ada.step_up().await;
+    let mut screen = Screen::open(&ada, "lab/web-1", "control", &ticket(&ada, "control").await).await;
+    screen.handshake().await;
+    assert!(screen.picture().await > 10_000, "it is open");
+    // With nothing, with a ticket of hers, and as somebody who sees the machine: refused before the stream begins.
+    for (person, status) in [(&bob, StatusCode::NOT_FOUND), (&kim, StatusCode::FORBIDDEN)] {
+        for mode in ["view", "control"] {
+            let hers = ticket(&ada, mode).await;
+            for text in ["", hers.as_str()] {
+                assert_eq!(refused(person, "lab/web-1", mode, text).await, status, "{} {mode}", person.name);
+            }
+        }
+        let denied = |e: &serde_json::Value| e["outcome"] == "denied" && e["on"] == "lab/web-1";
+        gateway.find_event(&["--kind", "console", "--user", &person.name], denied).await;
+    }
+    // Whoever may watch needs a ticket of their own.
+    ada.grant("kim", "machine/console.view", "machine", "lab/web-1").await;
+    kim.step_up().await;
+    let hers = ticket(&ada, "view").await;
+    assert_eq!(refused(&kim, "lab/web-1", "view", &hers).await, StatusCode::FORBIDDEN);
+    assert!(screen.picture().await > 10_000, "hers goes on");
+    gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_counts_once_for_one_session_machine_and_mode() {
     let guest = Peer::qemu("web-1", "none");

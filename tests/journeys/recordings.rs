@@ -7,6 +7,7 @@ use crate::support::{
     peers::{self, Peer},
     screen::Screen,
 };
+use reqwest::StatusCode;
 use serde_json::Value;
 use std::{path::Path, time::Duration};
 
@@ -130,5 +131,26 @@ async fn a_recording_that_never_began_is_not_whole() {
     gateway.settled_recordings(0).await;
     assert!(ada.page("/recordings").await.contains(">not whole<"));
     assert_eq!(verify(gateway.dir.path(), &[]).0, Some(1));
+    gateway.stop().await;
+}
+
+// SEC-004
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_are_told_to_those_alone_who_may_read_them() {
+    let gateway = TestGateway::start("").await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let (bob, olga) = (ada.invite("bob").await, ada.invite("olga").await);
+    ada.grant("bob", "console-user", "everything", "").await;
+    ada.grant("olga", "auditor", "everything", "").await;
+    let stranger = Person::stranger(&gateway, "nobody");
+    assert_eq!(stranger.get("/recordings").await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(bob.get("/recordings").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(olga.get("/recordings").await.status(), StatusCode::OK);
+    // Their files have no address at all, for anybody.
+    for person in [&stranger, &bob, &olga, &ada] {
+        for path in ["/recordings/01935d0a00007000800000000000000a", "/media/replay/x.cast"] {
+            assert_eq!(person.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
     gateway.stop().await;
 }

@@ -2,17 +2,19 @@
 //! A grant: who, may, on what, until when, with what. The sentence that policy is made of.
 
 use crate::{
+    action::Action,
     hours::Hours,
     id::{GrantId, GroupId, HypervisorName, MachineId, ParseIdError, UserId},
     machine::{Machine, MachineKind},
     network::Network,
-    resource::MachineRef,
+    resource::{MachineRef, OwnObject},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 use time::{Duration, OffsetDateTime};
 
-/// The name of a role as in the policy file: 1 to 63 of `a-z 0-9 -`.
+/// What a grant gives: the name of a role as in the policy file (1 to 63 of `a-z 0-9 -`), or one right by itself, as
+/// `machine/power`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RoleName(Arc<str>);
@@ -22,6 +24,17 @@ impl RoleName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The kind of thing and the action, where it is one right by itself.
+    pub fn right(&self) -> Option<(&str, Action)> {
+        let (kind, action) = self.0.split_once('/')?;
+        Some((kind, action.parse().ok()?))
+    }
+}
+
+/// Whether a word is a kind of thing that a right speaks about.
+fn is_kind(word: &str) -> bool {
+    matches!(word, "machine" | "hypervisor") || OwnObject::ALL.iter().any(|o| o.word() == word)
 }
 
 impl fmt::Display for RoleName {
@@ -33,6 +46,10 @@ impl fmt::Display for RoleName {
 impl FromStr for RoleName {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if let Some((kind, action)) = text.split_once('/') {
+            let good = is_kind(kind) && action.parse::<Action>().is_ok_and(Action::is_grantable);
+            return if good { Ok(Self(Arc::from(text))) } else { Err(ParseIdError::new(text, "right")) };
+        }
         // The same alphabet as a hypervisor's name: nothing that a policy line could mistake for structure.
         text.parse::<HypervisorName>().map(|n| Self(Arc::from(n.as_str())))
     }

@@ -70,6 +70,8 @@ ids! {
     GrantId = "grant";
     /// One wish for access, from its asking to its end.
     AccessId = "access request";
+    /// One change of rights that waits for a second person.
+    ProposalId = "proposal";
     /// An emergency lock of a machine, a hypervisor or a token.
     LockId = "lock";
     /// One recording of one console session.

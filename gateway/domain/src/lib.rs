@@ -32,8 +32,8 @@ pub use grant::{
 };
 pub use hours::Hours;
 pub use id::{
-    AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, RecordingId, RequestId,
-    SessionId, TokenId, UserId,
+    AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, ProposalId, RecordingId,
+    RequestId, SessionId, TokenId, UserId,
 };
 pub use intent::Intent;
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};

@@ -17,6 +17,17 @@ pub enum MachineKind {
     Template,
 }
 
+impl MachineKind {
+    /// Several of them, in a sentence.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Guest => "virtual machines",
+            Self::Container => "containers",
+            Self::Template => "templates",
+        }
+    }
+}
+
 /// Whether it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -168,14 +168,22 @@ impl Grants {
             let (group, source) = names.groups.get(&m.group)?;
             (*source == GroupSource::Local).then_some((*group, *names.people.get(&m.person)?))
         });
-        let leave: Vec<(GroupId, UserId)> = old_members.filter(|m| !member.contains(m)).collect();
+        let mut leave: BTreeSet<(GroupId, UserId)> = old_members.filter(|m| !member.contains(m)).collect();
+        if self.guard.is_only_files() {
+            // Files are all that says who is in a group that is kept here.
+            let local = groups.iter().filter(|g| g.source == GroupSource::Local);
+            let all = local.flat_map(|g| g.members.iter().map(move |user| (g.id, *user)));
+            leave.extend(all.filter(|m| !member.contains(m)));
+        }
+        let leave: Vec<(GroupId, UserId)> = leave.into_iter().collect();
         let is_in =
             |(group, user): &(GroupId, UserId)| groups.iter().any(|g| g.id == *group && g.members.contains(user));
         let join: Vec<(GroupId, UserId)> = member.iter().filter(|m| !is_in(m)).copied().collect();
 
         let all = self.store.grants().await?;
         let mut held: HashMap<(Holder, String), Vec<&Holding>> = HashMap::new();
-        for h in all.iter().filter(|h| h.grant.source == GrantSource::PolicyFile) {
+        let owned = |h: &&Holding| self.guard.files_own(h.grant.source);
+        for h in all.iter().filter(owned) {
             let began = Given::of(&h.grant);
             held.entry(sense(h.holder, &Given { from: None, ..began.clone() })).or_default().push(h);
             held.entry(sense(h.holder, &began)).or_default().push(h);
@@ -189,11 +197,7 @@ impl Grants {
                 None => add.push((holder, given.grant(GrantId::new(Uuid::now_v7()), now))),
             }
         }
-        let revoke: Vec<Holding> = all
-            .iter()
-            .filter(|h| h.grant.source == GrantSource::PolicyFile && !kept.contains(&h.grant.id))
-            .cloned()
-            .collect();
+        let revoke: Vec<Holding> = all.iter().filter(|h| owned(h) && !kept.contains(&h.grant.id)).cloned().collect();
 
         let mut members: BTreeMap<GroupId, BTreeSet<UserId>> =
             groups.iter().map(|g| (g.id, g.members.clone())).collect();
@@ -263,20 +267,35 @@ impl Grants {
         if why.chars().count() > 512 || why.chars().any(char::is_control) {
             return Err(Error::BadPolicy("say why in at most 512 characters on one line".to_owned()));
         }
-        let take = async || {
-            let plan = self.plan(engine, files).await?;
-            let version = PolicyVersion {
-                number: plan.number,
-                files: plan.text,
-                hash: plan.hash,
-                applied_at: self.clock.now(),
-                applied_by: by.name(),
-                why: why.to_owned(),
-            };
-            self.store.apply_policy(&version, &plan.change).await?;
-            Ok::<_, Error>(version)
+        let plan = self.plan(engine, files).await?;
+        if let Some(why) = Self::favours(by.user(), engine, &plan) {
+            return Err(Error::Kept(why));
+        }
+        self.guard.taking_over(engine, &plan)?;
+        in_turn!(self, self.apply_once(engine, by, files, why))
+    }
+
+    pub(crate) async fn apply_once(
+        &self,
+        engine: &Engine,
+        by: By<'_>,
+        files: &Files,
+        why: &str,
+    ) -> Result<PolicyVersion, Error> {
+        let plan = self.plan(engine, files).await?;
+        if let Some(why) = Self::favours(by.user(), engine, &plan) {
+            return Err(Error::Kept(why));
+        }
+        let version = PolicyVersion {
+            number: plan.number,
+            files: plan.text,
+            hash: plan.hash,
+            applied_at: self.clock.now(),
+            applied_by: by.name(),
+            why: why.to_owned(),
         };
-        in_turn!(self, take())
+        self.store.apply_policy(&version, &plan.change).await?;
+        Ok(version)
     }
 
     /// The hash that a set of files would have as a version: for the event before it is taken over.

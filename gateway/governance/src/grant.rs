@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Giving and taking roles, and the rules about other people's accounts.
 
-use crate::{duty::Duties, sentence::Sentence};
+use crate::{duty::Duties, guard::Guard, sentence::Sentence};
 use portcullis_domain::{
     Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, OwnObject, RoleName,
     Selector, UserId,
@@ -70,6 +70,15 @@ pub enum Error {
     /// There is no such lock, or it is over.
     #[error("There is no such lock, or it is over.")]
     UnknownLock,
+    /// There is no such proposal, or it does not wait any more.
+    #[error("There is no such change, or it does not wait any more.")]
+    UnknownProposal,
+    /// The change needs a second person; the words say why. It can be proposed.
+    #[error("This needs a second person: {0}")]
+    Waits(String),
+    /// Whoever decides may not decide on this; the words say why.
+    #[error("{0}")]
+    Forbidden(String),
     /// A rule of this room keeps things as they are: the last who can run the gateway, rights beyond one's own, one's
     /// own account, a grant from a file. The words say which, and what to do.
     #[error("{0}")]
@@ -167,18 +176,25 @@ pub struct Grants {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) turn: Arc<Mutex<()>>,
     duties: Duties,
+    pub(crate) guard: Arc<Guard>,
 }
 
 impl Grants {
     /// On a store and a clock.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, turn: Arc::default(), duties: Duties::default() }
+        Self { store, clock, turn: Arc::default(), duties: Duties::default(), guard: Arc::default() }
     }
 
     /// The same, where some roles are kept apart.
     #[must_use]
     pub fn keeping_apart(self, duties: Duties) -> Self {
         Self { duties, ..self }
+    }
+
+    /// The same, where some changes are made in files only, or take two people.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard: Arc::new(guard), ..self }
     }
 
     /// Refuses a role that may not be held beside what a person holds.
@@ -268,13 +284,27 @@ impl Grants {
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
+        let held = self.may_take(engine, taker, id).await?;
+        self.guard.revoking(engine, &held.grant)?;
         in_turn!(self, self.take(engine, taker, id))
     }
 
-    async fn take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
+    pub(crate) async fn take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
+        let held = self.may_take(engine, taker, id).await?;
+        if !self.store.revoke_grant(id, taker.user(), self.clock.now()).await? {
+            return Err(Error::UnknownGrant);
+        }
+        Ok(held)
+    }
+
+    /// The grant that somebody may take back, or why they may not.
+    pub(crate) async fn may_take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
         let now = self.clock.now();
         let all = self.store.grants().await?;
         let held = all.iter().find(|h| h.grant.id == id).cloned().ok_or(Error::UnknownGrant)?;
+        if matches!(held.grant.source, GrantSource::Administrator | GrantSource::Setup) {
+            self.guard.only_files()?;
+        }
         if held.grant.source == GrantSource::PolicyFile {
             return Err(Error::Kept("This grant comes from a policy file: change the file.".to_owned()));
         }
@@ -299,9 +329,6 @@ impl Grants {
         }
         if let Some(why) = lost(engine, &before, &after, now) {
             return Err(Error::Kept(why));
-        }
-        if !self.store.revoke_grant(id, taker.user(), now).await? {
-            return Err(Error::UnknownGrant);
         }
         Ok(held)
     }
@@ -378,7 +405,7 @@ impl Grants {
     }
 
     /// Whether whoever makes a change is the holder, or in the group that is.
-    async fn concerns(&self, by: By<'_>, holder: Holder) -> Result<bool, Error> {
+    pub(crate) async fn concerns(&self, by: By<'_>, holder: Holder) -> Result<bool, Error> {
         let Some(me) = by.user() else { return Ok(false) };
         Ok(match holder {
             Holder::Person(user) => user == me,

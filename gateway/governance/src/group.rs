@@ -8,7 +8,8 @@ use portcullis_store::{Group, GroupSource};
 use uuid::Uuid;
 
 /// What happens to somebody's place in a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Membership {
     /// They come in.
     Join,
@@ -19,6 +20,7 @@ pub enum Membership {
 impl Grants {
     /// Makes a group without members and grants; the name is 1 to 64 characters without `/` and control characters.
     pub async fn make_group(&self, name: &str, words: &str) -> Result<GroupId, Error> {
+        self.guard.only_files()?;
         let plain = |text: &str| !text.chars().any(char::is_control);
         // Names stand in policy files, behind `group:`.
         let name = name.trim();
@@ -37,6 +39,7 @@ impl Grants {
 
     /// Removes a group that is kept here, once it holds no grant. Who was in it loses nothing by that.
     pub async fn drop_group(&self, id: GroupId) -> Result<Group, Error> {
+        self.guard.only_files()?;
         let group = self.local(id).await?;
         if !self.store.remove_local_group(id).await? {
             return Err(Error::Kept("This group still holds grants. Take them back first.".to_owned()));
@@ -54,10 +57,12 @@ impl Grants {
         user: UserId,
         change: Membership,
     ) -> Result<Group, Error> {
+        let (_, held) = self.may_change(engine, by, id, user, change).await?;
+        self.guard.moving(engine, &held, change)?;
         in_turn!(self, self.changed(engine, by, id, user, change))
     }
 
-    async fn changed(
+    pub(crate) async fn changed(
         &self,
         engine: &Engine,
         by: By<'_>,
@@ -65,6 +70,24 @@ impl Grants {
         user: UserId,
         change: Membership,
     ) -> Result<Group, Error> {
+        let (group, _) = self.may_change(engine, by, id, user, change).await?;
+        let changed = match change {
+            Membership::Join => self.store.join_group(id, user, by.user()).await?,
+            Membership::Leave => self.store.leave_group(id, user).await?,
+        };
+        if changed { Ok(group) } else { Err(Error::NoChange) }
+    }
+
+    /// The group that somebody may change so, and what it holds; or why they may not.
+    pub(crate) async fn may_change(
+        &self,
+        engine: &Engine,
+        by: By<'_>,
+        id: GroupId,
+        user: UserId,
+        change: Membership,
+    ) -> Result<(Group, Vec<Grant>), Error> {
+        self.guard.only_files()?;
         let now = self.clock.now();
         if by.user() == Some(user) {
             return Err(Error::Kept("Nobody changes their own groups. Ask another security lead.".to_owned()));
@@ -80,22 +103,21 @@ impl Grants {
             let words = "This group holds rights beyond your own. Ask a security lead to change who is in it.";
             return Err(Error::Kept(words.to_owned()));
         }
+        if group.members.contains(&user) == (change == Membership::Join) {
+            return Err(Error::NoChange);
+        }
         let before = self.held().await?;
         let mut after = before.clone();
         if let Some(theirs) = after.get_mut(&user) {
             theirs.retain(|g| !held.iter().any(|h| h.id == g.id));
             if change == Membership::Join {
-                theirs.extend(held);
+                theirs.extend(held.iter().cloned());
             }
         }
         if let Some(why) = lost(engine, &before, &after, now) {
             return Err(Error::Kept(why));
         }
-        let changed = match change {
-            Membership::Join => self.store.join_group(id, user, by.user()).await?,
-            Membership::Leave => self.store.leave_group(id, user).await?,
-        };
-        if changed { Ok(group) } else { Err(Error::NoChange) }
+        Ok((group, held))
     }
 
     async fn local(&self, id: GroupId) -> Result<Group, Error> {

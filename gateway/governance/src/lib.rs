@@ -35,13 +35,18 @@
 //!   may `approve` `gateway:requests` and could give the role themselves. An owner needs no right of their own to what
 //!   they own: a database's owner decides who works on its machine without working on it. Both may refuse; who refuses
 //!   wins as long as the access has not begun. Nobody approves their own.
+//! - 2026-11-28: what takes two people is proposed by one and made by the other, never by whom it gives something. Only
+//!   more rights wait: who takes access away is not held up.
 
 mod code;
 mod duty;
 mod grant;
 mod group;
+mod guard;
 mod impact;
 mod lock;
+mod past;
+mod proposal;
 mod request;
 mod sentence;
 
@@ -49,7 +54,10 @@ pub use code::{Files, Plan, rights_of, take_rights};
 pub use duty::{Conflict, Duties};
 pub use grant::{By, Error, Grants, NewGrant};
 pub use group::Membership;
+pub use guard::{FourEyes, Guard};
 pub use impact::{Ground, Otherwise, Replay, Shift, Side, Turn, access_of, access_to, compare, replay};
 pub use lock::{LONGEST_LOCK, Locks};
+pub use past::Past;
+pub use proposal::{Change, Outlook};
 pub use request::{Auto, Decided, Decider, Owner, RequestError, Requests, Rule, Wish};
 pub use sentence::{MOST_THINGS, Sentence};

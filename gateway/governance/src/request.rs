@@ -196,10 +196,12 @@ impl Requests {
         let now = self.clock.now();
         let rule = self.rule(&asked.role, &asked.selector, inventory);
         let Some(auto) = &rule.auto else { return Ok(asked) };
-        let on_duty = auto.hours.as_ref().is_none_or(|hours| {
-            let at = now.to_offset(time::UtcOffset::UTC);
-            hours.contain(at.weekday().number_days_from_monday(), u16::from(at.hour()) * 60 + u16::from(at.minute()))
-        });
+        // Hours of a zone that this machine has lost are nobody's.
+        let on_duty = auto.hours.as_ref().is_none_or(|hours| portcullis_policy::in_hours(hours, now) == Some(true));
+        // No rule stands in for the second person.
+        if self.grants.guard.named(engine, &asked.role, &asked.selector).is_some() {
+            return Ok(asked);
+        }
         if !on_duty || !self.store.groups_of(actor.user).await?.contains(&auto.group) {
             return Ok(asked);
         }

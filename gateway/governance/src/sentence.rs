@@ -52,6 +52,7 @@ impl Sentence {
 impl Grants {
     /// Why a sentence cannot be said by somebody, if it cannot; what a preview shows before anything is saved.
     pub async fn check(&self, engine: &Engine, giver: By<'_>, sentence: &Sentence) -> Result<Vec<Grant>, Error> {
+        self.guard.only_files()?;
         let now = self.clock.now();
         if giver.user().is_some() && giver.user() == sentence.holder.person() {
             return Err(Error::ToOneself);
@@ -114,11 +115,19 @@ impl Grants {
     /// Gives or forbids what a sentence says. The caller holds the permit to write `gateway:policy` and closes its event
     /// with the words of the grants that come back.
     pub async fn say(&self, engine: &Engine, giver: By<'_>, sentence: &Sentence) -> Result<Vec<Grant>, Error> {
-        let say = async || {
-            let grants = self.check(engine, giver, sentence).await?;
-            self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
-            Ok::<_, Error>(grants)
-        };
-        in_turn!(self, say())
+        self.check(engine, giver, sentence).await?;
+        self.guard.saying(engine, sentence)?;
+        in_turn!(self, self.say_once(engine, giver, sentence))
+    }
+
+    pub(crate) async fn say_once(
+        &self,
+        engine: &Engine,
+        giver: By<'_>,
+        sentence: &Sentence,
+    ) -> Result<Vec<Grant>, Error> {
+        let grants = self.check(engine, giver, sentence).await?;
+        self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
+        Ok(grants)
     }
 }

@@ -234,13 +234,14 @@ impl Snapshot {
         let right = Right::of(kind, action).ok_or(Reason::Impossible(action, kind))?;
         // The last of the ends of those that allow it, where none is never; no end at all when none allows it.
         let mut last: Option<Option<OffsetDateTime>> = None;
-        let mut forbidden: Vec<RoleName> = Vec::new();
+        let mut forbidden = false;
+        let mut by: Vec<RoleName> = Vec::new();
         let mut passkey = false;
         let walked = self.walk(actor.user, target, right, at, |entry, met| match (entry.effect, met) {
             (_, Met::No) => {}
             (GrantEffect::Deny, _) => {
-                let name = self.slot(entry).role.and_then(|i| self.rules.role(i)).map(|r| r.name.clone());
-                forbidden.extend(name.filter(|n| !forbidden.contains(n)));
+                forbidden = true;
+                by.extend(self.role_of(entry).filter(|n| !by.contains(n)).cloned());
             }
             (GrantEffect::Allow, Met::ButPasskey) => passkey = true,
             (GrantEffect::Allow, Met::Yes) => {
@@ -250,24 +251,22 @@ impl Snapshot {
             }
         });
         walked.map_err(|_| Reason::Fault)?;
-        if forbidden.is_empty()
-            && let Some(end) = last
-        {
+        if !forbidden && let Some(end) = last {
             sum.lasts = earlier(sum.lasts, end);
             return Ok(());
         }
-        if forbidden.is_empty() && passkey {
+        if !forbidden && passkey {
             return Err(Reason::Passkey);
         }
         let hidden =
             kind == Kind::Machine && self.verdict(actor.user, target, kind, Action::View, at) != Verdict::Allow;
         if hidden {
             Err(Reason::Hidden(self.doors(kind, action)))
-        } else if forbidden.is_empty() {
+        } else if !forbidden {
             Err(Reason::Role(self.doors(kind, action)))
         } else {
-            forbidden.sort();
-            Err(Reason::Forbidden { action, kind, by: forbidden })
+            by.sort();
+            Err(Reason::Forbidden { action, kind, by })
         }
     }
 

@@ -124,8 +124,16 @@ fn random_set(rng: &mut TestRng, questions: &[(Kind, Action)]) -> Set {
     let mut seen = BTreeSet::new();
     for _ in 0..below(rng, 50) {
         let effect = if below(rng, 4) == 0 { "deny" } else { "allow" };
-        let role = if below(rng, 30) == 0 { "gone" } else { pick(rng, &ROLES) };
-        let given = Given::read(role, pick(rng, &SELECTORS), pick(rng, &WHENS), effect).unwrap();
+        // A role that is not there; one right by itself; a role.
+        let role = match below(rng, 30) {
+            0 => "gone".to_owned(),
+            1..=5 => {
+                let (kind, action) = pick(rng, questions);
+                format!("{kind}/{action}")
+            }
+            _ => pick(rng, &ROLES).to_owned(),
+        };
+        let given = Given::read(&role, pick(rng, &SELECTORS), pick(rng, &WHENS), effect).unwrap();
         let who = if below(rng, 2) == 0 {
             Who::Person(pick(rng, &PEOPLE).to_owned())
         } else {

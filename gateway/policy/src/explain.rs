@@ -114,7 +114,8 @@ impl fmt::Display for Explanation {
         }
         let roles: Vec<&str> = self.roles.iter().map(RoleName::as_str).collect();
         writeln!(f, "roles that count: {}", if roles.is_empty() { "none".to_owned() } else { roles.join(", ") })?;
-        if self.rules.is_empty() {
+        let single = self.grants.iter().any(|g| g.counts == Counts::Yes && g.role.right().is_some());
+        if self.rules.is_empty() && !single {
             writeln!(f, "no rule matches: denied")?;
         }
         for r in &self.rules {
@@ -198,8 +199,13 @@ impl Engine {
 }
 
 impl Snapshot {
+    /// Whether a role has anything to do with an action.
+    pub(crate) fn speaks(&self, role: &RoleName, kind: Kind, action: Action) -> bool {
+        self.rules.rights(role).allow(kind, action)
+    }
+
     /// Whether one grant counts, and if not, the first reason why.
-    fn counts(&self, grant: &Grant, target: Target<'_>, kind: Kind, action: Action, at: &Moment) -> Counts {
+    pub(crate) fn counts(&self, grant: &Grant, target: Target<'_>, kind: Kind, action: Action, at: &Moment) -> Counts {
         let terms = Terms::new(grant.conditions.clone());
         let forbids = grant.effect == GrantEffect::Deny;
         let kinds = &grant.conditions.kinds;
@@ -215,9 +221,9 @@ impl Snapshot {
             Counts::OtherNetworks
         } else if !terms.in_hours(at.now).unwrap_or(forbids) {
             Counts::OtherHours
-        } else if self.rules.find(&grant.role).is_none() {
+        } else if !self.rules.knows(&grant.role) {
             Counts::NoSuchRole
-        } else if !self.rules.rights(&grant.role).allow(kind, action) {
+        } else if !self.speaks(&grant.role, kind, action) {
             Counts::OtherRights
         } else {
             match (grant.effect, terms.met(grant.effect, target.kind(), at)) {

@@ -35,6 +35,7 @@
 //! - 2026-11-21: renewing a permit does not ask for a fresh factor again: the person who opened a screen proved it
 //!   then. Everything else is asked anew, for at most [`LONGEST`].
 
+mod barrier;
 pub mod classify;
 mod decide;
 #[cfg(test)]
@@ -45,6 +46,8 @@ mod fresh;
 mod index;
 mod kind;
 mod oracle;
+#[cfg(test)]
+mod paths;
 mod permit;
 mod reason;
 mod right;
@@ -55,16 +58,17 @@ mod set;
 mod snapshot;
 mod terms;
 
+pub use barrier::{But, Mine, Near};
 pub use engine::Engine;
 pub use explain::{Counts, Explanation, GrantLine, RuleLine};
 pub use index::Target;
 pub use kind::Kind;
 pub use permit::{Decision, LIFE, LONGEST, Lasts, Need, Permit, Proof};
 pub use reason::{Doors, Reason};
-pub use rights::RoleInfo;
+pub use rights::{RoleInfo, single_rights};
 pub use set::{Given, GrantRow, IncludeRow, Line, LineError, MemberRow, RightRow, Set, Who};
 pub use snapshot::{Snapshot, Verdict};
-pub use terms::{Moment, Passkey, knows_zone};
+pub use terms::{Moment, Passkey, in_hours, knows_zone};
 
 /// The model that comes with the gateway.
 pub const MODEL: &str = include_str!("../../../policies/model.conf");

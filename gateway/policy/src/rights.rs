@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What roles and grants amount to, apart from any request: for pages, reviews and the rules about giving roles.
 
-use crate::{
-    Engine, Kind, Snapshot,
-    roleset::{RoleIndex, RoleSet},
-    rules::Role,
-};
+use crate::{Engine, Kind, Snapshot, right::Rights, roleset::RoleIndex, rules::Role};
 use portcullis_domain::{Action, Actor, Grant, GrantEffect, Level, RoleName, Segment, Selector};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -44,35 +40,29 @@ impl Engine {
         action: Action,
     ) -> bool {
         let snapshot = self.snapshot();
-        let mut roles = RoleSet::EMPTY;
-        let mut forbidden = RoleSet::EMPTY;
+        let (mut allowed, mut forbidden) = (Rights::NONE, Rights::NONE);
         for grant in grants.into_iter().filter(|g| g.effect == GrantEffect::Deny || g.selector == Selector::Everything)
         {
             if grant.effect == GrantEffect::Deny {
-                if let Some(role) = snapshot.rules.find(&grant.role) {
-                    forbidden.add(snapshot.closure(role));
-                }
+                forbidden.add(snapshot.rules.rights(&grant.role));
                 continue;
             }
             if !grant.conditions.is_plain() {
                 continue;
             }
-            if let Some(role) = snapshot.rules.find(&grant.role) {
-                roles.add(snapshot.closure(role));
-            }
+            allowed.add(snapshot.rules.rights(&grant.role));
         }
-        snapshot.allows(roles, kind, action) && !snapshot.allows(forbidden, kind, action)
+        allowed.allow(kind, action) && !forbidden.allow(kind, action)
     }
 
-    /// Whether a role exists.
+    /// Whether a role exists, or a right can be asked that is named by itself.
     pub fn has_role(&self, role: &RoleName) -> bool {
-        self.snapshot().rules.find(role).is_some()
+        self.snapshot().rules.knows(role)
     }
 
     /// Whether a role, inheritance included, allows an action on a kind of thing.
     pub fn role_allows(&self, role: &RoleName, kind: Kind, action: Action) -> bool {
-        let snapshot = self.snapshot();
-        snapshot.rules.find(role).is_some_and(|r| snapshot.allows(snapshot.closure(r), kind, action))
+        self.snapshot().rules.rights(role).allow(kind, action)
     }
 
     /// Every role, by name.
@@ -122,6 +112,11 @@ impl Engine {
     }
 }
 
+/// Every right by itself, as the role of a grant names it, in the order of the matrix.
+pub fn single_rights() -> impl Iterator<Item = (Kind, Action, RoleName)> {
+    questions().filter_map(|(kind, action)| Some((kind, action, format!("{kind}/{action}").parse().ok()?)))
+}
+
 /// Everything that can be asked, in the order of the matrix.
 pub(crate) fn questions() -> impl Iterator<Item = (Kind, Action)> {
     Kind::all().flat_map(|k| Action::ALL.iter().filter(move |a| k.answers(**a)).map(move |a| (k, *a)))
@@ -130,13 +125,12 @@ pub(crate) fn questions() -> impl Iterator<Item = (Kind, Action)> {
 impl Snapshot {
     /// Whether everything that one grant gives is held already, on at least as much.
     fn covers(&self, actor: &Actor, grant: &Grant, now: OffsetDateTime) -> bool {
-        let Some(role) = self.rules.find(&grant.role) else { return true };
-        let given = self.closure(role);
-        let (mut held, mut forbidden) = (RoleSet::EMPTY, RoleSet::EMPTY);
+        let given = self.rules.rights(&grant.role);
+        let (mut held, mut forbidden) = (Rights::NONE, Rights::NONE);
         for g in self.grants_of(actor.user).iter().filter(|g| g.is_active(now)) {
-            let Some(role) = self.rules.find(&g.role) else { continue };
+            let role = self.rules.rights(&g.role);
             if g.effect == GrantEffect::Deny {
-                forbidden.add(self.closure(role));
+                forbidden.add(role);
                 continue;
             }
             // What counts at some hours or from some places only is no ground to give it for always.
@@ -144,16 +138,16 @@ impl Snapshot {
                 continue;
             }
             if encloses(&g.selector, &grant.selector) {
-                held.add(self.closure(role));
+                held.add(role);
             }
         }
         // What is forbidden to them somewhere may be forbidden inside what the grant covers.
-        let holds = |kind, action| self.allows(held, kind, action) && !self.allows(forbidden, kind, action);
+        let holds = |kind, action| held.allow(kind, action) && !forbidden.allow(kind, action);
         questions()
             .filter(|(kind, _)| {
                 matches!(kind, Kind::Machine | Kind::Hypervisor) || grant.selector == Selector::Everything
             })
-            .all(|(kind, action)| !self.allows(given, kind, action) || holds(kind, action))
+            .all(|(kind, action)| !given.allow(kind, action) || holds(kind, action))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Kind,
-    right::Rights,
+    right::{Right, Rights},
     roleset::{MAX_ROLES, RoleIndex, RoleSet},
     set::{Line, LineError, Set},
 };
@@ -62,9 +62,21 @@ impl Rules {
         self.roles.get(index.place())
     }
 
-    /// What a role allows, inheritance included; nothing for a name that is no role.
+    /// What a role allows, inheritance included, or the one right that is named; nothing for a name that is neither.
     pub(crate) fn rights(&self, name: &RoleName) -> Rights {
-        self.find(name).and_then(|i| self.role(i)).map_or(Rights::NONE, |r| r.rights)
+        match single(name) {
+            Some(right) => {
+                let mut rights = Rights::NONE;
+                rights.insert(right);
+                rights
+            }
+            None => self.find(name).and_then(|i| self.role(i)).map_or(Rights::NONE, |r| r.rights),
+        }
+    }
+
+    /// Whether a name is a role, or a right that can be asked.
+    pub(crate) fn knows(&self, name: &RoleName) -> bool {
+        single(name).is_some() || self.find(name).is_some()
     }
 
     /// How many steps a role's longest chain has.
@@ -124,9 +136,7 @@ impl Rules {
             .collect();
         let mut own = vec![Rights::NONE; names.len()];
         for row in &rows {
-            if let (Some(rights), Some(right)) =
-                (own.get_mut(row.role.place()), crate::right::Right::of(row.kind, row.action))
-            {
+            if let (Some(rights), Some(right)) = (own.get_mut(row.role.place()), Right::of(row.kind, row.action)) {
                 rights.insert(right);
             }
         }
@@ -144,6 +154,12 @@ impl Rules {
             .collect();
         Ok(Self { roles, places, rows })
     }
+}
+
+/// The right that a name is by itself. No role has a slash in its name.
+fn single(name: &RoleName) -> Option<Right> {
+    let (kind, action) = name.right()?;
+    Right::of(kind.parse().ok()?, action)
 }
 
 /// Works out what each role includes. Deeper than [`MAX_DEPTH`] is a circle or a mistake: both are refused.

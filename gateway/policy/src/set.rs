@@ -160,7 +160,7 @@ impl Set {
         let wrong: Vec<LineError> = self
             .grants
             .iter()
-            .filter(|g| rules.find(&g.given.role).is_none())
+            .filter(|g| !rules.knows(&g.given.role))
             .map(|g| LineError { line: g.line.clone(), what: format!("there is no role {}", g.given.role) })
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(Error::Rules(wrong)) }

@@ -12,7 +12,9 @@ use crate::{
     set::Set,
     terms::{Met, Moment},
 };
-use portcullis_domain::{Action, Grant, GrantChange, GrantEffect, GroupId, Holder, Operation, Resource, UserId};
+use portcullis_domain::{
+    Action, Grant, GrantChange, GrantEffect, GroupId, Holder, Operation, Resource, RoleName, UserId,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What grants say about a question, before it is asked how sure the gateway is of the person.
@@ -28,19 +30,13 @@ pub enum Verdict {
     Fault,
 }
 
-/// What a role's number in the index means under the rules of one snapshot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Slot {
-    pub(crate) rights: Rights,
-    pub(crate) role: Option<RoleIndex>,
-}
-
 /// One policy, whole. A cheap handle.
 #[derive(Clone)]
 pub struct Snapshot {
     pub(crate) rules: Arc<Rules>,
     pub(crate) index: Index,
-    slots: Arc<[Slot]>,
+    /// What each role's number in the index allows under these rules.
+    slots: Arc<[Rights]>,
     interner: Arc<Mutex<Interner>>,
 }
 
@@ -62,11 +58,7 @@ impl Snapshot {
     }
 
     fn made_of(&self, rules: Arc<Rules>, index: Index) -> Self {
-        let slot = |name| {
-            let role = rules.find(name);
-            Slot { rights: role.and_then(|i| rules.role(i)).map_or(Rights::NONE, |r| r.rights), role }
-        };
-        let slots = index.names.list.iter().map(slot).collect();
+        let slots = index.names.list.iter().map(|name| rules.rights(name)).collect();
         Self { rules, index, slots, interner: Arc::clone(&self.interner) }
     }
 
@@ -201,14 +193,19 @@ impl Snapshot {
         self.index.walk(
             user,
             target,
-            |entry| self.slot(entry).rights.has(right) && entry.is_active(at.micros),
+            |entry| self.slot(entry).has(right) && entry.is_active(at.micros),
             |entry| visit(entry, entry.terms.met(entry.effect, target.kind(), at)),
         )
     }
 
-    /// The role of a grant; none that the rules know is one without rights.
-    pub(crate) fn slot(&self, entry: &Entry) -> Slot {
-        self.slots.get(usize::from(entry.role)).copied().unwrap_or(Slot { rights: Rights::NONE, role: None })
+    /// What the role of a grant allows; none that the rules know is one without rights.
+    fn slot(&self, entry: &Entry) -> Rights {
+        self.slots.get(usize::from(entry.role)).copied().unwrap_or(Rights::NONE)
+    }
+
+    /// The role of a grant.
+    pub(crate) fn role_of(&self, entry: &Entry) -> Option<&RoleName> {
+        self.index.names.list.get(usize::from(entry.role))
     }
 
     pub(crate) fn closure(&self, role: RoleIndex) -> RoleSet {

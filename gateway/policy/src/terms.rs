@@ -76,6 +76,12 @@ pub fn knows_zone(hours: &Hours) -> bool {
     zone(hours).is_some()
 }
 
+/// Whether an instant is inside some hours, in their zone; none when this machine has lost the zone.
+pub fn in_hours(hours: &Hours, now: OffsetDateTime) -> Option<bool> {
+    let (day, minute) = local(&zone(hours)?, now)?;
+    Some(hours.contain(day, minute))
+}
+
 /// The day of the week (0 is Monday) and the minute of the day.
 fn local(zone: &TimeZone, now: OffsetDateTime) -> Option<(u8, u16)> {
     let at = zone.to_datetime(Timestamp::from_second(now.unix_timestamp()).ok()?);

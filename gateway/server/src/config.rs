@@ -336,6 +336,9 @@ impl Config {
         for path in hook.into_iter().flatten().filter(|p| p.is_relative()) {
             *path = base.join(&*path);
         }
+        if let Some(folder) = self.policy.directory.as_mut().filter(|p| p.is_relative()) {
+            *folder = base.join(&*folder);
+        }
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
         }

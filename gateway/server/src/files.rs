@@ -3,10 +3,18 @@
 //! second that there is a newer one. One that cannot be read changes nothing here, and is told once.
 
 use crate::state::{House, chain};
-use portcullis_governance::take_rights;
+use portcullis_governance::{By, Change, Error, Files, Grants, rights_of, take_rights};
 use portcullis_policy::Engine;
 use portcullis_store::Store;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 /// What this node has in effect.
 #[derive(Debug, Default)]
@@ -28,7 +36,109 @@ impl InEffect {
     }
 }
 
+/// Rows of grants and groups that could not be read: whoever depends on one is denied everything, and the trail tells of
+/// each once.
+#[derive(Default)]
+pub(crate) struct Unread(Mutex<BTreeMap<String, bool>>);
+
+impl Unread {
+    /// Takes what a look at the store found.
+    pub(crate) fn hear(&self, rows: &[String]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for why in rows {
+            known.entry(why.clone()).or_default();
+        }
+    }
+
+    /// What was not told yet.
+    fn news(&self) -> Vec<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = known.iter_mut().filter(|(_, told)| !**told);
+        news.map(|(why, told)| {
+            *told = true;
+            why.clone()
+        })
+        .collect()
+    }
+}
+
+/// Reads a file, or the `*.csv` of a folder and the `*.toml` of its `tests`.
+pub(crate) fn read(path: &Path) -> io::Result<Files> {
+    let told = |at: &Path, error: &io::Error| io::Error::new(error.kind(), format!("{}: {error}", at.display()));
+    let text = |file: &Path| std::fs::read_to_string(file).map_err(|e| told(file, &e));
+    let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut files = Files::default();
+    if path.is_file() {
+        files.0.insert(name(path), text(path)?);
+        return Ok(files);
+    }
+    for (folder, kind, before) in [(path.to_owned(), "csv", ""), (path.join("tests"), "toml", "tests/")] {
+        if kind == "toml" && !folder.is_dir() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).map_err(|e| told(&folder, &e))? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|e| e == kind) {
+                files.0.insert(format!("{before}{}", name(&file)), text(&file)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Whether the tests of a set hold; which do not, where some do not.
+pub(crate) async fn try_tests(files: &Files) -> Result<(), String> {
+    let set = files.set().map_err(|e| e.to_string())?;
+    let engine = Engine::load(&rights_of(&set)).await.map_err(|e| e.to_string())?;
+    let told = crate::files_tests::run(&engine, &set, files).map_err(|e| e.to_string())?;
+    if told.failed.is_empty() { Ok(()) } else { Err(told.failed.join("\n")) }
+}
+
 impl House {
+    /// Writes down what of the policy cannot be read.
+    pub(crate) fn tell_unread(&self) {
+        for why in self.unread.news() {
+            self.note("alarm", "a grant or a group cannot be read: whoever depends on it is denied everything", &why);
+        }
+    }
+
+    /// Takes the folder over that is the only source of the policy, as the gateway starts. What cannot be taken leaves
+    /// the last good version in effect, with an alarm.
+    pub(crate) async fn take_folder(&self) -> Result<(), portcullis_store::Error> {
+        let Some(folder) = self.config.policy.directory.as_deref() else { return Ok(()) };
+        match self.try_folder(folder).await {
+            Ok(()) => self.take_policy().await,
+            Err(why) => {
+                tracing::error!(why, folder = %folder.display(), "the policy keeps its last good version");
+                let words = format!("the policy's folder {} is not taken over", folder.display());
+                self.note("alarm", &words, &why);
+                Ok(())
+            }
+        }
+    }
+
+    async fn try_folder(&self, folder: &Path) -> Result<(), String> {
+        let files = read(folder).map_err(|e| e.to_string())?;
+        try_tests(&files).await?;
+        let said = |error: Error| chain(&error);
+        let plan = self.grants.plan(&self.engine, &files).await.map_err(said)?;
+        let version = self.store.policy_version().await.map_err(|e| chain(&e))?;
+        if plan.is_empty() && version.is_some_and(|v| v.hash == Grants::hash_of(&files)) {
+            return Ok(());
+        }
+        let why = "the folder, as the gateway started";
+        let change = Change::Files(files.clone(), why.to_owned());
+        if let Some(why) = self.grants.needs_second(&self.engine, &change).await.map_err(said)? {
+            return Err(format!("it takes two people ({why}): propose it with: portcullis policy apply"));
+        }
+        let words = format!("version {} with SHA-256 {} is taken over: {why}", plan.number, plan.hash);
+        if !self.note_about("policy", "gateway:policy", &words).await {
+            return Err("its event could not be written".to_owned());
+        }
+        self.grants.apply(&self.engine, By::Shell, &files, why).await.map_err(said)?;
+        Ok(())
+    }
+
     /// Takes a newer version over, if there is one.
     pub(crate) async fn take_policy(&self) -> Result<(), portcullis_store::Error> {
         let newest = self.store.policy_number().await?;

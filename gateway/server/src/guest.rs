@@ -26,6 +26,8 @@ pub(crate) struct Guest {
     /// The token that every form and script of this session sends back.
     pub(crate) csrf: String,
     pub(crate) actor: Option<Arc<Actor>>,
+    /// Whether a script asks, which reads JSON.
+    pub(crate) script: bool,
     carried: Arc<Mutex<Held>>,
 }
 
@@ -66,7 +68,12 @@ impl Guest {
     pub(crate) fn new(peer: Peer, session: Session, stage: Stage, csrf: String, passed: Passed) -> Self {
         let Passed { actor, permit, open } = passed;
         let carried = Arc::new(Mutex::new(Held { permit, open, ..Held::default() }));
-        Self { peer, session, stage, csrf, actor, carried }
+        Self { peer, session, stage, csrf, actor, script: false, carried }
+    }
+
+    /// The same for a script.
+    pub(crate) fn asked_by(self, script: bool) -> Self {
+        Self { script, ..self }
     }
 
     /// The actor; a route that needs one is not reached without.

@@ -212,7 +212,10 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         }
         Error::UnknownGrant | Error::UnknownGroup | Error::UnknownLock => Refusal::NotFound,
         Error::Kept(why) => Refusal::Conflict(why),
-        Error::NameTaken | Error::NoChange => Refusal::Conflict(error.to_string()),
+        Error::Forbidden(why) => Refusal::Forbidden(why),
+        Error::NameTaken | Error::NoChange | Error::UnknownProposal | Error::Waits(_) => {
+            Refusal::Conflict(error.to_string())
+        }
         Error::ToOneself
         | Error::UnknownRole(_)
         | Error::UnknownPerson

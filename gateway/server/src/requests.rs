@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 const LOOK: Duration = Duration::from_secs(1);
 const AGAIN: time::Duration = time::Duration::minutes(10);
 
-/// Gives and takes roles, keeping apart what the configuration says.
+/// Gives and takes roles, keeping apart and guarding what the configuration says.
 pub(crate) fn grants(
     config: &Config,
     engine: &Engine,
@@ -28,7 +28,8 @@ pub(crate) fn grants(
 ) -> Result<Grants, ConfigError> {
     let duties = config.policy.duties(engine);
     let duties = duties.map_err(|why| ConfigError::new(&config.file, format!("policy.conflict: {why}")))?;
-    Ok(Grants::new(store, clock).keeping_apart(duties))
+    let guard = config.policy.guard().map_err(|why| ConfigError::new(&config.file, format!("policy.{why}")))?;
+    Ok(Grants::new(store, clock).keeping_apart(duties).guarded(guard))
 }
 
 /// Access requests under the rules of the configuration.
@@ -60,8 +61,23 @@ pub(crate) async fn keep(house: Arc<House>) {
         if let Err(error) = look(&house, &mut later).await {
             tracing::error!(error = %chain(&error), "what is due of access requests could not be done");
         }
+        if let Err(error) = let_expire(&house).await {
+            tracing::error!(error = %chain(&error), "changes that wait for a second person could not be looked at");
+        }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Changes that waited for a second person in vain.
+async fn let_expire(house: &House) -> Result<(), portcullis_governance::Error> {
+    for proposal in house.grants.overdue().await? {
+        let id = proposal.new.id;
+        if !house.note_about("proposal", &id.to_string(), "nobody decided on it in time").await {
+            return Ok(());
+        }
+        house.grants.let_expire(id).await?;
+    }
+    Ok(())
 }
 
 async fn look(

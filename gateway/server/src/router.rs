@@ -161,6 +161,14 @@ fn served() -> Vec<Served> {
         on_post("/groups/{id}/remove", admin::groups::remove),
         on_post("/groups/{id}/delete", admin::groups::delete),
         on_get("/roles", admin::grants::roles),
+        on_get("/policy/history", admin::history::list),
+        on_get("/policy/history/{version}", admin::history::show),
+        on_post("/policy/history/{version}/rollback", admin::history::roll_back),
+        on_post("/policy/try", admin::history::try_rows),
+        on_get("/proposals/{id}", admin::proposals::show),
+        on_post("/proposals/{id}/approve", admin::proposals::approve),
+        on_post("/proposals/{id}/refuse", admin::proposals::refuse),
+        on_get("/api/v1/proposals", admin::proposals::json),
         on_get("/requests", pages::requests::list),
         on_post("/requests", pages::requests::ask),
         on_get("/requests/new", pages::requests::form),
@@ -171,10 +179,19 @@ fn served() -> Vec<Served> {
         on_post("/requests/{id}/begin", pages::requests::begin),
         on_post("/requests/{id}/end", pages::requests::end),
         on_get("/api/v1/requests", pages::requests::json),
+        on_post("/api/v1/requests", pages::requests::ask),
+        on_post("/api/v1/requests/{id}/approve", pages::requests::approve),
+        on_post("/api/v1/requests/{id}/refuse", pages::requests::refuse),
+        on_post("/api/v1/requests/{id}/withdraw", pages::requests::withdraw),
+        on_post("/api/v1/requests/{id}/begin", pages::requests::begin),
+        on_post("/api/v1/requests/{id}/end", pages::requests::end),
         on_get("/locks", admin::locks::list),
         on_post("/locks", admin::locks::add),
         on_post("/locks/end", admin::locks::end),
         on_get("/api/v1/locks", admin::locks::json),
+        on_post("/api/v1/locks", admin::locks::add),
+        on_post("/api/v1/locks/end", admin::locks::end),
+        on_get("/api/v1/access", admin::effective::json),
         on_get("/sessions", admin::sessions::list),
         on_post("/sessions/end", admin::sessions::end),
         on_get("/hypervisors", admin::hypervisors::list),
@@ -344,7 +361,8 @@ async fn approach(
     };
     let stage_of_guest = stage.clone();
     let walked = passage::walk(house, visit, caller, again, |passed| {
-        serve(house, Guest::new(peer, session.clone(), stage_of_guest, csrf, passed), effect, request, next)
+        let guest = Guest::new(peer, session.clone(), stage_of_guest, csrf, passed);
+        serve(house, guest.asked_by(path.starts_with("/api/")), effect, request, next)
     });
     match walked.await {
         Ok(answer) => Ok((answer, Some(stage))),
@@ -457,6 +475,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    // SEC-001
     #[test]
     fn what_is_served_is_what_policy_lists() {
         let served: Vec<_> = served().iter().map(|s| (s.method, s.pattern)).collect();

@@ -5,7 +5,7 @@
 use crate::{
     config::{Config, ConfigError},
     doors::{self, key_of},
-    files::InEffect,
+    files::{InEffect, Unread},
     health,
     listener::{self, Door},
     lives::{self, Lives},
@@ -75,9 +75,13 @@ impl Running {
         let identity =
             Identity::with_providers(store.clone(), Arc::clone(&keys), Arc::clone(&clock), settings, connections)
                 .map_err(|e| wrong("identity", chain(&e)))?;
+        let unread = Arc::<Unread>::default();
         identity.tell_changes({
-            let engine = Arc::clone(&engine);
-            move |feed| hear(&engine, feed)
+            let (engine, unread) = (Arc::clone(&engine), Arc::clone(&unread));
+            move |feed| {
+                unread.hear(&feed.unread);
+                hear(&engine, feed);
+            }
         });
         identity.refresh().await.map_err(|e| wrong("store.url", chain(&e)))?;
         if let Some(why) = identity.passkeys_off() {
@@ -88,6 +92,8 @@ impl Running {
         }
         let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
             .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
+        let seen = fleet.clone();
+        grants.look_up(move || seen.inventory());
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
         let recorders =
             RecorderPool::start(&config.recordings.dir, settings).map_err(|e| wrong("recordings.dir", chain(&e)))?;
@@ -106,6 +112,7 @@ impl Running {
             tables: tables(&config),
             grants,
             policy,
+            unread,
             locks,
             requests,
             tell,
@@ -127,6 +134,10 @@ impl Running {
         });
         keep_apart(&house);
         house.note("system", "the gateway started", &words(&recovered));
+        house
+            .take_folder()
+            .await
+            .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
         let set_up = first_link(&house).await?;
         // What is running already ends when the rest cannot be started.
         let unless = house.closing.clone().drop_guard();
@@ -379,6 +390,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                     if let Err(error) = h1.identity.refresh().await {
                         tracing::error!(error = %chain(&error), "sessions and grants could not be refreshed");
                     }
+                    h1.tell_unread();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }),

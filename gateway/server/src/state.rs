@@ -4,7 +4,7 @@
 use crate::{
     body::Sent,
     config::{Config, ConfigError, Limits},
-    files::InEffect,
+    files::{InEffect, Unread},
     listener::Tracked,
     lives::Lives,
     pace::Paces,
@@ -53,6 +53,8 @@ pub(crate) struct House {
     pub(crate) grants: Grants,
     /// The version of the policy files in effect.
     pub(crate) policy: InEffect,
+    /// Rows of grants and groups that could not be read.
+    pub(crate) unread: Arc<Unread>,
     pub(crate) locks: Locks,
     pub(crate) requests: Requests,
     pub(crate) tell: Tell,

@@ -28,6 +28,7 @@ use places;
 mod access;
 mod effective;
 mod grants;
+mod history;
 mod machines;
 mod me;
 mod people;
@@ -35,6 +36,7 @@ mod reply;
 mod running;
 mod sign_in;
 mod trail;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -42,13 +44,15 @@ pub(crate) mod samples;
 mod tests;
 
 pub(crate) use access::{
-    LockRow, LocksPage, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
+    LockRow, LocksPage, ProposalPage, ProposalRow, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep,
+    RequestUse, RequestsPage,
 };
 pub(crate) use effective::{Effective, ReachRow};
 pub(crate) use grants::{
     GrantForm, GrantRow, GrantState, Grants, GroupPage, GroupRow, Groups, OtherwiseRow, Preview, RoleCard, Roles,
     ShiftRow,
 };
+pub(crate) use history::{ChangeRow, History, Version, VersionRow};
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
 pub(crate) use me::{FactorRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
 pub(crate) use people::{Choice, Emergencies, EmergencyRow, OneTimeLink, PersonPage, UserRow, UserState, Users};
@@ -60,6 +64,7 @@ pub(crate) use sign_in::{
     Banner, BreakGlass, Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, SignedOut, StepUp,
 };
 pub(crate) use trail::{Trail, TrailEvent, TrailFilter, TrailRow, Verified};
+pub(crate) use words::{Shut, deed, given, verb};
 
 use portcullis_identity::Proofs;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -2,6 +2,7 @@
 //! Opening a database, and running one SQL text on either of the two.
 
 use crate::Error;
+use portcullis_domain::{ProposalId, micros};
 use sqlx::{
     PgPool, Postgres, Sqlite, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
@@ -163,6 +164,21 @@ impl Tx {
                 return Err(Error::Overtaken);
             }
         }
+        if let Ok(Some(Deed { id, end })) = DEED.try_with(Cell::take) {
+            let ended = execute!(
+                self,
+                "update proposals set state = 'done', decided_at = $2, decided_by = $3, decided_name = $4, said = $5 \
+                 where id = $1 and state = 'waiting' and expires_at > $2",
+                id.to_string(),
+                micros(end.at),
+                end.by.map(|u| u.to_string()),
+                &end.by_name,
+                &end.said
+            )?;
+            if ended == 0 {
+                return Err(Error::NotFound("a proposal that waits"));
+            }
+        }
         self.moving.moved = Moved::Yes;
         execute!(self, "update epoch set value = value + 1 where only_row = 1").map(drop)
     }
@@ -175,6 +191,21 @@ pub struct Turn(i64);
 tokio::task_local! {
     /// The turn that the next change of rights in this task takes.
     static TURN: Cell<Option<i64>>;
+    /// The proposal that the next change of rights in this task carries out.
+    static DEED: Cell<Option<Deed>>;
+}
+
+/// A proposal that a change of rights carries out, and how it ends by that.
+pub(crate) struct Deed {
+    pub(crate) id: ProposalId,
+    pub(crate) end: crate::Ended,
+}
+
+impl Deed {
+    /// Ends the proposal in the first transaction of a change that moves the epoch.
+    pub(crate) async fn scope<T>(self, change: impl Future<Output = T>) -> T {
+        DEED.scope(Cell::new(Some(self)), change).await
+    }
 }
 
 impl Store {

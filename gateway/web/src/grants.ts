@@ -7,6 +7,8 @@ import { matches } from './machines.ts';
 const SHOWN = 8;
 
 export function wireGrantForm(): void {
+  // What was asked for comes first, wherever it stands on the page.
+  find('[data-try] [data-foreseen]', HTMLElement)?.focus();
   const form = find('[data-grant-form]', HTMLFormElement);
   if (!form) return;
   find('[data-foreseen]', HTMLElement, form)?.focus();
@@ -29,7 +31,7 @@ export function wireGrantForm(): void {
     const on = things.length > 3 ? `${things.length} things` : things.join(', ');
     const end = until.value ? `until ${until.value}` : hours.value ? `for ${said(hours)} from now` : 'until somebody revokes it';
     const conditions = forbid.checked ? '' : `, with a fresh code ${said(window)}, ${record.checked ? 'recorded' : 'not recorded'}`;
-    sentence.textContent = `${said(user)} ${forbid.checked ? 'must not' : 'may'} act as ${role.value} on ${on}, ${end}${conditions}.`;
+    sentence.textContent = `${said(user)} ${forbid.checked ? 'must not' : 'may'} ${role.value.includes('/') ? said(role).replace(/^[^:]*: /, '') : `act as ${role.value}`} on ${on}, ${end}${conditions}.`;
   };
   form.addEventListener('input', say);
   wireFinder(form, (things) => {

@@ -2,6 +2,7 @@
 // A first administrator's first minutes, in headless Chromium: set-up link, password, authenticator, recovery codes,
 // sign-in, machine, console (looked at and typed into), the other pages, sign-out.
 //   node journey.mjs --url URL --link SET-UP-LINK --certificate PEM --pictures DIR --machine NAME=MONITOR-SOCKET … --broken NAME
+//     --program PORTCULLIS --config FILE
 // Prints a line a step; exit 0 only when all of it happened. Looks at the guests' own memory through their monitors.
 import { createHash, randomBytes, X509Certificate } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
@@ -10,6 +11,8 @@ import { parseArgs } from 'node:util';
 import { chromium } from 'playwright-core';
 import { Monitor } from '../peers/qmp.mjs';
 import * as bar from './bar.mjs';
+import * as greyed from './greyed.mjs';
+import * as twice from './twice.mjs';
 import { plugIn } from './passkey.mjs';
 import { awaitText, picture, type } from './screen.mjs';
 import { compare } from './glyphs.mjs';
@@ -17,7 +20,7 @@ import { Authenticator } from './totp.mjs';
 
 const { values: given } = parseArgs({ options: {
   url: { type: 'string' }, link: { type: 'string' }, certificate: { type: 'string' }, pictures: { type: 'string' },
-  machine: { type: 'string', multiple: true }, broken: { type: 'string' }, name: { type: 'string', default: 'ada' },
+  program: { type: 'string' }, config: { type: 'string' }, machine: { type: 'string', multiple: true }, broken: { type: 'string' }, name: { type: 'string', default: 'ada' },
   password: { type: 'string', default: randomBytes(12).toString('base64url') },
 } });
 const machines = given.machine.map((m) => ({ name: m.slice(0, m.indexOf('=')), socket: m.slice(m.indexOf('=') + 1) }));
@@ -38,7 +41,7 @@ let page, taken = 0;
 /** What the browser complained of, and the answers that said no. */
 const noticed = [], refused = [];
 /** The answers that say no because a step asks for it, in their order; any other is a mistake. */
-const REFUSALS = ['422 /sign-in', '422 /sign-in/passkey', '404 /nothing-here'];
+const REFUSALS = ['422 /sign-in', '422 /sign-in/passkey', '404 /nothing-here', '422 /policy/try'];
 /** The complaints that a step asks for: noVNC's own word for the screen that does not open. */
 const COMPLAINTS = [/^Failed when connecting: Connection closed \(code: 4004, reason: Lab cannot be reached: /];
 
@@ -275,18 +278,22 @@ async function journey() {
       await see('Not found');
       await look('error');
     });
-    await step('a grant in one sentence says beforehand what it would do', 20, async () => {
+    await step('a contractor gets twelve machines on three hypervisors in five fields, told beforehand, by one button', 20, async () => {
       await page.goto(new URL('/grants', given.url).href);
       await page.getByLabel('Who', { exact: true }).selectOption({ label: 'Grace Hopper (grace)' });
       await page.getByLabel('May act as').selectOption('console-user');
       await page.getByLabel('For', { exact: true }).selectOption('336');
-      await page.getByLabel('On', { exact: true }).fill(machines.slice(0, 2).map((m) => `lab/${m.name}`).join('\n'));
+      const theirs = ['berlin', 'oslo'].flatMap((h) => [1, 2, 3, 4, 5].map((n) => `${h}-${n}`));
+      await page.getByLabel('On', { exact: true }).fill([...machines.slice(0, 2).map((m) => `lab/${m.name}`), theirs.join(', ')].join('\n'));
       await page.locator('#note').fill('update of the vendor\'s software');
       await submit(page.getByRole('button', { name: 'Show what it would do' }));
       await page.getByText('Grace Hopper').nth(1).waitFor();
       await look('grant-preview');
       await submit(page.getByRole('button', { name: 'Grant', exact: true }));
       for (const machine of machines.slice(0, 2)) await page.getByText(`machine lab/${machine.name}`).first().waitFor();
+      const rows = await page.locator('table.grants tbody tr').filter({ hasText: 'Grace Hopper' }).count()
+        || await page.locator('table.grants tbody tr').filter({ hasText: 'grace' }).count();
+      if (rows !== 12) throw new Error(`${rows} grants came of it, not one for each of 12 machines on 3 hypervisors`);
       await look('granted');
     });
     await step('who may touch a machine is told, and a person\'s row leads to all that they may do', 15, async () => {
@@ -304,6 +311,14 @@ async function journey() {
       await page.locator('#reason').waitFor();
       await look('request-form');
     });
+    let hedy;
+    await step('somebody who may do little signs up', 30, async () => { hedy = await greyed.invite(page, given.url, submit, watch, WIDE); });
+    await step('a greyed button says why, by keyboard', 15, () => greyed.onList(hedy, look));
+    await step('so does one above a screen, and leads to the request', 25, () => greyed.onBar(hedy, given.url, look));
+    await hedy.context().close();
+    await step('the history of the policy tells of it, and rows are tried', 20, () => greyed.history(page, given.url, submit, look));
+    await step('files are taken over by a shell, and the page of their version says what they changed', 30, () => twice.files(page, given, submit, look));
+    await step('what takes two people waits for the second one', 30, () => twice.approve(page, given, submit, look));
     for (const [name, path, heading] of [
       ['me', '/me', null], ['step-up', '/step-up', 'Confirm that it is you'], ['users', '/users', 'People'], ['roles', '/roles', 'Roles'], ['groups', '/groups', 'Groups'], ['locks', '/locks', null], ['requests', '/requests', null], ['grants', '/grants', 'Grants'],
       ['live-consoles', '/sessions', null], ['hypervisors', '/hypervisors', 'Hypervisors'],

@@ -28,7 +28,7 @@ impl Owner {
 pub struct Auto {
     /// Everybody in this group, such as who is on call.
     pub group: String,
-    /// At these hours (UTC); none means always.
+    /// At these hours; none means always.
     pub hours: Option<Hours>,
 }
 

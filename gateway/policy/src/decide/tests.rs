@@ -190,6 +190,7 @@ fn each_selector_covers_what_it_says_and_nothing_more() {
     }
 }
 
+// SEC-004: what is asked together is joined with AND.
 #[test]
 fn several_machines_are_allowed_only_together() {
     let several =
@@ -769,4 +770,28 @@ fn questions_asked_at_once_do_not_get_each_others_answers() {
             });
         }
     });
+}
+
+#[test]
+fn one_right_by_itself_is_given_and_forbidden_alone() {
+    let power = grant("machine/power", on("one/own"));
+    let actor_of = |grants: Vec<Grant>| actor(grants);
+    let only = actor_of(vec![power.clone()]);
+    permitted(decide(&only, Action::Power, at("one/own")));
+    for action in [Action::View, Action::ConsoleView, Action::Snapshot] {
+        denied(decide(&only, action, at("one/own")));
+    }
+    let mut no_keys = grant("machine/console.control", on("one/own"));
+    no_keys.effect = GrantEffect::Deny;
+    let watcher = actor_of(vec![grant("operator", on("one/own")), no_keys]);
+    permitted(decide(&watcher, Action::ConsoleView, at("one/own")));
+    let why = denied(decide(&watcher, Action::ConsoleControl, at("one/own")));
+    assert!(matches!(&why, Reason::Forbidden { by, .. } if by.len() == 1), "{why:?}");
+    // What is held one by one is held: it can be given on, and no more than it.
+    let engine = builtin();
+    assert!(engine.has_role(&"machine/power".parse().unwrap()));
+    assert!(!engine.has_role(&"machine/create".parse().unwrap()), "no machine is asked to make one");
+    let giver = actor_of(vec![grant("machine/power", Selector::Everything)]);
+    assert!(engine.covers(&giver, [&power], NOW));
+    assert!(!engine.covers(&giver, [&grant("viewer", on("one/own"))], NOW));
 }

@@ -66,7 +66,7 @@ impl Reader {
         let words: Vec<&str> = columns.iter().map(String::as_str).collect();
         let line = at.clone();
         match words.as_slice() {
-            ["g2", held, role] => self.right(line, held, check_role(role)?)?,
+            ["g2", held, role] => self.right(line, held, named(role)?)?,
             ["p", who, role, on, when, effect] => {
                 self.set.grants.push(GrantRow { line, who: holder(who)?, given: Given::read(role, on, when, effect)? });
             }
@@ -94,7 +94,7 @@ impl Reader {
     /// A right has a slash, a role has none: the two cannot be taken for each other.
     fn right(&mut self, line: Line, held: &str, role: RoleName) -> Result<(), String> {
         let Some((kind, action)) = held.split_once('/') else {
-            let included = check_role(held)?;
+            let included = named(held)?;
             if included == role {
                 return Err(format!("the role {role} includes itself"));
             }
@@ -126,8 +126,23 @@ impl Reader {
     }
 }
 
+/// The role that a row of roles speaks of: a right by itself is held by grants alone.
+fn named(text: &str) -> Result<RoleName, String> {
+    let wrong = || format!("{text:?} is no role name: 1 to 63 of a-z, 0-9 and '-', no '-' at the ends");
+    text.parse::<RoleName>().ok().filter(|name| name.right().is_none()).ok_or_else(wrong)
+}
+
+/// What a grant gives: a role, or one right.
 pub(crate) fn check_role(text: &str) -> Result<RoleName, String> {
-    text.parse().map_err(|_| format!("{text:?} is no role name: 1 to 63 of a-z, 0-9 and '-', no '-' at the ends"))
+    if !text.contains('/') {
+        return named(text);
+    }
+    let name: RoleName = text.parse().map_err(|_| format!("{text:?} is no right such as machine/power"))?;
+    let asked = name.right().and_then(|(kind, action)| Some((kind.parse::<Kind>().ok()?, action)));
+    match asked {
+        Some((kind, action)) if kind.answers(action) => Ok(name),
+        _ => Err(format!("{text:?}: that cannot be asked of it")),
+    }
 }
 
 fn holder(text: &str) -> Result<Who, String> {

@@ -144,6 +144,30 @@ fn the_set_that_comes_with_the_gateway_survives_writing() {
 }
 
 // SEC-181: whatever a name holds, it stays one column of one row, and gives no right to anybody else.
+#[test]
+fn one_right_stands_in_a_grant_alone_and_never_where_a_role_is_meant() {
+    let row = "p, person:ann, machine/power, tag:web, , allow";
+    let set = Set::read(row).unwrap();
+    assert_eq!(set.grants[0].given.role.as_str(), "machine/power");
+    assert_eq!(set.to_string().trim(), "p, person:ann, machine/power, tag:web, \"\", allow".replace("\"\"", ""));
+    set.check().unwrap();
+    for wrong in [
+        "p, person:ann, machine/create, tag:web, , allow",
+        "p, person:ann, machine/session, tag:web, , allow",
+        "p, person:ann, machine/deny, tag:web, , allow",
+        "p, person:ann, gateway:users/power, everything, , allow",
+        "p, person:ann, machines/power, tag:web, , allow",
+        "p, person:ann, machine/*, tag:web, , allow",
+        "p, person:ann, machine/power/x, tag:web, , allow",
+        "p, person:ann, /power, tag:web, , allow",
+        "g2, machine/power, machine/view",
+        "g2, viewer, machine/power",
+        "g2, machine/view, machine/view",
+    ] {
+        assert!(Set::read(wrong).is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
     #[test]

@@ -2,24 +2,26 @@
 //! Effective access: all that a person may do, and all who may touch one thing, each with its last use. As a page and as
 //! a table for other programs.
 
-use super::grants::person;
+use super::{grants::person, preview::hypervisors};
 use crate::{
     csv,
     guest::Guest,
     pages::{Answer, again, page},
     reply::Refusal,
     state::House,
-    view::{Choice, Effective, Problems, ReachRow},
+    view::{Choice, Effective, Problems, ReachRow, deed},
 };
 use axum::{
+    Json,
     extract::{Query, State},
     response::IntoResponse,
 };
 use http::header;
-use portcullis_domain::{Action, HypervisorName, OwnObject, Resource, UserId};
+use portcullis_domain::{Action, OwnObject, Resource, UserId};
 use portcullis_governance::{Ground, Side};
 use portcullis_store::{LastUse, User};
 use serde::Deserialize;
+use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 use time::format_description::well_known::Rfc3339;
 
@@ -57,33 +59,49 @@ fn thing(text: &str) -> Option<Resource> {
     }
 }
 
+/// What was asked for, or what is wrong with that.
+async fn find(house: &House, asked: &Asked, users: &[User]) -> Result<Result<Option<Found>, Problems>, Refusal> {
+    Ok(match (asked.user.trim(), asked.on.trim()) {
+        ("", "") => Ok(None),
+        (user, "") => match user.parse::<UserId>().ok().and_then(|id| users.iter().find(|u| u.id == id)) {
+            Some(user) => Ok(Some(of_person(house, user).await?)),
+            None => Err(Problems::one("user", "There is no such person.")),
+        },
+        ("", on) => {
+            let words = "There is no such machine or hypervisor. A machine is written as HYPERVISOR/ID.";
+            let thing = thing(on).filter(|thing| is_known(house, thing)).ok_or_else(|| Problems::one("on", words));
+            match thing {
+                Ok(thing) => Ok(Some(to_thing(house, &thing, users).await?)),
+                Err(problems) => Err(problems),
+            }
+        }
+        _ => Err(Problems::one("", "Choose a person or a thing, not both.")),
+    })
+}
+
+/// The same for scripts.
+pub(crate) async fn json(State(house): State<Arc<House>>, _guest: Guest, Query(asked): Query<Asked>) -> Answer {
+    let users = house.store.users().await.map_err(|e| house.unavailable(&e))?;
+    let found = match find(&house, &asked, &users).await? {
+        Ok(Some(found)) => found,
+        Ok(None) => return Err(Refusal::Bad("Ask with user=ID, or with on=HYPERVISOR/MACHINE.".into())),
+        Err(problems) => return Err(Refusal::Bad(problems.first().to_owned())),
+    };
+    let actions = |actions: &[(Action, Option<LastUse>)]| -> Vec<_> {
+        let one = |(action, last): &(Action, Option<LastUse>)| json!({ "action": action.word(), "last": last.as_ref().and_then(|l| l.at.format(&Rfc3339).ok()) });
+        actions.iter().map(one).collect()
+    };
+    let key = if found.things { "on" } else { "who" };
+    let rows = found.rows.iter().map(|(what, _, may)| json!({ key: what, "may": actions(may) }));
+    Ok(Json(json!({ "about": found.about, "access": rows.collect::<Vec<_>>() })).into_response())
+}
+
 pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(asked): Query<Asked>) -> Answer {
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let users = house.store.users().await.map_err(failed)?;
-    let mut problems = Problems::none();
-    let found = match (asked.user.trim(), asked.on.trim()) {
-        ("", "") => None,
-        (user, "") => {
-            let found = user.parse::<UserId>().ok().and_then(|id| users.iter().find(|u| u.id == id));
-            if let Some(user) = found {
-                Some(of_person(&house, user).await?)
-            } else {
-                problems.add("user", "There is no such person.");
-                None
-            }
-        }
-        ("", on) => {
-            if let Some(thing) = thing(on).filter(|thing| is_known(&house, thing)) {
-                Some(to_thing(&house, &thing, &users).await?)
-            } else {
-                problems.add("on", "There is no such machine or hypervisor. A machine is written as HYPERVISOR/ID.");
-                None
-            }
-        }
-        _ => {
-            problems.add("", "Choose a person or a thing, not both.");
-            None
-        }
+    let (found, problems) = match find(&house, &asked, &users).await? {
+        Ok(found) => (found, Problems::none()),
+        Err(problems) => (None, problems),
     };
     if let (Some(found), "csv") = (&found, asked.form.as_str()) {
         return Ok(file(found));
@@ -105,7 +123,10 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(as
             .map(|(what, href, actions)| ReachRow {
                 what,
                 href,
-                actions: actions.into_iter().map(|(a, last)| (a.word(), last.map(|l| house.when(l.at)))).collect(),
+                actions: actions
+                    .into_iter()
+                    .map(|(a, last)| (deed(a), a.word(), last.map(|l| house.when(l.at))))
+                    .collect(),
             })
             .collect(),
         file: format!("/access?{query}"),
@@ -116,10 +137,6 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(as
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
-}
-
-fn hypervisors(house: &House) -> Vec<HypervisorName> {
-    house.config.hypervisors.iter().map(|h| h.name().clone()).collect()
 }
 
 fn is_known(house: &House, thing: &Resource) -> bool {

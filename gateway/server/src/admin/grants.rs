@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Roles and grants: one sentence — who, may, on, until, with.
 
-use super::sentence::{Posted, problem, read, with, words};
+use super::{
+    proposals::propose,
+    sentence::{Posted, problem, read, whole, with, words},
+};
 use crate::{
     guest::{Guest, Step},
     pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone},
+    view::{
+        Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone, deed, given, verb,
+    },
 };
 use axum::extract::State;
 use portcullis_domain::{
     Action, GrantEffect, GrantId, GrantSource, Holder, Inventory, OwnObject, Resource, RoleName, Selector,
 };
-use portcullis_governance::By;
+use portcullis_governance::{By, Change};
 use portcullis_policy::{Kind, RoleInfo};
 use portcullis_store::{Group, Holding, User};
 use serde::Deserialize;
@@ -58,12 +63,21 @@ pub(super) async fn listed(
             .collect(),
         groups: groups.iter().filter(mine).map(|g| Choice::new(format!("group:{}", g.id), g.name.clone())).collect(),
         roles: house.engine.roles().iter().map(|r| Choice::new(r.name.as_str(), r.name.as_str())).collect(),
+        rights: rights(),
         things: things(house),
         form,
         preview,
         problems,
     };
     if wrong { again(&shown) } else { page(&shown) }
+}
+
+/// Every right that a grant can give by itself.
+fn rights() -> Vec<Choice> {
+    let choice = |(kind, action, name): (Kind, Action, RoleName)| {
+        Choice::new(name.as_str(), format!("{kind}: {} ({action})", deed(action)))
+    };
+    portcullis_policy::single_rights().map(choice).collect()
 }
 
 /// A person in a list to choose from.
@@ -106,8 +120,8 @@ pub(super) fn row(house: &House, held: &Holding, user: &str) -> GrantRow {
             Holder::Group(group) => format!("/groups/{group}"),
         },
         user: user.to_owned(),
-        forbids: grant.effect == GrantEffect::Deny,
-        role: grant.role.to_string(),
+        verb: verb(&grant.role, grant.effect),
+        role: given(&grant.role),
         on: grant.selector.to_string(),
         machines: Some(covered(&inventory, &grant.selector)),
         from: house.when(grant.from),
@@ -156,6 +170,20 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(post
         GrantEffect::Deny => ("is to be forbidden", "was forbidden"),
     };
     let why = if form.note.trim().is_empty() { String::new() } else { format!(": {}", form.note.trim()) };
+    let sentence_words = whole(&house, &name, &sentence);
+    let change = Change::Say(sentence.clone());
+    match house.grants.check(&house.engine, By::Person(guest.actor()?), &sentence).await {
+        Err(error) => {
+            let problems = problem(error).map_err(reply::governance)?;
+            guest.say(&Step::denied(&name, problems.first()))?;
+            return listed(&house, &guest, form, None, problems).await;
+        }
+        Ok(_) => {
+            if let Some(waits) = propose(&house, &guest, &change, &sentence_words, form.note.trim(), "/grants").await? {
+                return Ok(waits);
+            }
+        }
+    }
     guest.intend(&house, &name, &format!("{said}, {to_be}{why}")).await?;
     match house.grants.say(&house.engine, By::Person(guest.actor()?), &sentence).await {
         Ok(grants) => {
@@ -184,9 +212,24 @@ pub(crate) struct Revoke {
     next: Option<String>,
 }
 
+/// Which grant is taken back, in words.
+async fn revoking(house: &House, id: GrantId) -> Result<String, Refusal> {
+    let holdings = house.store.grants().await.map_err(|e| house.unavailable(&e))?;
+    let held = holdings.iter().find(|h| h.grant.id == id).ok_or(Refusal::NotFound)?;
+    let names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;
+    let name = names.get(&held.holder).map_or("somebody", String::as_str);
+    let said =
+        format!("{} {} on {}", verb(&held.grant.role, held.grant.effect), given(&held.grant.role), held.grant.selector);
+    Ok(format!("it is taken back that {name} {said} (grant {id})"))
+}
+
 /// Takes a grant back; what it opened is cut within seconds.
 pub(crate) async fn revoke(State(house): State<Arc<House>>, guest: Guest, Form(form): Form<Revoke>) -> Answer {
     let id: GrantId = form.grant.parse().map_err(|_| Refusal::NotFound)?;
+    let change = Change::Revoke(id);
+    if let Some(waits) = propose(&house, &guest, &change, &revoking(&house, id).await?, "", "/grants").await? {
+        return Ok(waits);
+    }
     guest.intend(&house, &id.to_string(), "the grant is to be taken back").await?;
     let held = house.grants.revoke(&house.engine, By::Person(guest.actor()?), id).await.map_err(reply::governance)?;
     let mut names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;

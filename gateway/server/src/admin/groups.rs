@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Groups: those of the company's directory, which are shown, and those that are kept here.
 
-use super::grants::{person, row as grant_row};
+use super::{
+    grants::{person, row as grant_row},
+    proposals::propose,
+};
 use crate::{
     guest::{Guest, Step},
     pages::{Answer, Form, again, go_with, page},
     reply::{self, Refusal},
     state::House,
-    view::{Choice, GroupPage, GroupRow, Groups, Problems, Tone},
+    view::{Choice, GroupPage, GroupRow, Groups, Problems, Tone, given},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, GroupId, Holder, OwnObject, Resource, UserId};
-use portcullis_governance::{By, Error, Membership};
+use portcullis_governance::{By, Change, Error, Membership};
 use portcullis_store::{Group, GroupSource, Holding, User};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -45,7 +48,7 @@ fn row(house: &House, group: &Group, holdings: &[Holding]) -> GroupRow {
         words: group.words.clone(),
         directory: group.source == GroupSource::Directory,
         members: group.members.len(),
-        roles: own.map(|h| format!("{} on {}", h.grant.role, h.grant.selector)).collect(),
+        roles: own.map(|h| format!("{} on {}", given(&h.grant.role), h.grant.selector)).collect(),
     }
 }
 
@@ -149,6 +152,11 @@ async fn change(house: &House, guest: &Guest, id: &str, user: &str, what: Member
         Membership::Join => ("is to be put into", "was put into"),
         Membership::Leave => ("is to be taken out of", "was taken out of"),
     };
+    let words = format!("{name} {to_be} the group {}", group.name);
+    let proposed = Change::Move(group.id, user, what);
+    if let Some(waits) = propose(house, guest, &proposed, &words, "", &format!("/groups/{id}")).await? {
+        return Ok(waits);
+    }
     guest.intend(house, &name, &format!("{to_be} the group {}", group.name)).await?;
     let by = By::Person(guest.actor()?);
     match house.grants.change_member(&house.engine, by, group.id, user, what).await {

@@ -34,6 +34,9 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest, Query(pr
 }
 
 async fn listed(house: &House, guest: &Guest, typed: NewLock, problems: Problems) -> Answer {
+    if guest.script && !problems.is_empty() {
+        return Err(Refusal::Bad(problems.first().to_owned()));
+    }
     let actor = guest.actor()?;
     let locks = house.locks.list().await.map_err(reply::governance)?;
     let mut rows: Vec<LockRow> = locks

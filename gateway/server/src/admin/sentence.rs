@@ -1,32 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The form of a grant, read as a sentence, and what the sentence would do.
 
-use super::things;
+use super::{preview::foresee, things};
 use crate::{
     guest::Guest,
     pages::{Answer, Form},
     reply::{self, Refusal},
     state::House,
-    view::{GrantForm, OtherwiseRow, Preview, Problems, ShiftRow},
+    view::{GrantForm, Preview, Problems, given, verb},
 };
 use axum::extract::State;
 use portcullis_domain::{
-    Conditions, Grant, GrantEffect, GroupId, Holder, HypervisorName, Inventory, MachineKind, Network, Resource,
-    RoleName, UserId,
+    Conditions, Grant, GrantEffect, GroupId, Holder, Inventory, MachineKind, Network, RoleName, UserId,
 };
-use portcullis_governance::{By, Ground, Sentence, Shift, Side, Turn};
+use portcullis_governance::{By, Sentence, Side};
 use portcullis_store::Group;
 use serde::Deserialize;
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 use time::{Date, Duration, OffsetDateTime, Time, format_description::well_known::Iso8601};
 
-/// Days of the trail that a preview looks at.
-const DAYS: i64 = 30;
-/// Operations that a preview asks again at most.
-const MOST_ASKED: u32 = 20_000;
-/// Lines of a preview.
-const LINES: usize = 50;
-/// Names in one line of a preview.
+/// Things that one sentence names in words.
 const NAMES: usize = 12;
 
 #[derive(Deserialize)]
@@ -169,7 +162,13 @@ pub(super) fn words(house: &House, sentence: &Sentence) -> String {
     };
     let until =
         sentence.until.map_or_else(|| "until revoked".to_owned(), |u| format!("until {} UTC", house.when(u).text()));
-    format!("{} on {on}, {until}", sentence.role)
+    format!("{} on {on}, {until}", given(&sentence.role))
+}
+
+/// A sentence in words, from its holder to its conditions.
+pub(super) fn whole(house: &House, name: &str, sentence: &Sentence) -> String {
+    let may = verb(&sentence.role, sentence.effect);
+    format!("{name} {may} {}, with {}", words(house, sentence), with(&sentence.conditions).join(", "))
 }
 
 /// The conditions of a grant in words.
@@ -193,11 +192,7 @@ pub(super) fn with(conditions: &Conditions) -> Vec<String> {
         with.push(format!("only from {}", list(conditions.networks.iter().map(ToString::to_string).collect())));
     }
     if !conditions.kinds.is_empty() {
-        let kinds = conditions.kinds.iter().map(|k| match k {
-            MachineKind::Guest => "virtual machines".to_owned(),
-            MachineKind::Container => "containers".to_owned(),
-            MachineKind::Template => "templates".to_owned(),
-        });
+        let kinds = conditions.kinds.iter().map(|k| k.plural().to_owned());
         with.push(format!("only {}", list(kinds.collect())));
     }
     with.extend(conditions.clipboard_in.map(|n| format!("at most {n} bytes pasted in")));
@@ -205,29 +200,10 @@ pub(super) fn with(conditions: &Conditions) -> Vec<String> {
     with
 }
 
-/// The list of things in a line of a preview, cut where it is long.
-pub(super) fn on(things: &[Resource]) -> String {
-    let names: Vec<String> = things.iter().take(NAMES).map(ToString::to_string).collect();
-    let more = things.len().saturating_sub(NAMES);
-    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
-}
-
-/// A line for each thing that somebody gains or loses.
-pub(super) fn shift_rows(shifts: &[Shift], names: &HashMap<Holder, String>) -> Vec<ShiftRow> {
-    let row = |shift: &Shift| ShiftRow {
-        who: names.get(&shift.user.into()).cloned().unwrap_or_default(),
-        gains: shift.turn == Turn::Gains,
-        actions: shift.actions.iter().map(|a| a.word()).collect::<Vec<_>>().join(", "),
-        on: on(&shift.on),
-    };
-    shifts.iter().map(row).collect()
-}
-
 /// What a sentence would do if it were said now.
-async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]) -> Result<Preview, Refusal> {
+pub(super) async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]) -> Result<Preview, Refusal> {
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let before = house.store.grants_by_person().await.map_err(failed)?;
-    let names = house.store.holder_names().await.map_err(failed)?;
     let holders: Vec<UserId> = match sentence.holder {
         Holder::Person(user) => vec![user],
         Holder::Group(id) => {
@@ -239,43 +215,11 @@ async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]) -> Result
     for user in &holders {
         after.entry(*user).or_default().extend(grants.iter().cloned());
     }
-    let now = house.clock.now();
-    let mut past = Vec::new();
-    let since = now - Duration::days(DAYS);
-    for asked in house.store.decided_since(since, MOST_ASKED).await.map_err(failed)? {
-        // Nobody else's is decided otherwise by this.
-        if holders.contains(&asked.user) {
-            past.push(asked);
-        }
-    }
-    let hypervisors: Vec<HypervisorName> = house.tables.keys().cloned().collect();
-    let inventory = house.fleet.inventory();
-    let ground = Ground { inventory: &inventory, hypervisors: &hypervisors, now };
-    let side = |held| Side { engine: &house.engine, held };
-    let shifts = portcullis_governance::compare(side(&before), side(&after), ground);
-    let replay = portcullis_governance::replay(past, side(&before), side(&after), ground);
-    let mut rows = shift_rows(&shifts, &names);
-    let more_shifts = rows.len().saturating_sub(LINES);
-    rows.truncate(LINES);
+    let names = house.store.holder_names().await.map_err(failed)?;
     let whom = names.get(&sentence.holder).map_or("somebody", String::as_str);
-    let may = if sentence.effect == GrantEffect::Deny { "must not act as" } else { "may act as" };
-    let more_otherwise = replay.otherwise.len().saturating_sub(LINES);
-    let otherwise = replay.otherwise.into_iter().take(LINES).map(|o| OtherwiseRow {
-        at: house.when(o.asked.at),
-        what: format!("{} on {}", o.asked.action, o.asked.resource),
-        who: o.asked.user_name,
-        allowed: o.turn == Turn::Gains,
-    });
-    Ok(Preview {
-        sentence: format!("{whom} {may} {}, with {}", words(house, sentence), with(&sentence.conditions).join(", ")),
-        shifts: rows,
-        more_shifts,
-        days: DAYS,
-        asked: replay.asked,
-        unknown: replay.unknown,
-        otherwise: otherwise.collect(),
-        more_otherwise,
-    })
+    let said = whole(house, whom, sentence);
+    let side = |held| Side { engine: &house.engine, held };
+    foresee(house, said, side(&before), side(&after)).await
 }
 
 /// Says what a sentence would do, and changes nothing.

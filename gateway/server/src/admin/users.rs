@@ -7,7 +7,7 @@ use crate::{
     reply::{self, Refusal},
     start::invitation_link,
     state::House,
-    view::{Choice, OneTimeLink, PersonPage, Problems, TokenDraft, Tone, UserRow, UserState, Users},
+    view::{Choice, OneTimeLink, PersonPage, Problems, TokenDraft, Tone, UserRow, UserState, Users, given},
 };
 use axum::extract::{Path, State};
 use portcullis_domain::{Action, OwnObject, Resource, Secret, UserId};
@@ -72,7 +72,7 @@ async fn row(house: &House, user: &User, holdings: &[Holding]) -> Result<UserRow
         name: user.name.clone(),
         display_name: user.display_name.clone(),
         state,
-        roles: mine.map(|h| format!("{} on {}", h.grant.role, h.grant.selector)).collect(),
+        roles: mine.map(|h| format!("{} on {}", given(&h.grant.role), h.grant.selector)).collect(),
         seen: sessions.iter().map(|s| s.seen_at).max().map(|at| house.when(at)),
     })
 }

@@ -2,10 +2,13 @@
 //! The verbs of `portcullis policy` that work on a folder of files: check, diff, apply, export, history, rollback,
 //! simulate.
 
-use super::{Answer, At, Desk, Out, files_tests, machine::asked};
-use anyhow::Context as _;
+use super::{Answer, At, Desk, Out, machine::asked};
+use crate::{files::read, files_tests};
+use anyhow::{Context as _, bail};
 use portcullis_domain::{Clock as _, Holder, HypervisorName, SystemClock};
-use portcullis_governance::{By, Files, Ground, Plan, Shift, Side, Turn, compare, replay, rights_of, take_rights};
+use portcullis_governance::{
+    By, Change, Files, Ground, Plan, Shift, Side, Turn, compare, replay, rights_of, take_rights,
+};
 use portcullis_policy::{Engine, Given, GrantRow, Line, MemberRow, Set, Who};
 use portcullis_store::{Decided, GroupSource, PolicyVersion};
 use serde::Serialize;
@@ -17,29 +20,6 @@ use time::{Duration, format_description::well_known::Rfc3339};
 const MOST_ASKED: u32 = 1_000_000;
 /// Things that one line names.
 const NAMES: usize = 12;
-
-/// Reads a file, or the `*.csv` of a folder and the `*.toml` of its `tests`.
-fn read(path: &Path) -> anyhow::Result<Files> {
-    let text = |file: &Path| std::fs::read_to_string(file).with_context(|| format!("{}", file.display()));
-    let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut files = Files::default();
-    if path.is_file() {
-        files.0.insert(name(path), text(path)?);
-        return Ok(files);
-    }
-    for (folder, kind, before) in [(path.to_owned(), "csv", ""), (path.join("tests"), "toml", "tests/")] {
-        if kind == "toml" && !folder.is_dir() {
-            continue;
-        }
-        for entry in std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))? {
-            let file = entry?.path();
-            if file.extension().is_some_and(|e| e == kind) {
-                files.0.insert(format!("{before}{}", name(&file)), text(&file)?);
-            }
-        }
-    }
-    Ok(files)
-}
 
 /// Reads a set, has Casbin read its roles too, and runs its tests. Nothing is asked of the store.
 pub(super) async fn check(path: &Path, out: &Out) -> anyhow::Result<Answer> {
@@ -127,12 +107,20 @@ pub(super) async fn diff(path: &Path, at: &At) -> anyhow::Result<Answer> {
 }
 
 /// Takes a set over: its tests hold, its event is durable, then everything changes at once.
-pub(super) async fn apply(path: &Path, why: &str, at: &At) -> anyhow::Result<Answer> {
-    let (files, desk) = (read(path)?, at.open().await?);
-    let set = files.set()?;
-    let tried = files_tests::run(&Engine::load(&rights_of(&set)).await?, &set, &files)?;
-    if !tried.failed.is_empty() {
-        at.out.tell(&json!({ "applied": false, "wrong": tried.failed }), &tried.failed.join("\n"));
+pub(super) async fn apply(path: Option<&Path>, why: &str, at: &At) -> anyhow::Result<Answer> {
+    let desk = at.open().await?;
+    let only = desk.config.policy.directory.as_deref();
+    let path = match (path, only) {
+        (None, None) => bail!("name the folder of the files"),
+        (Some(path), None) => path,
+        (None, Some(folder)) => folder,
+        (Some(path), Some(folder)) if std::fs::canonicalize(path)? == std::fs::canonicalize(folder)? => folder,
+        (Some(_), Some(folder)) => bail!("{} is the only source of the policy here", folder.display()),
+    };
+    let files = read(path)?;
+    files.set()?;
+    if let Err(wrong) = crate::files::try_tests(&files).await {
+        at.out.tell(&json!({ "applied": false, "wrong": wrong.lines().collect::<Vec<_>>() }), &wrong);
         return Ok(Answer::No);
     }
     take_over(&desk, &files, why, at).await
@@ -140,9 +128,13 @@ pub(super) async fn apply(path: &Path, why: &str, at: &At) -> anyhow::Result<Ans
 
 async fn take_over(desk: &Desk, files: &Files, why: &str, at: &At) -> anyhow::Result<Answer> {
     let engine = desk.engine().await?;
-    let grants = desk.grants(&engine)?;
+    let grants = desk.seeing(at, &engine).await?;
     let plan = grants.plan(&engine, files).await?;
     let words = format!("version {} with SHA-256 {} is taken over: {why}", plan.number, plan.hash);
+    let change = Change::Files(files.clone(), why.to_owned());
+    if let Some(waits) = desk.wait(at, &grants, &engine, &change, &words, why).await? {
+        return Ok(waits);
+    }
     let take = async { Ok(grants.apply(&engine, By::Shell, files, why).await?) };
     let version = Box::pin(desk.act("policy", "gateway:policy", &words, take)).await?;
     let told = json!({ "applied": true, "version": version.number, "sha256": version.hash });
@@ -153,6 +145,9 @@ async fn take_over(desk: &Desk, files: &Files, why: &str, at: &At) -> anyhow::Re
 /// Takes an older version over again, as a new one.
 pub(super) async fn rollback(number: u32, why: &str, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
+    if let Some(only) = desk.grants(&desk.engine().await?)?.only_files() {
+        bail!("{only}");
+    }
     let versions = desk.store.policy_versions().await?;
     let old = versions.iter().find(|v| v.number == number);
     let old = old.with_context(|| format!("there is no version {number}; see: portcullis policy history"))?;

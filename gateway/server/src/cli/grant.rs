@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use portcullis_domain::{
     Clock as _, Conditions, GrantEffect, GrantId, GrantSource, Holder, Hours, Network, RoleName, Selector, SystemClock,
 };
-use portcullis_governance::{By, Error, Sentence};
+use portcullis_governance::{By, Change, Error, Sentence};
 use serde::Serialize;
 use serde_json::json;
 use time::{Duration, format_description::well_known::Rfc3339};
@@ -121,12 +121,21 @@ impl Grant {
                     .collect();
                 at.print(&rows, &["user", "effect", "role", "on", "from", "until", "source", "id"])?;
             }
-            Self::Add { user, role, on, with, at } => Box::pin(add(&at, &user, role, &on, &with)).await?,
+            Self::Add { user, role, on, with, at } => return Box::pin(add(&at, &user, role, &on, &with)).await,
             Self::Revoke { id, at } => {
                 let desk = at.open().await?;
                 let engine = desk.engine().await?;
+                let grants = desk.seeing(&at, &engine).await?;
+                let words = format!("the grant {id} is taken back");
+                match desk.wait(&at, &grants, &engine, &Change::Revoke(id), &words, "").await {
+                    Ok(Some(waits)) => return Ok(waits),
+                    Ok(None) => {}
+                    // Said below, as before.
+                    Err(error) if matches!(error.downcast_ref(), Some(Error::UnknownGrant)) => {}
+                    Err(error) => return Err(error),
+                }
                 let take = async {
-                    match desk.grants(&engine)?.revoke(&engine, By::Shell, id).await {
+                    match grants.revoke(&engine, By::Shell, id).await {
                         Ok(held) => Ok(Some(held)),
                         Err(Error::UnknownGrant) => Ok(None),
                         Err(error) => Err(error.into()),
@@ -144,7 +153,7 @@ impl Grant {
     }
 }
 
-async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) -> anyhow::Result<()> {
+async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let (holder, name): (Holder, String) = if let Some(group) = user.strip_prefix("group:") {
         (desk.find_group(group).await?.id.into(), format!("group {group}"))
@@ -168,10 +177,15 @@ async fn add(at: &At, user: &str, role: RoleName, on: &[String], with: &With) ->
     let verb = if with.forbid { "forbidden" } else { "given" };
     let things = sentence.on.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let words = format!("{} is {verb} to {name} on {things}", sentence.role);
-    let say = async { Ok(desk.grants(&engine)?.say(&engine, By::Shell, &sentence).await?) };
+    let grants = desk.seeing(at, &engine).await?;
+    let change = Change::Say(sentence.clone());
+    if let Some(waits) = desk.wait(at, &grants, &engine, &change, &words, "").await? {
+        return Ok(waits);
+    }
+    let say = async { Ok(grants.say(&engine, By::Shell, &sentence).await?) };
     for grant in Box::pin(desk.act("grant", &name, &words, say)).await? {
         let words = format!("{} was {verb} to {name} on {}. Its id is {}", grant.role, grant.selector, grant.id);
         at.out.tell(&json!({ "user": name, "id": grant.id.to_string() }), &words);
     }
-    Ok(())
+    Ok(Answer::Yes)
 }

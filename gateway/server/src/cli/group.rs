@@ -3,7 +3,7 @@
 
 use super::{Answer, At, Desk};
 use clap::Subcommand;
-use portcullis_governance::{By, Error, Membership};
+use portcullis_governance::{By, Change, Error, Membership};
 use portcullis_store::{Group as Row, GroupSource};
 use serde::Serialize;
 use serde_json::json;
@@ -127,14 +127,20 @@ async fn change(at: &At, group: &str, user: &str, what: Membership) -> anyhow::R
         Membership::Join => ("is put into", "is now in"),
         Membership::Leave => ("is taken out of", "is no longer in"),
     };
+    let words = format!("{is} the group {}", group.name);
+    let grants = desk.seeing(at, &engine).await?;
+    let proposed = Change::Move(group.id, user.id, what);
+    let whole = format!("{} {words}", user.name);
+    if let Some(waits) = desk.wait(at, &grants, &engine, &proposed, &whole, "").await? {
+        return Ok(waits);
+    }
     let deed = async {
-        match desk.grants(&engine)?.change_member(&engine, By::Shell, group.id, user.id, what).await {
+        match grants.change_member(&engine, By::Shell, group.id, user.id, what).await {
             Ok(_) => Ok(true),
             Err(Error::NoChange) => Ok(false),
             Err(error) => Err(error.into()),
         }
     };
-    let words = format!("{is} the group {}", group.name);
     let changed = Box::pin(desk.act("group", &user.name, &words, deed)).await?;
     let told = json!({ "user": user.name, "group": group.name, "changed": changed });
     at.out.tell(&told, &format!("{} {was} {}.", user.name, group.name));

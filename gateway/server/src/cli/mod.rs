@@ -4,7 +4,6 @@
 mod account;
 mod audit;
 mod files;
-mod files_tests;
 mod grant;
 mod group;
 mod init;
@@ -24,6 +23,8 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand};
 use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
+use portcullis_governance::{By, Change, Grants};
+use portcullis_policy::Engine;
 use portcullis_store::{Keys, Store};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
@@ -303,6 +304,38 @@ impl Desk {
         portcullis_audit::rebuild(&trail.reader(), &self.store).await?;
         trail.close()?;
         done
+    }
+}
+
+impl Desk {
+    /// Gives and takes roles, and looks machines up where a change may take two people.
+    async fn seeing(&self, at: &At, engine: &Engine) -> anyhow::Result<Grants> {
+        let grants = self.grants(engine)?;
+        if grants.has_four_eyes() {
+            let inventory = machine::asked(at).await?.inventory();
+            grants.look_up(move || Arc::clone(&inventory));
+        }
+        Ok(grants)
+    }
+
+    /// Keeps a change for a second person if it takes one, and says so; none when it can be made at once.
+    async fn wait(
+        &self,
+        at: &At,
+        grants: &Grants,
+        engine: &Engine,
+        change: &Change,
+        words: &str,
+        why: &str,
+    ) -> anyhow::Result<Option<Answer>> {
+        let Some(reason) = grants.needs_second(engine, change).await? else { return Ok(None) };
+        let propose = async { Ok(grants.propose(engine, By::Shell, change, words, why).await?) };
+        let words = format!("is proposed to a second person: {words}");
+        let made = Box::pin(self.act("proposal", "gateway:policy", &words, propose)).await?;
+        let link = format!("{}/proposals/{}", self.config.portal.origin(), made.new.id);
+        let told = serde_json::json!({ "waits": true, "proposal": made.new.id.to_string(), "link": link });
+        at.out.tell(&told, &format!("Nothing was changed yet: this waits for a second person. {reason} See {link}"));
+        Ok(Some(Answer::No))
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) enum Policy {
     },
     /// Take the files over: all of them at once, or nothing
     Apply {
-        /// The folder, or one CSV file
-        file: PathBuf,
+        /// The folder, or one CSV file; may be left out where the configuration names the only one
+        file: Option<PathBuf>,
         /// Why; it stands in the trail and in the history
         #[arg(long, default_value = "")]
         why: String,
@@ -104,7 +104,7 @@ impl Policy {
             }
             Self::Check { file, out } => files::check(&file, &out).await,
             Self::Diff { file, at } => files::diff(&file, &at).await,
-            Self::Apply { file, why, at } => files::apply(&file, &why, &at).await,
+            Self::Apply { file, why, at } => files::apply(file.as_deref(), &why, &at).await,
             Self::Export { folder, at } => files::export(&folder, &at).await,
             Self::History { at } => files::history(&at).await,
             Self::Rollback { version, why, at } => files::rollback(version, &why, &at).await,

@@ -2,7 +2,7 @@
 //! Access requests and roles that are kept apart, as the configuration names them.
 
 use portcullis_domain::{Conditions, Hours, Network, RoleName, Selector};
-use portcullis_governance::{Auto, Conflict, Duties, Owner, Rule};
+use portcullis_governance::{Auto, Conflict, Duties, FourEyes, Guard, Owner, Rule};
 use portcullis_policy::Engine;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -15,6 +15,51 @@ pub struct PolicySection {
     /// Sets of roles of which nobody may hold more than one.
     #[serde(default)]
     pub conflict: Vec<ConflictSection>,
+    /// Whether pages and shells say who may do what, beside files.
+    #[serde(default)]
+    pub source: PolicySource,
+    /// The folder of the files, where they are the only source.
+    pub directory: Option<PathBuf>,
+    /// What takes two people.
+    pub four_eyes: Option<FourEyesSection>,
+}
+
+/// What says who may do what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicySource {
+    /// Pages, shells and files.
+    #[default]
+    Any,
+    /// The files of one folder alone.
+    Files,
+}
+
+/// `[policy.four_eyes]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FourEyesSection {
+    /// Grants on these take two people.
+    #[serde(default)]
+    pub on: Vec<String>,
+    /// Grants of what holds one of these rights do.
+    #[serde(default)]
+    pub rights: Vec<RoleName>,
+    /// Whether every set of files does.
+    #[serde(default)]
+    pub files: bool,
+    /// How long a proposal waits, in hours.
+    #[serde(default = "three_days")]
+    pub hours: u32,
+}
+
+const fn three_days() -> u32 {
+    72
+}
+
+fn selector(on: &str) -> Result<Selector, String> {
+    let (kind, value) = on.split_once(':').unwrap_or((on, ""));
+    Selector::parse(kind, value).map_err(|e| format!("on: {e}"))
 }
 
 /// `[[policy.conflict]]`
@@ -29,6 +74,36 @@ pub struct ConflictSection {
 }
 
 impl PolicySection {
+    /// What is changed in files only, and what takes two people.
+    pub fn guard(&self) -> Result<Guard, String> {
+        let only = match (self.source, &self.directory) {
+            (PolicySource::Any, None) => None,
+            (PolicySource::Files, Some(folder)) => Some(folder.display().to_string()),
+            (PolicySource::Files, None) => return Err("directory: name the folder of the files".to_owned()),
+            (PolicySource::Any, Some(_)) => {
+                return Err("directory: it is read where source = \"files\" only".to_owned());
+            }
+        };
+        let Some(eyes) = &self.four_eyes else { return Ok(Guard::new(only, None)) };
+        let wrong = |why: String| format!("four_eyes: {why}");
+        if eyes.on.is_empty() && eyes.rights.is_empty() && !eyes.files {
+            return Err(wrong("name what takes two people in on, rights or files".to_owned()));
+        }
+        if !(1..=30 * 24).contains(&eyes.hours) {
+            return Err(wrong("hours: a proposal waits from 1 hour to 30 days".to_owned()));
+        }
+        if let Some(role) = eyes.rights.iter().find(|right| right.right().is_none()) {
+            return Err(wrong(format!("rights: {role} is a role; name rights such as hypervisor/access-admin")));
+        }
+        let eyes = FourEyes {
+            on: eyes.on.iter().map(|on| selector(on)).collect::<Result<_, _>>().map_err(wrong)?,
+            rights: eyes.rights.clone(),
+            files: eyes.files,
+            lasts: Duration::hours(i64::from(eyes.hours)),
+        };
+        Ok(Guard::new(only, Some(eyes)))
+    }
+
     /// What is kept apart, under a policy.
     pub fn duties(&self, engine: &Engine) -> Result<Duties, String> {
         let sets = self.conflict.iter().map(|c| Conflict { roles: c.roles.clone(), words: c.words.clone() });
@@ -84,7 +159,7 @@ pub struct RuleSection {
     pub longest_hours: u32,
     /// The group whose requests it approves by itself.
     pub auto_approve: Option<String>,
-    /// The hours in which it does, in UTC.
+    /// The hours in which it does.
     pub auto_hours: Option<String>,
     /// Whether consoles must be recorded.
     #[serde(default = "yes")]
@@ -151,10 +226,6 @@ impl RuleSection {
         if !named {
             return Err("a name is 1 to 64 characters on one line".to_owned());
         }
-        let selector = |on: &String| {
-            let (kind, value) = on.split_once(':').unwrap_or((on, ""));
-            Selector::parse(kind, value).map_err(|e| format!("on: {e}"))
-        };
         let owner = |name: &String| match name.split_once(':') {
             Some(("group", group)) if !group.is_empty() => Ok(Owner::Group(group.to_owned())),
             None if !name.is_empty() => Ok(Owner::Person(name.clone())),
@@ -162,8 +233,8 @@ impl RuleSection {
         };
         let hours = self.auto_hours.as_ref().map(|text| text.parse::<Hours>().map_err(|e| format!("auto_hours: {e}")));
         let hours = hours.transpose()?;
-        if hours.as_ref().is_some_and(|hours| hours.zone() != "UTC") {
-            return Err("auto_hours: write them in UTC".to_owned());
+        if let Some(hours) = hours.as_ref().filter(|hours| !portcullis_policy::knows_zone(hours)) {
+            return Err(format!("auto_hours: {:?} is no time zone that this machine knows", hours.zone()));
         }
         if hours.is_some() && self.auto_approve.is_none() {
             return Err("auto_hours: name the group in auto_approve".to_owned());
@@ -174,7 +245,7 @@ impl RuleSection {
         Ok(Rule {
             name: self.name.clone(),
             roles: self.roles.clone(),
-            on: self.on.iter().map(selector).collect::<Result<_, _>>()?,
+            on: self.on.iter().map(|on| selector(on)).collect::<Result<_, _>>()?,
             owners: self.owners.iter().map(owner).collect::<Result<_, _>>()?,
             approvals: approvals(self.approvals)?,
             longest: longest(self.longest_hours)?,
@@ -212,6 +283,31 @@ mod tests {
     }
 
     #[test]
+    fn what_guards_changes_is_read_whole_or_refused_by_its_key() {
+        let read = |text: &str| {
+            let section = toml::from_str::<PolicySection>(text).map_err(|e| e.to_string())?;
+            section.guard().map(|guard| guard.has_four_eyes())
+        };
+        assert_eq!(read(""), Ok(false));
+        assert_eq!(read("source = \"files\"\ndirectory = \"policy\""), Ok(false));
+        let eyes = "[four_eyes]\non = [\"tag:prod\"]\nrights = [\"hypervisor/access-admin\"]\nhours = 8\n";
+        assert_eq!(read(eyes), Ok(true));
+        for (text, word) in [
+            ("source = \"files\"", "directory"),
+            ("directory = \"policy\"", "source"),
+            ("source = \"pages\"", "pages"),
+            ("[four_eyes]\n", "four_eyes"),
+            ("[four_eyes]\non = [\"prod\"]", "on"),
+            ("[four_eyes]\nfiles = true\nhours = 0", "hours"),
+            ("[four_eyes]\nrights = [\"administrator\"]", "administrator is a role"),
+            ("[four_eyes]\nrights = [\"machine/session\"]", "right"),
+            ("[four_eyes]\nroles = [\"x\"]", "roles"),
+        ] {
+            assert!(read(text).unwrap_err().contains(word), "{text}");
+        }
+    }
+
+    #[test]
     fn a_rule_that_makes_no_sense_is_refused_by_its_name() {
         for (line, word) in [
             ("on = [\"web\"]", "selector"),
@@ -221,7 +317,7 @@ mod tests {
             ("longest_hours = 0", "longest_hours"),
             ("longest_hours = 9000", "longest_hours"),
             ("auto_hours = \"mon 08:00-09:00 UTC\"", "auto_approve"),
-            ("auto_approve = \"x\"\nauto_hours = \"mon 08:00-09:00 Europe/Berlin\"", "UTC"),
+            ("auto_approve = \"x\"\nauto_hours = \"mon 08:00-09:00 Europe/Nowhere\"", "Europe/Nowhere"),
             ("owner = [\"x\"]", "owner"),
         ] {
             let why = read(&format!("[[rule]]\nname = \"web\"\n{line}\n")).unwrap_err();

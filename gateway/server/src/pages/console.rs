@@ -7,7 +7,7 @@
 
 use super::{
     Answer, again,
-    machines::{ask, console_door, find, power_verbs},
+    machines::{console_door, find, power_verbs},
     page,
 };
 use crate::{
@@ -52,18 +52,22 @@ pub(crate) async fn show(
 ) -> Answer {
     let actor = Arc::clone(guest.actor()?);
     let machine = find(&house, &actor, &hypervisor, &machine)?;
-    let door = console_door(&house, &actor, &machine);
+    let asker = house.asker(&actor);
+    let door = console_door(&asker, &machine);
     let wants_view = wish.mode.as_deref() == Some("view");
     let (mode, closed) = match &door {
         ConsoleDoor::Control if !wants_view => (ConsoleMode::Control, None),
         ConsoleDoor::Control | ConsoleDoor::View => (ConsoleMode::View, None),
         ConsoleDoor::Closed(why) => (ConsoleMode::View, Some(why.clone())),
+        ConsoleDoor::Shut(shut) => (ConsoleMode::View, Some(shut.why.clone())),
     };
     let closed = match (closed, house.trained(actor.user).await) {
         (None, Err(Refusal::Forbidden(why))) => Some(why),
         (None, Err(other)) => return Err(other),
         (closed, _) => closed,
     };
+    let (power, no_power) = power_verbs(&house, &asker, &machine);
+    let no_keys = asker.shut(&machine, Action::ConsoleControl);
     let shown = ConsolePage {
         shell: house.shell(&guest).await,
         hypervisor: machine.at.hypervisor.to_string(),
@@ -73,9 +77,10 @@ pub(crate) async fn show(
         mode,
         may_control: matches!(door, ConsoleDoor::Control),
         recorded: if guest.must_record() { Recorded::Yes } else { Recorded::No },
-        power: power_verbs(&house, &actor, &machine),
+        power,
+        no_power,
         closed,
-        ask: ask(&house, &actor, &machine, Action::ConsoleControl),
+        no_keys,
         may_lock: house.may(&actor, Action::Lock, Resource::Own(OwnObject::Sessions)),
         problems: Problems::none(),
     };

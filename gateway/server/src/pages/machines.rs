@@ -6,8 +6,9 @@ use crate::{
     guest::{Guest, Step},
     passage::end,
     reply::{self, Refusal},
+    shut::Asker,
     state::House,
-    view::{ConsoleDoor, Flash, MachineRow, Machines, Notice, Power, Tone},
+    view::{ConsoleDoor, Flash, MachineRow, Machines, Notice, Power, Shut, Tone},
 };
 use axum::{
     Json,
@@ -49,11 +50,13 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest, Query(se
 
 fn rows(house: &House, actor: &Actor, favourites: &BTreeSet<MachineRef>) -> Vec<MachineRow> {
     let inventory = house.fleet.inventory();
+    let asker = house.asker(actor);
     let seen = inventory.iter().filter(|m| house.may(actor, Action::View, Resource::Machine(m.at.clone())));
-    seen.map(|machine| row(house, actor, machine, favourites)).collect()
+    seen.map(|machine| row(house, &asker, machine, favourites)).collect()
 }
 
-fn row(house: &House, actor: &Actor, machine: &Machine, favourites: &BTreeSet<MachineRef>) -> MachineRow {
+fn row(house: &House, asker: &Asker<'_>, machine: &Machine, favourites: &BTreeSet<MachineRef>) -> MachineRow {
+    let (power, no_power) = power_verbs(house, asker, machine);
     MachineRow {
         hypervisor: machine.at.hypervisor.to_string(),
         id: machine.at.machine.to_string(),
@@ -64,14 +67,14 @@ fn row(house: &House, actor: &Actor, machine: &Machine, favourites: &BTreeSet<Ma
         tags: machine.tags.clone(),
         node: machine.node.clone(),
         favourite: favourites.contains(&machine.at),
-        console: console_door(house, actor, machine),
-        ask: ask(house, actor, machine, Action::ConsoleView),
-        power: power_verbs(house, actor, machine),
+        console: console_door(asker, machine),
+        power,
+        no_power,
     }
 }
 
 /// Whether and how the console of a machine opens for somebody now.
-pub(super) fn console_door(house: &House, actor: &Actor, machine: &Machine) -> ConsoleDoor {
+pub(super) fn console_door(asker: &Asker<'_>, machine: &Machine) -> ConsoleDoor {
     match machine.console {
         ConsoleKind::Vnc => {}
         ConsoleKind::None => return ConsoleDoor::Closed("It has no screen that the gateway can open.".into()),
@@ -84,35 +87,31 @@ pub(super) fn console_door(house: &House, actor: &Actor, machine: &Machine) -> C
             );
         }
     }
+    // Who may not open it is told that, whether it is on or not.
+    let may = match asker.shut(machine, Action::ConsoleControl) {
+        None => ConsoleDoor::Control,
+        Some(_) => match asker.shut(machine, Action::ConsoleView) {
+            None => ConsoleDoor::View,
+            Some(shut) => return ConsoleDoor::Shut(Box::new(shut)),
+        },
+    };
     if matches!(machine.state, PowerState::Off | PowerState::Crashed) {
         return ConsoleDoor::Closed("It is off. Power it on first.".into());
     }
-    let at = || Resource::Machine(machine.at.clone());
-    match house.why_not(actor, Action::ConsoleControl, at()) {
-        None => ConsoleDoor::Control,
-        Some(why) => match house.why_not(actor, Action::ConsoleView, at()) {
-            None => ConsoleDoor::View,
-            Some(_) => ConsoleDoor::Closed(why),
-        },
-    }
+    may
 }
 
-/// Where somebody asks for an action on a machine that policy does not let them do. A lock is no matter of asking.
-pub(super) fn ask(house: &House, actor: &Actor, machine: &Machine, action: Action) -> Option<String> {
-    let at = || Resource::Machine(machine.at.clone());
-    let locked = house.locks.against(actor.via, &at(), house.clock.now()).is_some();
-    if machine.console != ConsoleKind::Vnc || locked || house.may(actor, action, at()) {
-        return None;
-    }
-    house.ask_link(&machine.at, action)
-}
-
-pub(super) fn power_verbs(house: &House, actor: &Actor, machine: &Machine) -> Vec<Power> {
-    if !house.may(actor, Action::Power, Resource::Machine(machine.at.clone())) {
-        return vec![];
-    }
+/// What can be done with a machine's power now, or why this person may do none of it.
+pub(super) fn power_verbs(house: &House, asker: &Asker<'_>, machine: &Machine) -> (Vec<Power>, Option<Shut>) {
     let can = |p: &Power| house.fleet.can(&machine.at.hypervisor, verb(*p));
-    Power::for_state(machine.state).into_iter().filter(can).collect()
+    let verbs: Vec<Power> = Power::for_state(machine.state).into_iter().filter(can).collect();
+    if verbs.is_empty() {
+        return (verbs, None);
+    }
+    match asker.shut(machine, Action::Power) {
+        None => (verbs, None),
+        shut => (vec![], shut),
+    }
 }
 
 /// Hypervisors that do not answer, for people who see machines of theirs or run them.
@@ -208,6 +207,10 @@ struct Item {
     pool: Option<String>,
     favourite: bool,
     console: Option<&'static str>,
+    /// Why its screen does not open for this person, or not now.
+    closed: Option<String>,
+    /// What can be done with its power now.
+    power: Vec<&'static str>,
 }
 
 /// The same list for scripts.
@@ -217,11 +220,17 @@ pub(crate) async fn json(State(house): State<Arc<House>>, guest: Guest) -> Answe
     let items: Vec<Item> = rows(&house, &actor, &favourites)
         .into_iter()
         .map(|r| Item {
-            console: match r.console {
+            console: match &r.console {
                 ConsoleDoor::Control => Some("control"),
                 ConsoleDoor::View => Some("view"),
-                ConsoleDoor::Closed(_) => None,
+                ConsoleDoor::Closed(_) | ConsoleDoor::Shut(_) => None,
             },
+            closed: match r.console {
+                ConsoleDoor::Control | ConsoleDoor::View => None,
+                ConsoleDoor::Closed(why) => Some(why),
+                ConsoleDoor::Shut(shut) => Some(shut.why),
+            },
+            power: r.power.iter().map(|p| p.word()).collect(),
             hypervisor: r.hypervisor,
             id: r.id,
             name: r.name,

@@ -23,11 +23,13 @@ use crate::{
 };
 use askama::Template;
 use axum::{
+    Json,
+    body::Bytes,
     extract::{FromRequest, RawForm, Request},
     response::{IntoResponse as _, Redirect, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use portcullis_domain::{Action, Actor, Effect, Operation, OwnObject, Resource};
+use portcullis_domain::{Action, Actor, Effect, Factor, Operation, OwnObject, Resource};
 use portcullis_governance::{By, Decider};
 use portcullis_policy::Decision;
 use serde::de::DeserializeOwned;
@@ -48,11 +50,32 @@ fn own_fields<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_urlencoded::from_str(&serde_urlencoded::to_string(own.collect::<Vec<_>>()).ok()?).ok()
 }
 
+/// A flat JSON object as a form: what a script sends. A box is ticked by `true`.
+fn as_form(body: &[u8]) -> Option<Bytes> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    let mut pairs = Vec::new();
+    for (name, value) in fields {
+        match value {
+            serde_json::Value::String(text) => pairs.push((name, text)),
+            serde_json::Value::Number(number) => pairs.push((name, number.to_string())),
+            serde_json::Value::Bool(true) => pairs.push((name, "on".to_owned())),
+            serde_json::Value::Bool(false) | serde_json::Value::Null => {}
+            serde_json::Value::Array(_) | serde_json::Value::Object(_) => return None,
+        }
+    }
+    serde_urlencoded::to_string(pairs).ok().map(Bytes::from)
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Refusal;
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let body = RawForm::from_request(request, state).await.ok();
-        body.and_then(|RawForm(body)| own_fields(&body)).map(Self).ok_or_else(|| {
+        let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+        let body = if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+            Bytes::from_request(request, state).await.ok().and_then(|body| as_form(&body))
+        } else {
+            RawForm::from_request(request, state).await.ok().map(|RawForm(body)| body)
+        };
+        body.and_then(|body| own_fields(&body)).map(Self).ok_or_else(|| {
             Refusal::Bad("A field of the form is missing, unknown or cannot be read. Open the page again.".into())
         })
     }
@@ -94,14 +117,26 @@ pub(crate) fn go(to: &str) -> Answer {
     Ok(Redirect::to(to).into_response())
 }
 
-/// Goes on, with a message for the next page.
+/// Goes on, with a message for the next page; a script reads where, and the message.
 pub(crate) async fn go_with(guest: &Guest, to: &str, tone: Tone, text: impl Into<String>) -> Answer {
+    if guest.script {
+        let text: String = text.into();
+        return Ok(Json(serde_json::json!({ "told": text, "at": to })).into_response());
+    }
     let mut waiting: Vec<(String, String)> = guest.session.get(FLASHES).await.ok().flatten().unwrap_or_default();
     waiting.push((tone.word().to_owned(), text.into()));
     if guest.session.insert(FLASHES, waiting).await.is_err() {
         tracing::warn!("a message for the next page was lost");
     }
     go(to)
+}
+
+/// Whether somebody has a passkey and has not shown it in the last minutes.
+pub(crate) async fn passkey_missing(house: &House, actor: &Actor) -> Result<bool, Refusal> {
+    let proofs = house.identity.proofs_of(actor.user).await.map_err(|e| house.unavailable(&e))?;
+    let since = house.clock.now() - STEP_UP;
+    let shown = actor.assurance.proofs().iter().any(|(factor, at)| *factor == Factor::Passkey && *at > since);
+    Ok(proofs.passkey && !shown)
 }
 
 /// A path of ours to go to afterwards, or the given one. Anything that a browser could read as another site, or that
@@ -152,6 +187,7 @@ impl House {
         let inventory = self.fleet.inventory();
         let decider = Decider { engine: &self.engine, inventory: &inventory, by: By::Person(actor) };
         let to_decide = self.requests.to_decide(decider).await.map_or(0, |waiting| waiting.len());
+        let to_decide = to_decide + self.changes_to_decide(actor).await;
         let recovery = self.store.recovery_code_used(actor.user).await.unwrap_or_else(|error| {
             tracing::error!(error = %crate::state::chain(&error), "whether a recovery code was used is not known");
             None
@@ -161,6 +197,15 @@ impl House {
             (When::new(at, now), from)
         });
         Shell { emergencies, to_decide, recovery, ..Shell::signed_in(guest.csrf.clone(), who).with(flashes) }
+    }
+
+    /// How many changes of rights wait for this person, as somebody who did not propose them.
+    async fn changes_to_decide(&self, actor: &Actor) -> usize {
+        if !self.grants.has_four_eyes() || !self.may(actor, Action::Write, Resource::Own(OwnObject::Policy)) {
+            return 0;
+        }
+        let waiting = self.store.waiting_proposals().await.unwrap_or_default();
+        waiting.iter().filter(|p| p.new.by != Some(actor.user)).count()
     }
 
     /// Which administration pages somebody may read.
@@ -242,6 +287,18 @@ mod tests {
         assert_eq!(own_fields(b"csrf=x&name=%C3%A4"), small("\u{e4}"));
         for bad in ["name=a&role=admin", "name=a&name=b", "next=%2F", "name=a&csrf.=x", "name=a&Name=b", ""] {
             assert_eq!(own_fields::<Small>(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_script_sends_the_same_fields_as_flat_json() {
+        let form = |json: &str| as_form(json.as_bytes()).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let read = form(r#"{"on":"machine:lab/web 1","hours":4,"record":true,"each":false,"next":null}"#).unwrap();
+        let mut fields: Vec<&str> = read.split('&').collect();
+        fields.sort_unstable();
+        assert_eq!(fields, ["hours=4", "on=machine%3Alab%2Fweb+1", "record=on"]);
+        for bad in ["", "[]", "{\"a\":[1]}", "{\"a\":{}}", "a=b", "{\"a\":1"] {
+            assert_eq!(form(bad), None, "{bad}");
         }
     }
 

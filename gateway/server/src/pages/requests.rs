@@ -2,7 +2,7 @@
 //! Access requests: ask, decide, begin, give back. Who may do what with a request is for `governance` to say: owners hold
 //! no role for it, so that the doors ask for a sign-in only.
 
-use super::{Answer, Form, STEP_UP, again, go_with, page};
+use super::{Answer, Form, again, go_with, page, passkey_missing};
 use crate::{
     admin::trail::told,
     guest::{Guest, Step},
@@ -19,9 +19,7 @@ use axum::{
     extract::{Path, Query, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{
-    AccessId, Action, Actor, Factor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId,
-};
+use portcullis_domain::{AccessId, Action, Actor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId};
 use portcullis_governance::{By, Decided, Decider, RequestError, Wish};
 use portcullis_store::{AccessRequest, AccessState, Brackets, StepWhat, TrailFilter};
 use serde::Deserialize;
@@ -73,6 +71,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
     };
     page(&RequestsPage {
         shell: house.shell(&guest).await,
+        changes: crate::admin::proposals::rows(&house, actor).await?,
         to_decide: waiting.iter().map(row).collect(),
         mine: mine.iter().map(row).collect(),
         all: all.map(|all| all.iter().map(row).collect()),
@@ -150,6 +149,9 @@ pub(crate) struct Asked {
 }
 
 async fn shown_form(house: &House, guest: &Guest, asked: Asked, problems: Problems) -> Answer {
+    if guest.script && !problems.is_empty() {
+        return Err(Refusal::Bad(problems.first().to_owned()));
+    }
     let longest = house.requests.longest().whole_hours();
     let cut = |text: String| text.chars().filter(|c| !c.is_control()).take(400).collect::<String>();
     let wrong = !problems.is_empty();
@@ -334,14 +336,6 @@ async fn uses(
     Ok(rows.iter().filter(|(row, _)| under.contains(&(row.node, row.seq))).map(use_of).collect())
 }
 
-/// Whether somebody has a passkey and has not shown it in the last minutes.
-async fn passkey_missing(house: &House, actor: &Actor) -> Result<bool, Refusal> {
-    let proofs = house.identity.proofs_of(actor.user).await.map_err(|e| house.unavailable(&e))?;
-    let since = house.clock.now() - STEP_UP;
-    let shown = actor.assurance.proofs().iter().any(|(factor, at)| *factor == Factor::Passkey && *at > since);
-    Ok(proofs.passkey && !shown)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Said {
@@ -392,6 +386,31 @@ pub(crate) async fn approve(
     go_with(&guest, &format!("/requests/{id}"), Tone::Good, told).await
 }
 
+/// A step on a request that this person may know of, written down before it is taken.
+async fn about_to(house: &House, guest: &Guest, id: &str, what: &str) -> Result<(Arc<Actor>, AccessRequest), Refusal> {
+    let actor = Arc::clone(guest.actor()?);
+    let (request, _) = find(house, &actor, id).await?;
+    guest.intend(house, id, what).await?;
+    Ok((actor, request))
+}
+
+/// What was done, for the trail, for others and for whoever did it.
+struct Taken<'a> {
+    what: StepWhat,
+    noted: &'a str,
+    words: &'a str,
+    told: &'a str,
+}
+
+/// The end of a step that was taken.
+async fn taken(house: &House, guest: &Guest, request: &AccessRequest, step: Taken<'_>) -> Answer {
+    let id = request.id.to_string();
+    guest.say(&Step::done(&id, step.noted))?;
+    house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
+    house.news(request, step.what, &guest.actor()?.name, step.words).await;
+    go_with(guest, &format!("/requests/{id}"), Tone::Good, step.told).await
+}
+
 /// Refuses.
 pub(crate) async fn refuse(
     State(house): State<Arc<House>>,
@@ -399,41 +418,30 @@ pub(crate) async fn refuse(
     Path(id): Path<String>,
     Form(said): Form<Said>,
 ) -> Answer {
-    let actor = Arc::clone(guest.actor()?);
-    let (request, _) = find(&house, &actor, &id).await?;
-    let words = said.words();
-    guest.intend(&house, &id, "is to be refused").await?;
-    let inventory = house.fleet.inventory();
+    let (actor, request) = about_to(&house, &guest, &id, "is to be refused").await?;
+    let (words, inventory) = (said.words(), house.fleet.inventory());
     let refused = house.requests.refuse(decider(&house, &inventory, &actor), request.id, &words).await;
     refused.map_err(reply::requests)?;
-    guest.say(&Step::done(&id, "refused"))?;
-    house.news(&request, StepWhat::Refused, &actor.name, &words).await;
-    go_with(&guest, &format!("/requests/{id}"), Tone::Good, "Refused.").await
+    let step = Taken { what: StepWhat::Refused, noted: "refused", words: &words, told: "Refused." };
+    taken(&house, &guest, &request, step).await
 }
 
 /// Takes one's own request back.
 pub(crate) async fn withdraw(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
-    let actor = Arc::clone(guest.actor()?);
-    let (request, _) = find(&house, &actor, &id).await?;
-    guest.intend(&house, &id, "is to be withdrawn").await?;
+    let (actor, request) = about_to(&house, &guest, &id, "is to be withdrawn").await?;
     house.requests.withdraw(&actor, request.id).await.map_err(reply::requests)?;
-    guest.say(&Step::done(&id, "withdrawn"))?;
-    house.news(&request, StepWhat::Withdrawn, &actor.name, "").await;
-    go_with(&guest, "/requests", Tone::Good, "Withdrawn.").await
+    let step = Taken { what: StepWhat::Withdrawn, noted: "withdrawn", words: "", told: "Withdrawn." };
+    taken(&house, &guest, &request, step).await
 }
 
 /// Begins what was approved.
 pub(crate) async fn begin(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
-    let actor = Arc::clone(guest.actor()?);
-    let (request, _) = find(&house, &actor, &id).await?;
-    guest.intend(&house, &id, "is to begin").await?;
+    let (actor, request) = about_to(&house, &guest, &id, "is to begin").await?;
     let inventory = house.fleet.inventory();
     let begun = Box::pin(house.requests.activate(decider(&house, &inventory, &actor), request.id)).await;
     let begun = begun.map_err(reply::requests)?;
-    guest.say(&Step::done(&id, "begun"))?;
-    house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-    house.news(&begun, StepWhat::Active, &actor.name, "").await;
-    go_with(&guest, &format!("/requests/{id}"), Tone::Good, "You have access now.").await
+    let step = Taken { what: StepWhat::Active, noted: "begun", words: "", told: "You have access now." };
+    taken(&house, &guest, &begun, step).await
 }
 
 /// Ends access before its time.
@@ -443,17 +451,13 @@ pub(crate) async fn end(
     Path(id): Path<String>,
     Form(said): Form<Said>,
 ) -> Answer {
-    let actor = Arc::clone(guest.actor()?);
-    let (request, _) = find(&house, &actor, &id).await?;
-    let words = said.words();
-    guest.intend(&house, &id, "is to end before its time").await?;
-    let inventory = house.fleet.inventory();
+    let (actor, request) = about_to(&house, &guest, &id, "is to end before its time").await?;
+    let (words, inventory) = (said.words(), house.fleet.inventory());
     let ended = house.requests.end(decider(&house, &inventory, &actor), request.id, &words).await;
     ended.map_err(reply::requests)?;
-    guest.say(&Step::done(&id, "ended before its time"))?;
-    house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-    house.news(&request, StepWhat::Ended, &actor.name, &words).await;
-    go_with(&guest, &format!("/requests/{id}"), Tone::Good, "The access is over; what it held open is being cut.").await
+    let told = "The access is over; what it held open is being cut.";
+    let step = Taken { what: StepWhat::Ended, noted: "ended before its time", words: &words, told };
+    taken(&house, &guest, &request, step).await
 }
 
 /// The same list for scripts: one's own, what waits for one's decision, and all for those who may read them.

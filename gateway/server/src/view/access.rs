@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Access requests and locks.
 
-use super::{Choice, Problems, Shell, When};
+use super::{Choice, Preview, Problems, Shell, When};
 use askama::Template;
 
 /// One request in a list.
@@ -35,12 +35,62 @@ pub(crate) struct RequestRow {
 pub(crate) struct RequestsPage {
     /// Around it.
     pub(crate) shell: Shell,
+    /// Changes of rights that take two people: those that wait, then the last ones; for those who may read the policy.
+    pub(crate) changes: Vec<ProposalRow>,
     /// What waits for this person's decision.
     pub(crate) to_decide: Vec<RequestRow>,
     /// Their own.
     pub(crate) mine: Vec<RequestRow>,
     /// Everybody's, for those who may read them.
     pub(crate) all: Option<Vec<RequestRow>>,
+}
+
+/// A change of rights that takes two people.
+#[derive(Debug, Clone)]
+pub(crate) struct ProposalRow {
+    /// Its id.
+    pub(crate) id: String,
+    /// The change.
+    pub(crate) words: String,
+    /// Why.
+    pub(crate) why: String,
+    /// Who proposed it.
+    pub(crate) by: String,
+    /// When.
+    pub(crate) at: When,
+    /// How it stands.
+    pub(crate) state: &'static str,
+    /// How that looks.
+    pub(crate) class: &'static str,
+    /// Until when it waits.
+    pub(crate) expires: Option<When>,
+    /// When it was decided, by whom, and what was said.
+    pub(crate) decided: Option<(When, String, String)>,
+}
+
+/// One change that takes two people, at `/proposals/{id}`. Posts `csrf reason` to `/proposals/{id}/approve` and
+/// `/proposals/{id}/refuse`.
+#[derive(Template)]
+#[template(path = "pages/proposal.html")]
+pub(crate) struct ProposalPage {
+    /// Around it.
+    pub(crate) shell: Shell,
+    /// The change.
+    pub(crate) row: ProposalRow,
+    /// Whether the person proposed it.
+    pub(crate) own: bool,
+    /// Whether they may approve it.
+    pub(crate) approves: bool,
+    /// Whether they may refuse it or take it back.
+    pub(crate) ends: bool,
+    /// They have a passkey and have not shown it lately: approving asks for it first.
+    pub(crate) passkey_first: bool,
+    /// Why they may not approve it.
+    pub(crate) objection: Option<String>,
+    /// Why it can no longer be made.
+    pub(crate) void: Option<String>,
+    /// What it would do.
+    pub(crate) preview: Option<Preview>,
 }
 
 /// A form that asks for access, at `/requests/new`. Posts `csrf role on reason hours start` to `/requests`.
@@ -181,4 +231,4 @@ impl LocksPage {
         [("1", "1 hour"), ("4", "4 hours"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")];
 }
 
-super::places! { RequestsPage = "requests", RequestForm = "requests", RequestPage = "requests", LocksPage = "locks", }
+super::places! { RequestsPage = "requests", RequestForm = "requests", RequestPage = "requests", ProposalPage = "requests", LocksPage = "locks", }

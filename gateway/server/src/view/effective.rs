@@ -11,8 +11,8 @@ pub(crate) struct ReachRow {
     pub(crate) what: String,
     /// The page about it, where there is one.
     pub(crate) href: String,
-    /// The actions, each with when it was used last.
-    pub(crate) actions: Vec<(&'static str, Option<When>)>,
+    /// The actions, in words and as policies call them, each with when it was used last.
+    pub(crate) actions: Vec<(&'static str, &'static str, Option<When>)>,
 }
 
 /// Effective access, at `/access`. Asks with `user` or `on`; `as=csv` gives the same as a file.

@@ -72,9 +72,9 @@ pub(crate) struct GrantRow {
     pub(crate) href: String,
     /// The person's or the group's name.
     pub(crate) user: String,
-    /// Whether it forbids.
-    pub(crate) forbids: bool,
-    /// The role.
+    /// The verb of its sentence: `may act as`, `must not`.
+    pub(crate) verb: &'static str,
+    /// The role, or what the one right means.
     pub(crate) role: String,
     /// On what, in words: `tag web`.
     pub(crate) on: String,
@@ -264,6 +264,8 @@ pub(crate) struct Grants {
     pub(crate) groups: Vec<Choice>,
     /// The roles to choose from.
     pub(crate) roles: Vec<Choice>,
+    /// The rights that can be given one by one.
+    pub(crate) rights: Vec<Choice>,
     /// Things to suggest, as a line of the list with what it is.
     pub(crate) things: Vec<Choice>,
     /// The sentence as typed before.

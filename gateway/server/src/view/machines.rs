@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! My machines, and the page around one machine's screen.
 
-use super::{Flash, Problems, Shell};
+use super::{Flash, Problems, Shell, Shut};
 use askama::Template;
 use portcullis_domain::{ConsoleMode, MachineKind, PowerState};
 
@@ -84,8 +84,10 @@ pub(crate) enum ConsoleDoor {
     Control,
     /// Watching only.
     View,
-    /// Not now; the words say why and what would help.
+    /// Not now, whoever asks; the words say why and what would help.
     Closed(String),
+    /// Not to this person.
+    Shut(Box<Shut>),
 }
 
 /// One machine in the list.
@@ -111,10 +113,10 @@ pub(crate) struct MachineRow {
     pub(crate) favourite: bool,
     /// Whether its console can be opened.
     pub(crate) console: ConsoleDoor,
-    /// Where they ask for the role that opens it, where that is what is missing.
-    pub(crate) ask: Option<String>,
     /// What the person may do with its power now; empty when nothing.
     pub(crate) power: Vec<Power>,
+    /// Why they may not switch its power, where it could be switched.
+    pub(crate) no_power: Option<Shut>,
 }
 
 impl MachineRow {
@@ -125,6 +127,11 @@ impl MachineRow {
             MachineKind::Container => "container",
             MachineKind::Template => "template",
         }
+    }
+
+    /// Whether its screen opens for this person.
+    pub(crate) const fn opens(&self) -> bool {
+        matches!(self.console, ConsoleDoor::Control | ConsoleDoor::View)
     }
 
     /// `hypervisor/id`, as in addresses.
@@ -195,10 +202,12 @@ pub(crate) struct ConsolePage {
     pub(crate) recorded: Recorded,
     /// What the person may do with its power now.
     pub(crate) power: Vec<Power>,
+    /// Why they may not switch its power, where it could be switched.
+    pub(crate) no_power: Option<Shut>,
     /// Why it cannot be opened, when it cannot; the script then does not try.
     pub(crate) closed: Option<String>,
-    /// Where they ask for keyboard and mouse, where they may only watch.
-    pub(crate) ask: Option<String>,
+    /// Why they may not use keyboard and mouse, where they may only watch.
+    pub(crate) no_keys: Option<Shut>,
     /// Whether the person may lock the machine.
     pub(crate) may_lock: bool,
     /// What went wrong with a form of this page.

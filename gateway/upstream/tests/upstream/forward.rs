@@ -86,6 +86,7 @@ async fn one_canonical_request_goes_upstream() {
     assert!(id != "theirs" && id.len() == 32);
 }
 
+// SEC-008: a hypervisor's credential belongs to it alone; no other's permit draws it.
 #[tokio::test]
 async fn a_permit_for_another_hypervisor_reaches_nothing() {
     let fake = always(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

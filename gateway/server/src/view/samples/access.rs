@@ -3,6 +3,10 @@
 
 use super::*;
 
+fn some_of<T>(full: bool, rows: Vec<T>) -> Vec<T> {
+    if full { rows } else { vec![] }
+}
+
 type Page = (&'static str, Result<String, askama::Error>);
 
 fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> RequestRow {
@@ -20,11 +24,26 @@ fn request(w: &Words, who: &str, state: &'static str, class: &'static str) -> Re
     }
 }
 
+fn proposal(w: &Words, waits: bool) -> ProposalRow {
+    ProposalRow {
+        id: "01935d0a000070008000000000000021".to_owned(),
+        words: w.text("grace may act as operator on tag prod, until revoked, with fresh code every 5 minutes"),
+        why: w.text("The night shift needs it."),
+        by: w.name("ada"),
+        at: when(-9),
+        state: if waits { "waiting" } else { "done" },
+        class: if waits { "warn" } else { "good" },
+        expires: waits.then(|| when(60 * 72)),
+        decided: (!waits).then(|| (when(-2), w.name("olga"), w.text("I asked them."))),
+    }
+}
+
 pub(super) fn pages(w: &Words) -> Vec<Page> {
     let full = w.fill != Fill::Empty;
     let some = |rows: Vec<RequestRow>| if full { rows } else { vec![] };
     let list = RequestsPage {
         shell: Shell { to_decide: usize::from(full), ..w.shell() },
+        changes: some_of(full, vec![proposal(w, true), proposal(w, false)]),
         to_decide: some(vec![request(w, "grace", "asked", "warn")]),
         mine: some(vec![request(w, "ada", "active", "good"), request(w, "ada", "refused", "bad")]),
         all: full.then(|| vec![request(w, "contractor-7", "over", "off")]),
@@ -97,7 +116,64 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         reason: w.text(""),
         problems: w.problems(&["", "kind", "value", "hours", "reason"]),
     };
+    let version = |number, newest| VersionRow {
+        number,
+        at: when(-60 * i64::from(number)),
+        by: w.name("ada"),
+        why: w.text("The night shift begins."),
+        hash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".to_owned(),
+        newest,
+    };
+    let history = History {
+        shell: w.shell(),
+        versions: some_of(full, vec![version(2, true), version(1, false)]),
+        changes: some_of(
+            full,
+            vec![ChangeRow {
+                at: when(-30),
+                by: w.name("ada"),
+                about: w.name("grace"),
+                words: w.text("operator on tag web, until revoked, was given"),
+                link: Some("/trail/01935d0a0000700080000000000000ff/12".to_owned()),
+            }],
+        ),
+        rows: w.text("p, person:ada, operator, tag:web, , allow"),
+        preview: None,
+        problems: w.problems(&["", "rows"]),
+    };
+    let shift = |gains| ShiftRow {
+        who: w.name("Grace Hopper (grace)"),
+        gains,
+        actions: "view, console.view".to_owned(),
+        on: w.text("kvm-berlin/web-1"),
+    };
+    let waiting = ProposalPage {
+        shell: w.shell(),
+        row: proposal(w, full),
+        own: w.fill == Fill::Hostile,
+        approves: w.fill == Fill::Plain,
+        ends: full,
+        passkey_first: w.fill == Fill::Hostile,
+        objection: (w.fill == Fill::Hostile).then(|| w.text("You proposed it: somebody else must approve it.")),
+        void: (w.fill == Fill::Hostile).then(|| w.text("There is no such person.")),
+        preview: full.then(|| rows::preview(w)),
+    };
+    let page_of_version = Version {
+        shell: w.shell(),
+        row: version(1, w.fill == Fill::Empty),
+        shifts: some_of(full, vec![shift(true), shift(false)]),
+        more_shifts: usize::from(full),
+        came: some_of(full, vec![w.text("p, person:grace, operator, tag:web, , allow")]),
+        went: some_of(full, vec![w.text("p, person:grace, viewer, tag:web, , allow")]),
+        files: some_of(full, vec![(w.name("grants.csv"), w.text("p, person:grace, operator, tag:web, , allow"))]),
+        preview: full.then(|| rows::preview(w)),
+        kept: (w.fill == Fill::Hostile).then(|| w.text("This is the last one who can give roles.")),
+        problems: w.problems(&["", "why"]),
+    };
     vec![
+        ("proposal", waiting.render()),
+        ("history", history.render()),
+        ("version", page_of_version.render()),
         ("requests", list.render()),
         ("request-form", form.render()),
         ("request", asked.render()),

@@ -2,7 +2,7 @@
 //! What stands in the lists of the sample pages.
 
 use super::*;
-use portcullis_domain::Outcome;
+use portcullis_domain::{Action, Outcome};
 
 pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
     let row = |name: &str, hypervisor: &str, state, console, tags: &[&str]| MachineRow {
@@ -15,9 +15,9 @@ pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
         tags: tags.iter().map(|t| w.name(t)).collect(),
         node: None,
         favourite: false,
-        ask: matches!(console, ConsoleDoor::Closed(_)).then(|| w.text("/requests/new?on=machine:x&role=viewer")),
         console,
         power: Power::for_state(state),
+        no_power: None,
     };
     let closed = |why: &str| ConsoleDoor::Closed(w.text(why));
     match w.fill {
@@ -53,11 +53,12 @@ pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
             },
             MachineRow {
                 power: vec![],
+                no_power: Some(shut(w, Action::Power)),
                 ..row(
                     "hr-files",
                     "kvm-berlin",
                     PowerState::Running,
-                    closed("The role console-user on this machine would open it."),
+                    ConsoleDoor::Shut(Box::new(shut(w, Action::ConsoleView))),
                     &["hr"],
                 )
             },
@@ -87,6 +88,17 @@ pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
     }
 }
 
+fn shut(w: &Words, action: Action) -> Shut {
+    Shut {
+        what: deed(action),
+        why: w.text("Your role operator on tag hr counts at these hours only: mon-fri 08:00-18:00 Europe/Berlin."),
+        needs: vec![w.text("You need the role operator on this machine. Ask a security lead.")],
+        fresh: action.is_console(),
+        ask: Some((w.text("/requests/new?on=machine:x&role=operator"), "Ask for it")),
+        rules: vec!["01935d0a00007000800000000000000a".to_owned()],
+    }
+}
+
 pub(super) fn console(w: &Words, mode: ConsoleMode, closed: Option<&str>) -> ConsolePage {
     let state = if closed.is_some() { PowerState::Off } else { PowerState::Running };
     ConsolePage {
@@ -100,7 +112,8 @@ pub(super) fn console(w: &Words, mode: ConsoleMode, closed: Option<&str>) -> Con
         recorded: if mode == ConsoleMode::Control { Recorded::Yes } else { Recorded::No },
         power: Power::for_state(state),
         closed: closed.map(|c| w.text(c)),
-        ask: (mode == ConsoleMode::View).then(|| w.text("/requests/new?on=machine:x&role=console-user")),
+        no_power: (mode == ConsoleMode::View).then(|| shut(w, Action::Power)),
+        no_keys: (mode == ConsoleMode::View).then(|| shut(w, Action::ConsoleControl)),
         may_lock: w.fill != Fill::Empty,
         problems: w.problems(&[""]),
     }
@@ -129,10 +142,10 @@ pub(super) fn users(w: &Words) -> Vec<UserRow> {
 
 pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
     let row = |user: &str, role: &str, on: &str, machines, state, until| GrantRow {
-        id: "01935d0a00007000800000000000000b".to_owned(),
+        id: format!("01935d0a000070008000{}{}{}", user.len(), role.len(), on.len()),
         href: "/users/01935d0a00007000800000000000000a".to_owned(),
         user: w.name(user),
-        forbids: user == "old-timer",
+        verb: if user == "old-timer" { "must not act as" } else { "may act as" },
         role: role.to_owned(),
         on: w.text(on),
         machines,
@@ -159,6 +172,32 @@ pub(super) fn grants(w: &Words) -> Vec<GrantRow> {
     }
 }
 
+pub(super) fn preview(w: &Words) -> Preview {
+    let shift = |gains| ShiftRow {
+        who: w.name("grace"),
+        gains,
+        actions: "view, console.view, console.control".to_owned(),
+        on: w.text("kvm-berlin/c1, kvm-berlin/c2, pve-paris/100 and 9 more"),
+    };
+    let otherwise = |allowed| OtherwiseRow {
+        at: when(-90),
+        who: w.name("grace"),
+        what: w.text("console.control on pve-paris/100"),
+        allowed,
+    };
+    Preview {
+        sentence: w
+            .text("grace may act as console-user on tag web, until 2026-12-05 04:24:07 UTC, with consoles recorded"),
+        shifts: vec![shift(true), shift(false)],
+        more_shifts: 3,
+        days: 30,
+        asked: 412,
+        unknown: 3,
+        otherwise: vec![otherwise(true), otherwise(false)],
+        more_otherwise: 7,
+    }
+}
+
 pub(super) fn grants_page(w: &Words) -> Grants {
     let full = w.fill != Fill::Empty;
     let problems = [
@@ -175,29 +214,6 @@ pub(super) fn grants_page(w: &Words) -> Grants {
         "clipboard_in",
         "clipboard_out",
     ];
-    let shift = |gains| ShiftRow {
-        who: w.name("grace"),
-        gains,
-        actions: "view, console.view, console.control".to_owned(),
-        on: w.text("kvm-berlin/c1, kvm-berlin/c2, pve-paris/100 and 9 more"),
-    };
-    let otherwise = |allowed| OtherwiseRow {
-        at: when(-90),
-        who: w.name("grace"),
-        what: w.text("console.control on pve-paris/100"),
-        allowed,
-    };
-    let preview = Preview {
-        sentence: w
-            .text("grace may act as console-user on tag web, until 2026-12-05 04:24:07 UTC, with consoles recorded"),
-        shifts: vec![shift(true), shift(false)],
-        more_shifts: 3,
-        days: 30,
-        asked: 412,
-        unknown: 3,
-        otherwise: vec![otherwise(true), otherwise(false)],
-        more_otherwise: 7,
-    };
     let form =
         GrantForm { on: w.text("tag:web\nkvm-berlin/c1"), forbid: w.fill == Fill::Hostile, ..GrantForm::default() };
     Grants {
@@ -207,12 +223,13 @@ pub(super) fn grants_page(w: &Words) -> Grants {
         users: vec![Choice::new("01935d0a00007000800000000000000a", w.name("Grace Hopper (grace)"))],
         groups: vec![Choice::new("group:01935d0a00007000800000000000000b", w.name("night shift"))],
         roles: vec![Choice::new("console-user", "console-user: works at screens"), Choice::new("viewer", "viewer")],
+        rights: vec![Choice::new("machine/power", "machine: switch its power (power)")],
         things: vec![
             Choice::new(w.name("tag:web"), "3 machines now"),
             Choice::new("machine:kvm-berlin/c1", w.name("c1")),
         ],
         form: if full { form } else { GrantForm::default() },
-        preview: full.then_some(preview),
+        preview: full.then(|| preview(w)),
         problems: w.problems(&problems),
     }
 }
@@ -233,7 +250,9 @@ pub(super) fn effective(w: &Words) -> Effective {
     let row = |what: &str| ReachRow {
         what: w.name(what),
         href: "/access?on=lab%2Fweb-1".to_owned(),
-        actions: vec![("view", Some(when(-60))), ("console.view", Some(when(-60 * 24))), ("power", None)],
+        actions: [(Action::View, Some(-60)), (Action::ConsoleView, Some(-60 * 24)), (Action::Power, None)]
+            .map(|(action, last)| (deed(action), action.word(), last.map(when)))
+            .to_vec(),
     };
     Effective {
         shell: w.shell(),

@@ -47,10 +47,10 @@ struct Test {
 
 /// What came of the tests.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) passed: usize,
+pub(crate) struct Told {
+    pub(crate) passed: usize,
     /// File, number and what was wrong.
-    pub(super) failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
 }
 
 /// People and groups get numbers of their own here: no store knows them.
@@ -73,7 +73,7 @@ impl Numbers {
 }
 
 /// Runs every test of a set; the engine holds its roles.
-pub(super) fn run(engine: &Engine, set: &Set, files: &Files) -> Result<Told, portcullis_governance::Error> {
+pub(crate) fn run(engine: &Engine, set: &Set, files: &Files) -> Result<Told, portcullis_governance::Error> {
     let mut numbers = Numbers::default();
     let mut members: BTreeMap<GroupId, BTreeSet<UserId>> = BTreeMap::new();
     for row in &set.members {

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changes of rights that are not one person's to make on a page: those that are made in files only, and those that take
+//! two people.
+//!
+//! More rights on what is named take a second person: a grant, coming into a group that holds one, taking back what
+//! forbids, files that do any of it. Less never waits: who takes access away is not held up by anybody.
+
+use crate::{code::Plan, grant::Error, group::Membership, sentence::Sentence};
+use portcullis_domain::{Grant, GrantEffect, GrantSource, HypervisorName, Inventory, MachineRef, RoleName, Selector};
+use portcullis_policy::{Engine, single_rights};
+use std::sync::{Arc, OnceLock};
+use time::Duration;
+
+/// What takes two people.
+#[derive(Debug, Clone, Default)]
+pub struct FourEyes {
+    /// Grants on these.
+    pub on: Vec<Selector>,
+    /// Grants of what holds one of these rights, wherever they are.
+    pub rights: Vec<RoleName>,
+    /// Every set of policy files, whatever it says.
+    pub files: bool,
+    /// How long a proposal waits.
+    pub lasts: Duration,
+}
+
+/// Where the machines are looked up that a grant would cover.
+type Look = Box<dyn Fn() -> Arc<Inventory> + Send + Sync>;
+
+/// What guards changes of rights.
+#[derive(Default)]
+pub struct Guard {
+    /// The folder that alone says who may do what, where it is so.
+    only: Option<String>,
+    eyes: Option<FourEyes>,
+    look: OnceLock<Look>,
+}
+
+impl Guard {
+    /// Where a folder of files is the only source of rights, and what takes two people.
+    pub fn new(only: Option<String>, eyes: Option<FourEyes>) -> Self {
+        Self { only, eyes, look: OnceLock::new() }
+    }
+
+    /// Looks machines up from now on. Until then a machine that is not known counts as one that is named.
+    pub fn look_up(&self, look: impl Fn() -> Arc<Inventory> + Send + Sync + 'static) {
+        // Set twice, the first one stays: both are the same inventory.
+        drop(self.look.set(Box::new(look)));
+    }
+
+    /// Whether anything takes two people.
+    pub const fn has_four_eyes(&self) -> bool {
+        self.eyes.is_some()
+    }
+
+    pub(crate) const fn is_only_files(&self) -> bool {
+        self.only.is_some()
+    }
+
+    pub(crate) fn lasts(&self) -> Duration {
+        self.eyes.as_ref().map_or(Duration::DAY, |eyes| eyes.lasts)
+    }
+
+    /// Whether files say which grants of a source there are.
+    pub(crate) fn files_own(&self, source: GrantSource) -> bool {
+        source == GrantSource::PolicyFile
+            || self.only.is_some() && matches!(source, GrantSource::Administrator | GrantSource::Setup)
+    }
+
+    /// Why nothing is changed here but in files.
+    pub fn only_files(&self) -> Result<(), Error> {
+        let Some(folder) = &self.only else { return Ok(()) };
+        Err(Error::Kept(format!(
+            "Who may do what is kept in files here: change them in {folder} on the gateway, then take them over with: \
+             portcullis policy apply"
+        )))
+    }
+
+    fn inventory(&self) -> Arc<Inventory> {
+        self.look.get().map_or_else(Arc::default, |look| look())
+    }
+
+    pub(crate) fn saying(&self, engine: &Engine, sentence: &Sentence) -> Result<(), Error> {
+        // What forbids takes away; taking that back is what waits.
+        if sentence.effect == GrantEffect::Deny {
+            return Ok(());
+        }
+        let why = sentence.on.iter().find_map(|on| self.named(engine, &sentence.role, on));
+        why.map_or(Ok(()), |why| Err(Error::Waits(why)))
+    }
+
+    pub(crate) fn revoking(&self, engine: &Engine, grant: &Grant) -> Result<(), Error> {
+        if grant.effect == GrantEffect::Allow {
+            return Ok(());
+        }
+        self.named(engine, &grant.role, &grant.selector).map_or(Ok(()), |why| Err(Error::Waits(why)))
+    }
+
+    pub(crate) fn moving(&self, engine: &Engine, held: &[Grant], change: Membership) -> Result<(), Error> {
+        let gives = if change == Membership::Join { GrantEffect::Allow } else { GrantEffect::Deny };
+        let mut more = held.iter().filter(|g| g.effect == gives);
+        let why = more.find_map(|g| self.named(engine, &g.role, &g.selector));
+        why.map_or(Ok(()), |why| Err(Error::Waits(why)))
+    }
+
+    pub(crate) fn taking_over(&self, engine: &Engine, plan: &Plan) -> Result<(), Error> {
+        let Some(eyes) = &self.eyes else { return Ok(()) };
+        if eyes.files {
+            return Err(Error::Waits("files of the policy are taken over by two people.".to_owned()));
+        }
+        // Also what nobody holds yet, because its group is empty: a directory may fill it.
+        let mut given = plan.change.add.iter().map(|(_, grant)| grant).filter(|g| g.effect == GrantEffect::Allow);
+        if let Some(why) = given.find_map(|g| self.named(&plan.engine, &g.role, &g.selector)) {
+            return Err(Error::Waits(why));
+        }
+        let none = Vec::new();
+        let more = plan.before.keys().chain(plan.after.keys()).find_map(|user| {
+            let (before, after) = (plan.before.get(user).unwrap_or(&none), plan.after.get(user).unwrap_or(&none));
+            let comes = after.iter().filter(|g| g.effect == GrantEffect::Allow && !before.iter().any(|b| b.id == g.id));
+            let goes = before.iter().filter(|g| g.effect == GrantEffect::Deny && !after.iter().any(|a| a.id == g.id));
+            comes.chain(goes).find_map(|g| self.named(&plan.engine, &g.role, &g.selector))
+        });
+        // A role that means more than before reaches whoever holds it.
+        let wider = plan.after.values().flatten().find_map(|g| {
+            let grows = single_rights().any(|(kind, action, _)| {
+                let (was, is) =
+                    (engine.role_allows(&g.role, kind, action), plan.engine.role_allows(&g.role, kind, action));
+                if g.effect == GrantEffect::Allow { is && !was } else { was && !is }
+            });
+            let either =
+                || self.named(&plan.engine, &g.role, &g.selector).or_else(|| self.named(engine, &g.role, &g.selector));
+            grows.then(either).flatten()
+        });
+        more.or(wider).map_or(Ok(()), |why| Err(Error::Waits(why)))
+    }
+
+    /// Why a role on something takes two people, if it does.
+    pub(crate) fn named(&self, engine: &Engine, role: &RoleName, on: &Selector) -> Option<String> {
+        let eyes = self.eyes.as_ref()?;
+        let holds = |right: &&RoleName| {
+            let asked = right.right().and_then(|(kind, action)| Some((kind.parse().ok()?, action)));
+            asked.is_some_and(|(kind, action)| engine.role_allows(role, kind, action))
+        };
+        if let Some(right) = eyes.rights.iter().find(holds) {
+            return Some(format!("{role} holds {right}."));
+        }
+        let inventory = self.inventory();
+        let guarded = eyes.on.iter().find(|guarded| touches(on, guarded, &inventory))?;
+        Some(format!("{role} on {on} reaches {guarded}."))
+    }
+}
+
+/// Whether what a grant covers may hold what is guarded. A machine or a hypervisor of which nothing is known counts.
+fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
+    if on == guarded || *on == Selector::Everything || *guarded == Selector::Everything {
+        return true;
+    }
+    if inventory.iter().any(|m| on.covers(m) && guarded.covers(m)) {
+        return true;
+    }
+    let known = |at: &MachineRef| inventory.find(at).is_some();
+    let any_of = |name: &HypervisorName| inventory.iter().any(|m| m.at.hypervisor == *name);
+    match on {
+        Selector::Machine(at) => !known(at),
+        Selector::Hypervisor(name) | Selector::Pool(name, _) => !any_of(name),
+        Selector::Pattern(_) | Selector::Tag(_) => inventory.iter().next().is_none(),
+        Selector::Everything => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::{ConsoleKind, Machine, MachineKind, PowerState};
+
+    fn machine(at: &str, tag: &str) -> Machine {
+        Machine {
+            at: at.parse().unwrap(),
+            name: "m".into(),
+            kind: MachineKind::Guest,
+            state: PowerState::Running,
+            pool: Some("p".into()),
+            tags: vec![tag.to_owned()],
+            node: None,
+            console: ConsoleKind::Vnc,
+        }
+    }
+
+    fn selector(text: &str) -> Selector {
+        let (kind, value) = text.split_once(':').unwrap_or((text, ""));
+        Selector::parse(kind, value).unwrap()
+    }
+
+    #[test]
+    fn whatever_may_hold_what_is_guarded_touches_it() {
+        let known = Inventory::new([machine("lab/1", "prod"), machine("lab/2", "test"), machine("dev/1", "test")]);
+        let guarded = selector("tag:prod");
+        for (on, expected) in [
+            ("tag:prod", true),
+            ("everything", true),
+            ("machine:lab/1", true),
+            ("machine:lab/2", false),
+            ("machine:lab/9", true),
+            ("hypervisor:lab", true),
+            ("hypervisor:dev", false),
+            ("hypervisor:new", true),
+            ("pool:lab/p", true),
+            ("pool:dev/p", false),
+            ("pattern:*/p/1", true),
+            ("pattern:dev/*/*", false),
+            ("tag:test", false),
+        ] {
+            assert_eq!(touches(&selector(on), &guarded, &known), expected, "{on}");
+            // Of what nothing is known, everything may be guarded.
+            assert!(touches(&selector(on), &guarded, &Inventory::default()), "{on}");
+        }
+        assert!(touches(&selector("machine:lab/2"), &selector("hypervisor:lab"), &known));
+        assert!(!touches(&selector("machine:dev/1"), &selector("hypervisor:lab"), &known));
+    }
+}
