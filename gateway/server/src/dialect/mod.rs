@@ -16,7 +16,7 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use portcullis_domain::{Actor, HypervisorName};
-use portcullis_policy::classify::{self, ApiKind, Canonical, Form};
+use portcullis_policy::classify::{self, ApiKind, Canonical, Content};
 use std::{borrow::Cow, sync::Arc};
 
 /// What somebody shows.
@@ -101,8 +101,9 @@ impl Way<'_> {
     }
 
     /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours.
-    pub(crate) async fn sign_in(self, form: &Form) -> Result<Response, Refusal> {
+    pub(crate) async fn sign_in(self, said: &Content) -> Result<Response, Refusal> {
         let Self { house, hypervisor, peer, .. } = self;
+        let Content::Params(form) = said else { return Err(Refusal::Bad("That signs nobody in.".into())) };
         let name = form.value("username").unwrap_or_default();
         let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
         let caller = self.known(Some(&shown), None)?;

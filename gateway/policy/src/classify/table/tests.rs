@@ -3,6 +3,7 @@ use super::*;
 use crate::classify::canonical;
 use proptest::prelude::*;
 
+mod nested;
 mod proxmox;
 
 fn lxd() -> Table {
