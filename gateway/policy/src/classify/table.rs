@@ -27,10 +27,13 @@ pub enum ApiKind {
     Lxd,
     /// Proxmox VE 8 and 9.
     Proxmox,
+    /// OpenStack: Nova, behind a Keystone that the gateway plays.
+    OpenStack,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
+const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -103,6 +106,7 @@ pub struct Table(Arc<Inner>);
 
 static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
+static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
 
 fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
@@ -132,6 +136,7 @@ impl Table {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
+            ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
         }
     }
 

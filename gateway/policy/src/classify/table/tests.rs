@@ -4,6 +4,7 @@ use crate::classify::canonical;
 use proptest::prelude::*;
 
 mod nested;
+mod openstack;
 mod proxmox;
 
 fn lxd() -> Table {
