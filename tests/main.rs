@@ -29,6 +29,7 @@ mod journeys {
     mod locks;
     mod lost_trail;
     mod lxd_api;
+    mod openstack;
     mod passkeys;
     mod people;
     mod postgres;

@@ -7,7 +7,7 @@ use crate::{
     body::{Body, Passing, Response, Sent, done},
     dialect::Way,
     events,
-    layers::Peer,
+    layers::{self, Peer},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self, Refusal},
     state::{House, Shard, chain},
@@ -82,6 +82,7 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
     if way.is_sign_in(request.method(), path.as_str()) {
         return Ok(Read::Unread(Box::new(request)));
     }
+    way.check(request.headers())?;
     let (method, query) = (request.method().as_str(), request.uri().query());
     let asked = classify::Asked { method, path: &path, query, upgrade, body: classify::Body::Unread };
     let verdict = table.classify(name, &asked);
@@ -104,8 +105,10 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
             house.strangers.refused(peer.ip);
             return Err(Refusal::TooMany(5));
         }
-        let (_, said) = content(*request, table, SIGN_IN).await?;
-        return way.sign_in(&said.map_err(|why| Refusal::Bad(why.to_owned()))?).await;
+        let (request, said) = content(*request, table, SIGN_IN).await?;
+        let said = said.map_err(|why| Refusal::Bad(why.to_owned()))?;
+        let authority = layers::host(&request)?.to_owned();
+        return way.sign_in(path.as_str(), &authority, &said).await;
     }
     let caller = way.caller(request.method(), request.headers())?;
     let upgrade = wish(request.headers())?;
@@ -229,7 +232,11 @@ impl Call<'_> {
         };
         // Whoever may see the whole of it needs no row left out.
         let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
-        let answer = if answer == Answer::Rows && whole { Answer::Pass } else { answer };
+        let answer = match answer {
+            Answer::Rows if whole => Answer::Pass,
+            Answer::CleanRows if whole => Answer::StripSecrets,
+            answer => answer,
+        };
         match (got, answer, client) {
             (Got::Response(got), Answer::Pass, _) => {
                 let leash = Leash { house: Arc::clone(house), permit, actor };
@@ -272,7 +279,7 @@ async fn answered(
     let (mut parts, body) = got.into_parts();
     let most = match answer {
         Answer::ConsoleSecrets => MAX_ANSWER,
-        Answer::Rows => MAX_ROWS,
+        Answer::Rows | Answer::CleanRows => MAX_ROWS,
         Answer::Pass | Answer::StripSecrets | Answer::Events => MAX_STRIPPED,
     };
     let text = match collect(body, most).await {
@@ -288,13 +295,13 @@ async fn answered(
         // Some refusals say everything in their status.
         _ if text.is_empty() => Ok(Vec::new()),
         Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, &text),
-        Answer::Rows => {
+        Answer::Rows | Answer::CleanRows => {
             let machines = house.engine.visible(actor, &inventory, house.clock.now());
             let here = permit.operation().resource.hypervisor();
             let machines: Vec<_> = machines.into_iter().filter(|m| Some(&m.at.hypervisor) == here).collect();
             house.fleet.keep_rows(permit, &text, &Seen::of(&machines))
         }
-        _ => house.fleet.broker().strip(permit, &text),
+        _ => house.fleet.strip(permit, &text),
     };
     match clean {
         Ok(clean) => {

@@ -149,4 +149,6 @@ pub enum Answer {
     Events,
     /// Its rows are left out where the person may not see what they are about, and secrets are taken out.
     Rows,
+    /// The same; secrets are taken out for those, too, who may see the whole of it.
+    CleanRows,
 }

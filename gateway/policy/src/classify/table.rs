@@ -240,7 +240,7 @@ impl Row {
         if object == Object::Visible && (action != Action::View || effect != Effect::Safe) {
             return Err("what somebody may see is a safe view".to_owned());
         }
-        if answer == Answer::Rows && object != Object::Visible {
+        if matches!(answer, Answer::Rows | Answer::CleanRows) && object != Object::Visible {
             return Err("rows are left out for those who may see a part".to_owned());
         }
         let machine = self.machine.as_ref().map(|a| a.parse::<Action>()).transpose().map_err(|e| format!("{e}"))?;

@@ -14,6 +14,7 @@ use portcullis_domain::{Machine, MachineId, Secret};
 
 mod libvirt;
 mod lxd;
+mod openstack;
 mod proxmox;
 mod qemu;
 mod rest;
@@ -119,6 +120,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Libvirt(config) => libvirt::build(config),
         HypervisorConfig::Lxd(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
+        HypervisorConfig::OpenStack(config) => openstack::build(config),
     }
 }
 
