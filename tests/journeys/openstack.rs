@@ -12,7 +12,7 @@ use crate::support::{
 };
 use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 async fn sees(person: &Person<'_>, id: &str, state: &str) {
     for _ in 0..120 {
@@ -138,6 +138,63 @@ async fn people_see_power_and_screens_of_a_cloud_and_never_its_secrets() {
             assert!(!letters(bytes).contains(secret), "{secret} is in {place}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unchanged_openstacksdk_does_what_its_owner_may_and_sees_nothing_else() {
+    let (cloud, clients) = (FakeOpenStack::start(None).await, Peer::openstack_clients());
+    let port = free_port();
+    let gateway = TestGateway::start(&cloud.config("os", port, "password")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, WEB, "running").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "pool", "os/blue").await;
+    sees(&bob, WEB, "running").await;
+    let token = bob.token("os").await;
+    let ca = gateway.dir.path().join("tls/ca.pem").display().to_string();
+    for way in ["password", "application"] {
+        let said = clients.client(&[&format!("localhost:{port}"), &ca, "bob", &token, way]);
+        for canary in CANARIES {
+            assert!(!said.contains(canary), "{canary} came out: {said}");
+        }
+        let lines = said.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
+        let mut step: BTreeMap<String, Value> =
+            lines.map(|l| (l["step"].as_str().expect("a step").to_owned(), l["value"].clone())).collect();
+        let mut take = |name: &str| step.remove(name).unwrap_or_else(|| panic!("no step {name}: {said}"));
+        assert!(take("wrong").to_string().contains("HTTP 401"), "{said}");
+        assert_eq!(take("servers"), json!(["web-1"]), "of the other tenant nothing is listed: {said}");
+        assert_eq!(take("tags"), json!(["web"]));
+        assert_eq!(take("flavors"), json!(["tiny"]));
+        assert_eq!(take("one"), json!(["web-1", "ACTIVE", null, null]));
+        assert_eq!(take("foreign"), "None", "what is hidden does not exist");
+        assert_eq!((take("stop"), take("stopped")), (Value::Null, json!("SHUTOFF")), "{said}");
+        assert_eq!((take("start"), take("started")), (Value::Null, json!("ACTIVE")), "{said}");
+        assert_eq!(take("reboot"), Value::Null, "{said}");
+        let console = take("console");
+        assert_eq!(console["status"], 403, "{said}");
+        assert!(console.to_string().contains("in the browser"), "it says where a console opens: {console}");
+        assert_eq!(take("delete")["status"], 403, "an operator destroys nothing");
+        assert_eq!(take("hosts")["status"], 403, "{said}");
+        assert!(step.is_empty(), "{step:?}");
+    }
+    // The command line, too.
+    let listed = clients.tool(
+        "OPENSTACK",
+        &["server", "list", "--all-projects", "-f", "value", "-c", "Name", "-c", "Status"],
+        &[
+            ("OS_AUTH_URL", &format!("https://localhost:{port}/v3")),
+            ("OS_USERNAME", "bob"),
+            ("OS_PASSWORD", &token),
+            ("OS_PROJECT_NAME", "service"),
+            ("OS_USER_DOMAIN_ID", "default"),
+            ("OS_PROJECT_DOMAIN_ID", "default"),
+            ("OS_CACERT", &ca),
+            ("OS_COMPUTE_API_VERSION", "2.74"),
+        ],
+    );
+    assert_eq!(listed.trim(), "web-1 ACTIVE");
+    assert_eq!(cloud.wrongs(), [""; 0]);
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
