@@ -22,6 +22,7 @@ mod journeys {
     mod first_day;
     mod grants;
     mod hostile_screen;
+    mod incus;
     mod killed;
     mod leash;
     mod libvirt;

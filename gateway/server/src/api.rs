@@ -124,7 +124,8 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
     let verdict = match &said {
         Some(Ok(said)) => {
             let body = said.said();
-            table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body })
+            let verdict = table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body });
+            way.settle(verdict, request.method(), said)
         }
         Some(Err(why)) => Verdict::Denied((*why).into()),
         None => Verdict::Unread,

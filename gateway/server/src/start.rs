@@ -237,6 +237,7 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
     let of = |h: &HypervisorConfig| {
         let kind = match h.kind() {
             Kind::Lxd => ApiKind::Lxd,
+            Kind::Incus => ApiKind::Incus,
             Kind::Proxmox => ApiKind::Proxmox,
             Kind::OpenStack => ApiKind::OpenStack,
             // Their APIs are no HTTP; `api()` is none.

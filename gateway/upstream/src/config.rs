@@ -24,6 +24,8 @@ pub enum Kind {
     Libvirt,
     /// An LXD server.
     Lxd,
+    /// An Incus server.
+    Incus,
     /// A Proxmox VE cluster.
     Proxmox,
     /// An OpenStack cloud.
@@ -37,6 +39,7 @@ impl Kind {
             Self::Qemu => "qemu",
             Self::Libvirt => "libvirt",
             Self::Lxd => "lxd",
+            Self::Incus => "incus",
             Self::Proxmox => "proxmox",
             Self::OpenStack => "openstack",
         }
@@ -53,6 +56,8 @@ pub enum HypervisorConfig {
     Libvirt(LibvirtConfig),
     /// `kind = "lxd"`.
     Lxd(LxdConfig),
+    /// `kind = "incus"`: the same keys.
+    Incus(LxdConfig),
     /// `kind = "proxmox"`.
     Proxmox(ProxmoxConfig),
     /// `kind = "openstack"`.
@@ -65,7 +70,7 @@ impl HypervisorConfig {
         match self {
             Self::Qemu(c) => &c.name,
             Self::Libvirt(c) => &c.name,
-            Self::Lxd(c) => &c.name,
+            Self::Lxd(c) | Self::Incus(c) => &c.name,
             Self::Proxmox(c) => &c.name,
             Self::OpenStack(c) => &c.name,
         }
@@ -77,6 +82,7 @@ impl HypervisorConfig {
             Self::Qemu(_) => Kind::Qemu,
             Self::Libvirt(_) => Kind::Libvirt,
             Self::Lxd(_) => Kind::Lxd,
+            Self::Incus(_) => Kind::Incus,
             Self::Proxmox(_) => Kind::Proxmox,
             Self::OpenStack(_) => Kind::OpenStack,
         }
@@ -85,7 +91,7 @@ impl HypervisorConfig {
     /// Where clients of its own API reach it through the gateway; none where its API is no HTTP.
     pub const fn api(&self) -> Option<&ApiDoor> {
         match self {
-            Self::Lxd(c) => c.api.as_ref(),
+            Self::Lxd(c) | Self::Incus(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
             Self::OpenStack(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
@@ -112,7 +118,7 @@ impl HypervisorConfig {
                 optional.extend(c.console.tls.as_mut().map(|t| &mut t.ca_file));
                 c.console.socket_folders.iter_mut().for_each(rebase);
             }
-            Self::Lxd(c) => {
+            Self::Lxd(c) | Self::Incus(c) => {
                 optional.extend([&mut c.socket, &mut c.cert_file, &mut c.key_file, &mut c.tls.ca_file]);
             }
             Self::Proxmox(c) => {

@@ -54,7 +54,7 @@ pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig,
     ProxmoxConfig, QemuConfig, Trust, Verify,
 };
-pub use driver::{PowerVerb, Screen, ScreenLogin};
+pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};

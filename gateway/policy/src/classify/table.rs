@@ -25,6 +25,8 @@ use std::{
 pub enum ApiKind {
     /// LXD 5.0.
     Lxd,
+    /// Incus.
+    Incus,
     /// Proxmox VE 8 and 9.
     Proxmox,
     /// OpenStack: Nova, behind a Keystone that the gateway plays.
@@ -32,6 +34,7 @@ pub enum ApiKind {
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
+const INCUS: &str = include_str!("../../../../policies/classify/incus.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
 const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
 
@@ -89,6 +92,8 @@ struct Leaf {
 struct Inner {
     base: Vec<String>,
     bodies: Bodies,
+    /// Some of its rows read bodies of nested JSON.
+    reads_nested: bool,
     answer: Answer,
     machine: MachineNaming,
     task: TaskNaming,
@@ -105,6 +110,8 @@ struct Inner {
 pub struct Table(Arc<Inner>);
 
 static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
+/// What Incus has beside what it has in common with LXD.
+static BUILTIN_INCUS: LazyLock<Table> = LazyLock::new(|| builtin(&[LXD, INCUS].concat()));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
 static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
 
@@ -117,6 +124,7 @@ fn builtin(text: &str) -> Table {
         Table(Arc::new(Inner {
             base: Vec::new(),
             bodies: Bodies::default(),
+            reads_nested: false,
             answer: Answer::StripSecrets,
             machine,
             task: TaskNaming { id: String::new(), secret: None, inside: None },
@@ -135,6 +143,7 @@ impl Table {
     pub fn builtin(kind: ApiKind) -> Self {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
+            ApiKind::Incus => BUILTIN_INCUS.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
             ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
         }
@@ -148,20 +157,21 @@ impl Table {
 
     /// Reads a body as the table wants it, by its media type; the error is for the person.
     pub fn read_body(&self, media_type: Option<&str>, body: &[u8]) -> Result<Content, &'static str> {
-        match self.0.bodies {
-            Bodies::Json => Json::read(media_type, body).map(Content::Json),
-            Bodies::Opaque | Bodies::Params => Form::read(media_type, body).map(Content::Params),
+        if self.0.reads_nested {
+            Json::read(media_type, body).map(Content::Json)
+        } else {
+            Form::read(media_type, body).map(Content::Params)
         }
     }
 
     /// The largest body that it reads, in bytes.
     pub fn max_body(&self) -> usize {
-        if self.0.bodies == Bodies::Json { MAX_JSON } else { MAX_FORM }
+        if self.0.reads_nested { MAX_JSON } else { MAX_FORM }
     }
 
     /// Whether a request is told by its body, too. Then a read has none.
     pub fn reads_bodies(&self) -> bool {
-        self.0.bodies != Bodies::Opaque
+        self.0.reads_nested || self.0.bodies != Bodies::Opaque
     }
 
     /// Every operation that it knows.
@@ -181,6 +191,7 @@ fn build(file: File) -> Result<Inner, String> {
     let mut inner = Inner {
         base,
         bodies,
+        reads_nested: false,
         answer,
         machine,
         task,
@@ -231,8 +242,8 @@ impl Row {
         if self.upgrade == UpgradeRule::Always && answer != Answer::Events && effect == Effect::Safe {
             return Err("a stream both ways is not safe".to_owned());
         }
-        if (answer == Answer::Events) != (self.upgrade == UpgradeRule::Always && object == Object::Hypervisor) {
-            return Err("events are a stream of the hypervisor, and the only one".to_owned());
+        if answer == Answer::Events && (self.upgrade == UpgradeRule::Never || object != Object::Hypervisor) {
+            return Err("events are a stream of the hypervisor".to_owned());
         }
         if answer == Answer::ConsoleSecrets && object != Object::Machine {
             return Err("secrets of streams belong to a machine".to_owned());
@@ -275,9 +286,14 @@ impl Inner {
             return Err("it names no operation".to_owned());
         }
         let chosen = row.only.is_some() || !row.says.is_empty();
-        if chosen && (self.bodies != Bodies::Json || row.body == BodyRule::Stream) {
+        let is_nested = row.body == BodyRule::Json || row.body == BodyRule::Usual && self.bodies == Bodies::Json;
+        if chosen && !is_nested {
             return Err("a body that is not read as nested JSON chooses nothing".to_owned());
         }
+        if row.body == BodyRule::Json && self.bodies == Bodies::Params {
+            return Err("the bodies of a table are read in one way".to_owned());
+        }
+        self.reads_nested |= is_nested;
         let meaning = row.meaning(self)?;
         for operation in &row.operations {
             let (method, pattern) =

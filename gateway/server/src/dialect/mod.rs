@@ -17,7 +17,7 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use portcullis_domain::{Actor, HypervisorName};
-use portcullis_policy::classify::{self, ApiKind, Canonical, Content};
+use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Verdict};
 use std::{borrow::Cow, sync::Arc};
 
 /// What somebody shows.
@@ -43,7 +43,7 @@ impl Way<'_> {
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let shown = match self.kind {
-            ApiKind::Lxd => lxd::shown(headers),
+            ApiKind::Lxd | ApiKind::Incus => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
             ApiKind::OpenStack => openstack::shown(headers),
         };
@@ -91,7 +91,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Incus => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
             ApiKind::OpenStack => openstack::path(raw),
         };
@@ -101,9 +101,19 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd => false,
+            ApiKind::Lxd | ApiKind::Incus => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
             ApiKind::OpenStack => openstack::is_own(method, path),
+        }
+    }
+
+    /// What is asked, where that depends on what the machine is now.
+    pub(crate) fn settle(self, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
+        match (self.kind, said) {
+            (ApiKind::Lxd | ApiKind::Incus, Content::Json(said)) => {
+                lxd::settle(verdict, method, said, &self.house.fleet.inventory())
+            }
+            _ => verdict,
         }
     }
 
@@ -148,7 +158,7 @@ impl Way<'_> {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
         let body = match self.kind {
-            ApiKind::Lxd => lxd::refusal(refusal, &said, self.peer.request),
+            ApiKind::Lxd | ApiKind::Incus => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
             ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
         };

@@ -49,25 +49,29 @@ impl Inner {
             ask.keys.read(place, key, &[value.to_owned()], &mut found)?;
         }
         let reads = matches!(asked.method, "GET" | "HEAD");
-        match (self.bodies, ask.body, asked.body) {
+        let kind = match ask.body {
+            BodyRule::Json => Bodies::Json,
+            BodyRule::Usual | BodyRule::Stream => self.bodies,
+        };
+        match (kind, ask.body == BodyRule::Stream, asked.body) {
             (Bodies::Params | Bodies::Json, _, _) if reads => {}
-            (Bodies::Opaque, _, _) | (Bodies::Json, BodyRule::Stream, _) => {}
-            (Bodies::Params, BodyRule::Stream, _) => {
+            (Bodies::Opaque, _, _) | (Bodies::Json, true, _) => {}
+            (Bodies::Params, true, _) => {
                 // A server that puts the query's values over the body's would take them.
                 if query.pairs().next().is_some() {
                     return Err("Parameters stand in the body here, not in the query.".into());
                 }
             }
-            (Bodies::Params | Bodies::Json, BodyRule::Usual, Body::Unread) => return Ok(None),
-            (Bodies::Json, BodyRule::Usual, Body::Json(json)) => {
+            (Bodies::Params | Bodies::Json, false, Body::Unread) => return Ok(None),
+            (Bodies::Json, false, Body::Json(json)) => {
                 for leaf in json.leaves() {
                     ask.keys.read_leaf(place, leaf, &mut found)?;
                 }
             }
-            (Bodies::Params, BodyRule::Usual, Body::Json(_)) | (Bodies::Json, BodyRule::Usual, Body::Params(_)) => {
+            (Bodies::Params, false, Body::Json(_)) | (Bodies::Json, false, Body::Params(_)) => {
                 return Err("The body was read as another kind than this API has.".into());
             }
-            (Bodies::Params, BodyRule::Usual, Body::Params(form)) => {
+            (Bodies::Params, false, Body::Params(form)) => {
                 if !form.is_empty() && query.pairs().next().is_some() {
                     return Err("Parameters stand in the query and in the body: put all of them in one place.".into());
                 }

@@ -168,6 +168,8 @@ pub(super) enum BodyRule {
     Usual,
     /// As it comes.
     Stream,
+    /// It is nested JSON, and read before anything is decided.
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
