@@ -25,6 +25,7 @@ mod journeys {
     mod greyed;
     mod history;
     mod hostile_screen;
+    mod incus;
     mod killed;
     mod leash;
     mod libvirt;
@@ -32,6 +33,7 @@ mod journeys {
     mod locks;
     mod lost_trail;
     mod lxd_api;
+    mod openstack;
     mod passkeys;
     mod people;
     mod postgres;

@@ -26,6 +26,17 @@ const LXD: [Call; 9] = [
     ("GET", "/1.0/unheard-of", 403, 403, 403),
 ];
 
+const INCUS: [Call; 7] = [
+    ("GET", "/1.0/instances/c1/nvram", 401, 200, 200),
+    ("GET", "/1.0/instances/c2/nvram", 401, 404, 200),
+    // Reads that are more than a view.
+    ("GET", "/1.0/instances/c1/debug/memory", 401, 403, 200),
+    ("GET", "/1.0/instances/c1/access", 401, 403, 200),
+    ("GET", "/1.0/storage-pools/p/buckets/b/keys", 401, 403, 200),
+    ("POST", "/1.0/instances/c1/port-forward", 401, 403, 200),
+    ("GET", "/1.0/unheard-of", 403, 403, 403),
+];
+
 const PROXMOX: [Call; 12] = [
     // Everybody who sees a machine sees a part of these.
     ("GET", "/api2/json/version", 401, 200, 200),
@@ -122,6 +133,23 @@ async fn an_api_is_closed_without_a_token_and_to_the_wrong_role() {
         counted: &["c1", "c2", "un"],
     };
     api.is_closed(&LXD, "lxd/default:c1").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_of_incus_is_closed_without_a_token_and_to_the_wrong_role() {
+    let incus = FakeLxd::start(&["c1", "c2"]);
+    let port = free_port();
+    let gateway = TestGateway::start(&incus.config_of_incus("incus", &format!("port = {port}"))).await;
+    let api = Api {
+        gateway: &gateway,
+        port,
+        shown: |_, token| format!("Bearer {token}"),
+        asked: &|beginning| incus.asked(beginning),
+        swallowed: &|| incus.swallowed(),
+        counted: &["c1", "c2", "un"],
+    };
+    api.is_closed(&INCUS, "incus/default:c1").await;
     gateway.stop().await;
 }
 

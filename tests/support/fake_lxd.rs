@@ -45,6 +45,7 @@ struct Inside {
     containers: Vec<String>,
     swallowed: AtomicU64,
     asked: Mutex<Vec<String>>,
+    bodies: Mutex<Vec<String>>,
     events: broadcast::Sender<String>,
 }
 
@@ -58,6 +59,7 @@ impl FakeLxd {
             containers: containers.iter().map(ToString::to_string).collect(),
             swallowed: AtomicU64::new(0),
             asked: Mutex::default(),
+            bodies: Mutex::default(),
             events: broadcast::channel(64).0,
         });
         let shared = Arc::clone(&inside);
@@ -83,6 +85,11 @@ impl FakeLxd {
         format!("[[hypervisors]]\nname = {name:?}\nkind = \"lxd\"\nsocket = {socket:?}\n[hypervisors.api]\n{api}\n")
     }
 
+    /// The same as an Incus, whose API differs in nothing that it plays.
+    pub(crate) fn config_of_incus(&self, name: &str, api: &str) -> String {
+        self.config(name, api).replace("\"lxd\"", "\"incus\"")
+    }
+
     /// Bytes of bodies that arrived.
     pub(crate) fn swallowed(&self) -> u64 {
         self.inside.swallowed.load(Ordering::SeqCst)
@@ -91,6 +98,11 @@ impl FakeLxd {
     /// How often somebody asked for an address that begins like this, as `METHOD /path`.
     pub(crate) fn asked(&self, beginning: &str) -> usize {
         self.inside.asked.lock().expect("whole").iter().filter(|a| a.starts_with(beginning)).count()
+    }
+
+    /// The small bodies that arrived, in their order.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.inside.bodies.lock().expect("whole").clone()
     }
 
     /// Says an event to everybody who listens.
@@ -107,16 +119,23 @@ impl Inside {
             return self.listen(&mut request);
         }
         let body = request.body_mut();
+        let mut small = Vec::new();
         while let Some(Ok(frame)) = body.frame().await {
             if let Some(data) = frame.data_ref() {
+                small.extend_from_slice(
+                    data.get(..1024.min(data.len())).filter(|_| small.len() < 1024).unwrap_or_default(),
+                );
                 self.swallowed.fetch_add(data.len() as u64, Ordering::SeqCst);
             }
         }
+        if !small.is_empty() {
+            self.bodies.lock().expect("whole").push(String::from_utf8_lossy(&small).into_owned());
+        }
         let metadata = if path == "/1.0/instances" && request.method() == Method::GET {
-            let rows = self
-                .containers
-                .iter()
-                .map(|name| json!({ "name": name, "project": "default", "type": "container", "status": "Running" }));
+            let rows = self.containers.iter().map(|name| {
+                json!({ "name": name, "project": "default", "type": "container", "status": "Running",
+                    "config": { "user.tags": "web" } })
+            });
             rows.collect()
         } else {
             json!({})

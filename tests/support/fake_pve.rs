@@ -6,28 +6,19 @@
 //! Known differences: one node, machines that never change, every other call answered with an empty 200 and noted down;
 //! tickets are random instead of signed; its VNC listener is the guest's own for all screens.
 
-use super::peers::Peer;
-use futures_util::{SinkExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use super::{
+    fake::{Answer, Came, body_of, bridge, listen_tls, secret_file},
+    peers::Peer,
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
-    path::Path,
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
-};
 
 /// Secrets of its own that nobody but the gateway may ever see.
 pub(crate) const TOKEN: &str = "gateway@pve!portcullis=canary-0f3a7781-token";
@@ -35,14 +26,6 @@ const TICKET: &str = "PVEVNC:6AB01234::canary-ticket+/=";
 /// What stands in a machine's settings and in a task's answer.
 pub(crate) const CANARIES: [&str; 4] =
     ["canary-0f3a7781-token", "canary-ticket", "canary-cipassword", "canary-storage-password"];
-
-/// One request as it came.
-#[derive(Debug, Clone)]
-pub(crate) struct Came {
-    pub(crate) line: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
 
 /// It runs until the test ends.
 pub(crate) struct FakePve {
@@ -61,25 +44,13 @@ struct Inside {
     destroyed: Mutex<bool>,
 }
 
-type Answer = Response<Full<bytes::Bytes>>;
-
 impl FakePve {
     /// Starts one; its machine 100 has the screen of a guest with a VNC password, if there is one.
-    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     pub(crate) async fn start(guest: Option<&Peer>) -> Self {
         let dir = tempfile::Builder::new().prefix("pc").tempdir_in("/tmp").expect("a folder");
         let tls = super::peers::certificates(&dir.path().join("certificates"));
-        let chain = CertificateDer::pem_file_iter(&tls["SERVER_CERT"]).expect("PEM").map(|c| c.expect("PEM")).collect();
-        let key = PrivateKeyDer::from_pem_file(&tls["SERVER_KEY"]).expect("a key");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("TLS");
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let token = dir.path().join("token");
-        std::fs::write(&token, format!("{TOKEN}\n")).expect("written");
-        private(&token);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let port = listener.local_addr().expect("an address").port();
+        secret_file(&token, TOKEN);
         let password = |guest: &Peer| std::fs::read_to_string(guest.get("PASSWORD_FILE")).expect("a password");
         let password = guest.map(password).unwrap_or_default().trim().to_owned();
         let inside = Arc::new(Inside {
@@ -92,20 +63,11 @@ impl FakePve {
             destroyed: Mutex::default(),
         });
         let shared = Arc::clone(&inside);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, inside) = (acceptor.clone(), Arc::clone(&shared));
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| {
-                        let inside = Arc::clone(&inside);
-                        async move { Ok::<_, hyper::Error>(inside.answer(request).await) }
-                    });
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    connection.serve_connection(TokioIo::new(stream), service).with_upgrades().await.ok();
-                });
-            }
-        });
+        let answer = move |request| {
+            let inside = Arc::clone(&shared);
+            async move { inside.answer(request).await }
+        };
+        let port = listen_tls(&tls, answer).await;
         Self { dir, port, inside }
     }
 
@@ -137,11 +99,6 @@ impl FakePve {
     }
 }
 
-fn private(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
-}
-
 fn whole(status: StatusCode, body: &Value) -> Answer {
     let mut answer = Response::new(Full::from(body.to_string()));
     *answer.status_mut() = status;
@@ -171,10 +128,7 @@ impl Inside {
         if headers.contains_key(header::TRANSFER_ENCODING) {
             return self.wrong(StatusCode::NOT_IMPLEMENTED, "chunked transfer encoding not supported");
         }
-        let mut body = Vec::new();
-        while let Some(Ok(frame)) = request.body_mut().frame().await {
-            body.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
-        }
+        let body = body_of(&mut request).await;
         self.came.lock().expect("whole").push(Came {
             line: format!("{method} {path}"),
             headers: headers.clone(),
@@ -234,7 +188,6 @@ impl Inside {
             "cert": "PEM", "upid": "UPID:pve1:0000F0F0:00AABBCC:65000000:vncproxy:100:gateway@pve!portcullis:"}))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
     async fn screen(&self, request: &mut Request<Incoming>, query: &str) -> Answer {
         let value = |key: &str| {
             let pair = query.split('&').find_map(|p| p.strip_prefix(&format!("{key}=")));
@@ -243,44 +196,10 @@ impl Inside {
         if !self.tickets.lock().expect("whole").remove(&(value("port"), value("vncticket"))) {
             return self.wrong(StatusCode::UNAUTHORIZED, "invalid PVEVNC ticket");
         }
-        let said = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-        if said(header::SEC_WEBSOCKET_PROTOCOL) != "binary" || said(header::SEC_WEBSOCKET_VERSION) != "13" {
-            return self.wrong(StatusCode::BAD_REQUEST, "no WebSocket of subprotocol binary");
+        match bridge(request, &self.vnc, "binary").await {
+            Ok(answer) => answer,
+            Err(why) => self.wrong(StatusCode::BAD_REQUEST, why),
         }
-        let accept = derive_accept_key(said(header::SEC_WEBSOCKET_KEY).as_bytes());
-        let (vnc, upgrade) = (TcpStream::connect(&self.vnc).await.expect("a screen"), hyper::upgrade::on(request));
-        tokio::spawn(async move {
-            let Ok(upgraded) = upgrade.await else { return };
-            let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-            let (mut from, mut to) = vnc.into_split();
-            let mut part = vec![0; 64 * 1024];
-            loop {
-                tokio::select! {
-                    read = from.read(&mut part) => match read {
-                        Ok(n) if n > 0 => {
-                            if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
-                        }
-                        _ => { socket.close(None).await.ok(); return }
-                    },
-                    message = socket.next() => match message {
-                        Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        _ => return,
-                    },
-                }
-            }
-        });
-        let mut answer = Response::new(Full::default());
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        for (name, value) in [
-            (header::UPGRADE, "websocket"),
-            (header::CONNECTION, "Upgrade"),
-            (header::SEC_WEBSOCKET_ACCEPT, &accept),
-            (header::SEC_WEBSOCKET_PROTOCOL, "binary"),
-        ] {
-            answer.headers_mut().insert(name, value.parse().expect("a value"));
-        }
-        answer
     }
 }
 

@@ -4,7 +4,9 @@
 // The one authenticator in software, which the identity room's own tests use too.
 #[path = "../../gateway/identity/src/testing/authenticator.rs"]
 pub(crate) mod authenticator;
+pub(crate) mod fake;
 pub(crate) mod fake_lxd;
+pub(crate) mod fake_openstack;
 pub(crate) mod fake_pve;
 pub(crate) mod gateway;
 pub(crate) mod lab;
@@ -17,6 +19,7 @@ pub(crate) mod screen;
 pub(crate) mod trail;
 
 pub(crate) use fake_lxd::FakeLxd;
+pub(crate) use fake_openstack::FakeOpenStack;
 pub(crate) use fake_pve::FakePve;
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;

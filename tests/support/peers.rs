@@ -38,10 +38,26 @@ impl Peer {
         Self::start("proxmox.sh", &[], &[])
     }
 
+    /// Unchanged clients of OpenStack.
+    pub(crate) fn openstack_clients() -> Self {
+        Self::start("openstack.sh", &[], &[])
+    }
+
     /// Runs the client that belongs to it; gives what it says.
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
         let all: Vec<String> = [&[self.get("CLIENT")], arguments].concat().iter().map(ToString::to_string).collect();
         run(Path::new(self.get("PYTHON")), &all)
+    }
+
+    /// Runs a tool that it printed, with variables of its own and no others of this kind; gives what it says.
+    #[expect(clippy::disallowed_methods, reason = "tests run clients")]
+    pub(crate) fn tool(&self, key: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+        let mut tool = Command::new(self.get(key));
+        tool.args(arguments).env_clear().env("HOME", self.dir()).envs(variables.iter().copied());
+        let out = tool.output().expect("it runs");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{key} {arguments:?}: {said}");
+        String::from_utf8(out.stdout).expect("text")
     }
 
     /// A PostgreSQL server.

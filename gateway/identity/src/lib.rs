@@ -89,6 +89,7 @@ pub use oidc::{
     Arrived, Connection, Fetch, FetchError, Fetched, Flaw, LARGEST_ANSWER, LogoutNote, On, ProviderSettings, Renewal,
     Renewed, Returned, RoleRule, SecondFactor,
 };
+pub use pass::PASS_LIFE;
 pub use people::{FactorKind, FactorLine, Redeem};
 pub use rows::SessionRows;
 pub use settings::{BreakGlassSettings, PasswordSettings, Settings};

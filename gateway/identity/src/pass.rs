@@ -11,7 +11,7 @@ use std::{net::IpAddr, sync::Arc};
 use time::Duration;
 
 /// How long a pass counts.
-const LIFE: Duration = Duration::hours(2);
+pub const PASS_LIFE: Duration = Duration::hours(2);
 
 impl Identity {
     /// A pass for whoever came with a token; none for anybody else.
@@ -28,7 +28,7 @@ impl Identity {
         self.is_proof("pass", hypervisor, head, proof).then_some(())?;
         let (time, token) = head.split_once('.')?;
         let age = self.0.clock.now().unix_timestamp() - i64::from_str_radix(time, 16).ok()?;
-        let counts = (0..LIFE.whole_seconds()).contains(&age);
+        let counts = (0..PASS_LIFE.whole_seconds()).contains(&age);
         let token: TokenId = token.parse().ok()?;
         if counts { self.token_from(token, peer) } else { None }
     }

@@ -7,7 +7,7 @@ use crate::{
     body::{Body, Passing, Response, Sent, done},
     dialect::Way,
     events,
-    layers::Peer,
+    layers::{self, Peer},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self, Refusal},
     state::{House, Shard, chain},
@@ -22,13 +22,13 @@ use portcullis_audit::OpenEntry;
 use portcullis_domain::{Actor, Effect, HypervisorName, Outcome, Resource, Via};
 use portcullis_policy::{
     Permit,
-    classify::{self, Answer, ApiKind, Canonical, Form, MAX_FORM, Upgrade, Verdict},
+    classify::{self, Answer, ApiKind, Canonical, Content, Table, Upgrade, Verdict},
 };
 use portcullis_upstream::{Answer as Got, MAX_ANSWER, MAX_STRIPPED, RequestContext, ResponseBody, Seen, Tunnel};
 use std::{sync::Arc, time::Duration};
 use tokio::io::copy_bidirectional_with_sizes;
 
-/// How long a body with parameters may take.
+/// How long a body that is read first may take.
 const BODY: Duration = Duration::from_secs(10);
 /// The largest body of somebody who signs in, in bytes.
 const SIGN_IN: usize = 4 * 1024;
@@ -71,16 +71,18 @@ enum Read<'a> {
 /// What a request asks and who sends it, without waiting for anything: a future is moved as a whole, so the walk's is
 /// the only one.
 fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Result<Read<'a>, Refusal> {
-    let Way { house, hypervisor: name, kind, .. } = way;
+    let Way { house, hypervisor: name, .. } = way;
     let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
     let upgrade = wish(request.headers())?;
     let path = way.path(request.uri().path())?;
-    if kind == ApiKind::Proxmox && request.method() == Method::GET && !request.body().is_end_stream() {
-        return Err(Refusal::Bad("A GET has no body here.".into()));
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_read && table.reads_bodies() && !request.body().is_end_stream() {
+        return Err(Refusal::Bad("A read has no body here.".into()));
     }
     if way.is_sign_in(request.method(), path.as_str()) {
         return Ok(Read::Unread(Box::new(request)));
     }
+    way.check(request.headers())?;
     let (method, query) = (request.method().as_str(), request.uri().query());
     let asked = classify::Asked { method, path: &path, query, upgrade, body: classify::Body::Unread };
     let verdict = table.classify(name, &asked);
@@ -92,35 +94,41 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
     whole(way, shard, caller, verdict, (path, upgrade), request)
 }
 
-/// A request whose body is read first: at most 64 KiB, and of nobody but those who are known.
+/// A request whose body is read first: as much as its table reads, and of nobody but those who are known.
 async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<Sent>>) -> Result<Response, Refusal> {
     let Way { house, hypervisor: name, peer, .. } = way;
     let path = way.path(request.uri().path())?;
+    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
     if way.is_sign_in(request.method(), path.as_str()) {
         // Whoever signs in is not known yet: the strangers' pace counts, and the body is small.
         if !house.strangers.check(peer.ip) {
             house.strangers.refused(peer.ip);
             return Err(Refusal::TooMany(5));
         }
-        let (_, form) = form(*request, SIGN_IN).await?;
-        return way.sign_in(&form.map_err(|why| Refusal::Bad(why.to_owned()))?).await;
+        let (request, said) = content(*request, table, SIGN_IN).await?;
+        let said = said.map_err(|why| Refusal::Bad(why.to_owned()))?;
+        let authority = layers::host(&request)?.to_owned();
+        return way.sign_in(path.as_str(), &authority, &said).await;
     }
     let caller = way.caller(request.method(), request.headers())?;
     let upgrade = wish(request.headers())?;
-    let (request, form) = match &caller {
-        Caller::Known(_) => form(*request, MAX_FORM).await?,
-        // Nobody waits for what a stranger sends.
-        Caller::Stranger | Caller::Barred(..) => (*request, Ok(Form::default())),
-    };
-    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
-    let (method, query) = (request.method().as_str(), request.uri().query());
-    let verdict = match (&caller, &form) {
-        (Caller::Known(_), Ok(form)) => {
-            let body = classify::Body::Params(form);
-            table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body })
+    let (request, said) = match &caller {
+        Caller::Known(_) => {
+            let (request, said) = content(*request, table, table.max_body()).await?;
+            (request, Some(said))
         }
-        (Caller::Known(_), Err(why)) => Verdict::Denied((*why).into()),
-        (Caller::Stranger | Caller::Barred(..), _) => Verdict::Unread,
+        // Nobody waits for what a stranger sends.
+        Caller::Stranger | Caller::Barred(..) => (*request, None),
+    };
+    let (method, query) = (request.method().as_str(), request.uri().query());
+    let verdict = match &said {
+        Some(Ok(said)) => {
+            let body = said.said();
+            let verdict = table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body });
+            way.settle(verdict, request.method(), said)
+        }
+        Some(Err(why)) => Verdict::Denied((*why).into()),
+        None => Verdict::Unread,
     };
     match whole(way, shard, caller, verdict, (path, upgrade), request)? {
         Read::Whole(visit, caller, call) => go(house, visit, caller, call).await,
@@ -128,8 +136,12 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
     }
 }
 
-/// A request's parameters; it goes on with the body that was read.
-async fn form(request: Request<Sent>, most: usize) -> Result<(Request<Sent>, Result<Form, &'static str>), Refusal> {
+/// What a request's body says; it goes on with the body that was read.
+async fn content(
+    request: Request<Sent>,
+    table: &Table,
+    most: usize,
+) -> Result<(Request<Sent>, Result<Content, &'static str>), Refusal> {
     let (head, body) = request.into_parts();
     let read = tokio::time::timeout(BODY, Limited::new(body, most).collect()).await;
     let bytes = match read {
@@ -138,12 +150,13 @@ async fn form(request: Request<Sent>, most: usize) -> Result<(Request<Sent>, Res
         Ok(Err(_)) | Err(_) => return Err(Refusal::Bad("The request's body broke off.".into())),
     };
     let mut types = head.headers.get_all(header::CONTENT_TYPE).iter();
-    let form = match (types.next(), types.next(), head.headers.contains_key(header::CONTENT_ENCODING)) {
+    let said = match (types.next(), types.next(), head.headers.contains_key(header::CONTENT_ENCODING)) {
         (_, _, true) => Err("The body is packed, so the gateway cannot tell what it asks."),
         (_, Some(_), _) => Err("The body's type is said twice."),
-        (media_type, None, false) => Form::read(media_type.and_then(|t| t.to_str().ok()), &bytes),
+        // A type that is no text is none that is read.
+        (media_type, None, false) => table.read_body(media_type.map(|t| t.to_str().unwrap_or_default()), &bytes),
     };
-    Ok((Request::from_parts(head, Sent::Whole(Full::new(bytes))), form))
+    Ok((Request::from_parts(head, Sent::Whole(Full::new(bytes))), said))
 }
 
 fn whole<'a>(
@@ -220,7 +233,11 @@ impl Call<'_> {
         };
         // Whoever may see the whole of it needs no row left out.
         let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
-        let answer = if answer == Answer::Rows && whole { Answer::Pass } else { answer };
+        let answer = match answer {
+            Answer::Rows if whole => Answer::Pass,
+            Answer::CleanRows if whole => Answer::StripSecrets,
+            answer => answer,
+        };
         match (got, answer, client) {
             (Got::Response(got), Answer::Pass, _) => {
                 let leash = Leash { house: Arc::clone(house), permit, actor };
@@ -263,7 +280,7 @@ async fn answered(
     let (mut parts, body) = got.into_parts();
     let most = match answer {
         Answer::ConsoleSecrets => MAX_ANSWER,
-        Answer::Rows => MAX_ROWS,
+        Answer::Rows | Answer::CleanRows => MAX_ROWS,
         Answer::Pass | Answer::StripSecrets | Answer::Events => MAX_STRIPPED,
     };
     let text = match collect(body, most).await {
@@ -279,13 +296,13 @@ async fn answered(
         // Some refusals say everything in their status.
         _ if text.is_empty() => Ok(Vec::new()),
         Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, &text),
-        Answer::Rows => {
+        Answer::Rows | Answer::CleanRows => {
             let machines = house.engine.visible(actor, &inventory, house.clock.now());
             let here = permit.operation().resource.hypervisor();
             let machines: Vec<_> = machines.into_iter().filter(|m| Some(&m.at.hypervisor) == here).collect();
             house.fleet.keep_rows(permit, &text, &Seen::of(&machines))
         }
-        _ => house.fleet.broker().strip(permit, &text),
+        _ => house.fleet.strip(permit, &text),
     };
     match clean {
         Ok(clean) => {

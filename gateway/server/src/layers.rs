@@ -99,7 +99,7 @@ fn check<B>(house: &House, purpose: &Purpose, request: &Request<B>) -> Result<Ho
 }
 
 /// The one host that a request names. Absolute-form, two hosts, or a host that differs from `:authority` is refused.
-fn host<B>(request: &Request<B>) -> Result<&str, Refusal> {
+pub(crate) fn host<B>(request: &Request<B>) -> Result<&str, Refusal> {
     let wrong = || Refusal::Bad("Send exactly one Host, and the path alone in the request line.".into());
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let named = hosts.next().map(|h| h.to_str().map_err(|_| wrong())).transpose()?;

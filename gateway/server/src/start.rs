@@ -248,7 +248,9 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
     let of = |h: &HypervisorConfig| {
         let kind = match h.kind() {
             Kind::Lxd => ApiKind::Lxd,
+            Kind::Incus => ApiKind::Incus,
             Kind::Proxmox => ApiKind::Proxmox,
+            Kind::OpenStack => ApiKind::OpenStack,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };

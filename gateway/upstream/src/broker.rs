@@ -277,9 +277,20 @@ pub fn strip_secrets(json: &[u8]) -> Result<Vec<u8>, Fault> {
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "fds" | "secret" | "secrets" | "password" | "token" | "tokens" | "ticket")
-        || ["secret", "_secrets", "password", "token", "ticket", "private-key", "keyring"]
-            .iter()
-            .any(|end| name.ends_with(end))
+        || [
+            "secret",
+            "_secrets",
+            "password",
+            "token",
+            "ticket",
+            "private-key",
+            "private_key",
+            "keyring",
+            "adminpass",
+            "user_data",
+        ]
+        .iter()
+        .any(|end| name.ends_with(end))
         || name.contains("websocket") && name.contains("secret")
 }
 
@@ -296,6 +307,22 @@ pub(crate) fn strip(value: &mut Value) {
                 inner.retain(|_, v| !v.as_str().is_some_and(looks_like_secret));
             }
             map.values_mut().for_each(strip);
+        }
+        _ => {}
+    }
+}
+
+/// Makes the addresses of a hypervisor that an answer holds into ones that count from where it was asked: a client that
+/// followed one as it stands would show its own token there.
+pub(crate) fn relate(value: &mut Value, origins: &[String]) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(|v| relate(v, origins)),
+        Value::Object(map) => map.values_mut().for_each(|v| relate(v, origins)),
+        Value::String(text) => {
+            let rest = origins.iter().find_map(|o| text.strip_prefix(o.as_str()));
+            if let Some(rest) = rest.filter(|r| r.is_empty() || r.starts_with('/')) {
+                *text = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
+            }
         }
         _ => {}
     }

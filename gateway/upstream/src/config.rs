@@ -24,8 +24,12 @@ pub enum Kind {
     Libvirt,
     /// An LXD server.
     Lxd,
+    /// An Incus server.
+    Incus,
     /// A Proxmox VE cluster.
     Proxmox,
+    /// An OpenStack cloud.
+    OpenStack,
 }
 
 impl Kind {
@@ -35,7 +39,9 @@ impl Kind {
             Self::Qemu => "qemu",
             Self::Libvirt => "libvirt",
             Self::Lxd => "lxd",
+            Self::Incus => "incus",
             Self::Proxmox => "proxmox",
+            Self::OpenStack => "openstack",
         }
     }
 }
@@ -50,8 +56,12 @@ pub enum HypervisorConfig {
     Libvirt(LibvirtConfig),
     /// `kind = "lxd"`.
     Lxd(LxdConfig),
+    /// `kind = "incus"`: the same keys.
+    Incus(LxdConfig),
     /// `kind = "proxmox"`.
     Proxmox(ProxmoxConfig),
+    /// `kind = "openstack"`.
+    OpenStack(OpenStackConfig),
 }
 
 impl HypervisorConfig {
@@ -60,8 +70,9 @@ impl HypervisorConfig {
         match self {
             Self::Qemu(c) => &c.name,
             Self::Libvirt(c) => &c.name,
-            Self::Lxd(c) => &c.name,
+            Self::Lxd(c) | Self::Incus(c) => &c.name,
             Self::Proxmox(c) => &c.name,
+            Self::OpenStack(c) => &c.name,
         }
     }
 
@@ -71,15 +82,18 @@ impl HypervisorConfig {
             Self::Qemu(_) => Kind::Qemu,
             Self::Libvirt(_) => Kind::Libvirt,
             Self::Lxd(_) => Kind::Lxd,
+            Self::Incus(_) => Kind::Incus,
             Self::Proxmox(_) => Kind::Proxmox,
+            Self::OpenStack(_) => Kind::OpenStack,
         }
     }
 
     /// Where clients of its own API reach it through the gateway; none where its API is no HTTP.
     pub const fn api(&self) -> Option<&ApiDoor> {
         match self {
-            Self::Lxd(c) => c.api.as_ref(),
+            Self::Lxd(c) | Self::Incus(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
+            Self::OpenStack(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -104,11 +118,15 @@ impl HypervisorConfig {
                 optional.extend(c.console.tls.as_mut().map(|t| &mut t.ca_file));
                 c.console.socket_folders.iter_mut().for_each(rebase);
             }
-            Self::Lxd(c) => {
+            Self::Lxd(c) | Self::Incus(c) => {
                 optional.extend([&mut c.socket, &mut c.cert_file, &mut c.key_file, &mut c.tls.ca_file]);
             }
             Self::Proxmox(c) => {
                 rebase(&mut c.token_file);
+                optional.push(&mut c.tls.ca_file);
+            }
+            Self::OpenStack(c) => {
+                rebase(&mut c.secret_file);
                 optional.push(&mut c.tls.ca_file);
             }
         }
@@ -270,6 +288,51 @@ pub struct ProxmoxConfig {
     /// How many requests one shard may have with it at a time, 1 to 65,536.
     #[serde(default = "connections")]
     pub connections: usize,
+}
+
+/// An OpenStack cloud: Keystone, Nova and its console proxy.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenStackConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// Keystone: `https://host:5000/v3`.
+    pub identity: String,
+    /// Nova: `https://host:8774/v2.1`. What the catalog says is compared with it, and never followed.
+    pub compute: String,
+    /// nova-novncproxy: `https://host:6080`. Without it there are no screens.
+    #[serde(default)]
+    pub console: Option<String>,
+    /// How the certificates of all three are checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// The gateway's user, with `project`; or `application_credential`.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The name of its domain.
+    #[serde(default = "default_domain")]
+    pub user_domain: String,
+    /// The project that it signs in to, and that servers which are made through the gateway belong to.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// The name of its domain.
+    #[serde(default = "default_domain")]
+    pub project_domain: String,
+    /// The id of an application credential.
+    #[serde(default)]
+    pub application_credential: Option<String>,
+    /// File with the user's password, or the application credential's secret.
+    pub secret_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
+}
+
+fn default_domain() -> String {
+    "Default".to_owned()
 }
 
 /// Where clients of a hypervisor's API reach it through the gateway.

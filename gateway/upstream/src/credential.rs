@@ -4,14 +4,13 @@
 //! [`Injected`] has no `Debug`, no `Serialize`, no public constructor and never leaves this crate. Only a permit for
 //! the very hypervisor makes one, and it must not have run out.
 
-use crate::{error::Error, wire::Dialer};
-use http::HeaderValue;
+use crate::{badge::Badge, error::Error, wire::Dialer};
 use portcullis_domain::{Action, HypervisorName, MachineRef, Resource};
 use portcullis_policy::Permit;
 use time::OffsetDateTime;
 
 /// A hypervisor's credential in use. For LXD and libvirt that is the way to a connection that is already authenticated,
-/// by a client certificate or the process's own user; for Proxmox it is a header of each request.
+/// by a client certificate or the process's own user; elsewhere it is a header of each request.
 pub(crate) struct Injected<'a> {
     dialer: &'a Dialer,
 }
@@ -41,9 +40,9 @@ impl<'a> Injected<'a> {
         self.dialer
     }
 
-    /// What the request says as `Authorization`, after everything that the client said is gone.
-    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
-        self.dialer.authorization.clone()
+    /// What the request shows, after everything that the client said is gone.
+    pub(crate) fn badge(&self) -> Option<&'a Badge> {
+        self.dialer.authorization.as_ref()
     }
 }
 

@@ -2,7 +2,8 @@
 //! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
 
 use crate::{
-    broker::{Broker, Reuse, TaskOwner},
+    badge::Account,
+    broker::{Broker, Reuse, TaskOwner, relate},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
     driver::{self, Built, Driver, PowerVerb, Screen},
@@ -266,13 +267,39 @@ impl Fleet {
         }
     }
 
+    /// Takes the secrets out of an answer, and makes its addresses relative.
+    pub fn strip(&self, permit: &Permit, answer: &[u8]) -> Result<Vec<u8>, Error> {
+        let clean = self.0.broker.strip(permit, answer)?;
+        Ok(self.relate(permit, clean))
+    }
+
+    /// What the gateway's own account sees there, where it signs in.
+    pub fn account(&self, name: &HypervisorName) -> Option<Account> {
+        let api = self.0.apis.iter().find(|a| a.name == *name)?;
+        api.dialer.authorization.as_ref()?.account()
+    }
+
+    fn relate(&self, permit: &Permit, answer: Vec<u8>) -> Vec<u8> {
+        let name = permit.operation().resource.hypervisor();
+        let api = self.0.apis.iter().find(|a| Some(&a.name) == name);
+        let origins = api.map_or(&[][..], |a| a.origins.as_slice());
+        let is_named = |o: &String| answer.windows(o.len()).any(|w| w == o.as_bytes());
+        if !origins.iter().any(is_named) {
+            return answer;
+        }
+        let Ok(mut json) = serde_json::from_slice(&answer) else { return answer };
+        relate(&mut json, origins);
+        json.to_string().into_bytes()
+    }
+
     /// Leaves out of the answer to a list what somebody may not see, and takes secrets out of it.
     pub fn keep_rows(&self, permit: &Permit, answer: &[u8], seen: &Seen<'_>) -> Result<Vec<u8>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
         let api = self.0.apis.iter().find(|a| a.name == *name);
         let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
-        keep(answer, seen).map_err(|f| f.at(name))
+        let kept = keep(answer, seen).map_err(|f| f.at(name))?;
+        Ok(self.relate(permit, kept))
     }
 
     pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {

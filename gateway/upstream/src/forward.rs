@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, Uri, Version,
-    header::{AUTHORIZATION, LOCATION, UPGRADE},
+    header::{LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
 use hyper::body::{Body, Incoming};
@@ -232,8 +232,12 @@ where
             return Err(Error::Request(why.to_owned()));
         }
         // Strip, then set: what the client said went away in `canonical`.
-        if let Some(authorization) = injected.authorization() {
-            request.headers_mut().insert(AUTHORIZATION, authorization);
+        if let Some(badge) = injected.badge() {
+            let (header, value) = badge.show().map_err(|f| f.at(name))?;
+            request.headers_mut().insert(header, value);
+            if let Some((header, value)) = badge.tie(context.request.uuid()) {
+                request.headers_mut().insert(header, value);
+            }
         }
         Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
     }
@@ -243,6 +247,11 @@ where
         let slot = target.pool.slot(name).await?;
         let (live, response) = self.send(target, name, &injected, request, progress.as_deref(), patience.head).await?;
         let (mut head, body) = response.into_parts();
+        if head.status.as_u16() == 401
+            && let Some(badge) = injected.badge()
+        {
+            badge.refused();
+        }
         let cleaned = headers::check_answer(&head.headers).and_then(|()| {
             let upgrade = head.headers.get(UPGRADE).cloned();
             headers::clean(&mut head.headers, &target.origins).map(|()| upgrade)

@@ -31,6 +31,7 @@
 //! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
 //! would be good for anybody who reaches the cluster.
 
+mod badge;
 mod body;
 mod broker;
 mod config;
@@ -46,13 +47,14 @@ mod outbound;
 mod tls;
 mod wire;
 
+pub use badge::Account;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
-    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
-    Trust, Verify,
+    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig,
+    ProxmoxConfig, QemuConfig, Trust, Verify,
 };
-pub use driver::{PowerVerb, Screen, ScreenLogin};
+pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};

@@ -2,12 +2,12 @@
 //! Connections: where a peer listens, how it is dialled, and the byte stream that comes out.
 
 use crate::{
+    badge::Badge,
     error::{Error, Fault},
     framed::Framed,
     tls::TlsUpgrade,
 };
 use bytes::{Buf, Bytes};
-use http::HeaderValue;
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -267,8 +267,8 @@ pub(crate) struct Dialer {
     pub(crate) address: Address,
     /// TLS, for TCP.
     pub(crate) tls: Option<TlsUpgrade>,
-    /// What each request says as `Authorization`, where that is how the peer knows the gateway. Marked as sensitive.
-    pub(crate) authorization: Option<HeaderValue>,
+    /// What each request shows, where that is how the peer knows the gateway.
+    pub(crate) authorization: Option<Badge>,
 }
 
 impl Dialer {

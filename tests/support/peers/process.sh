@@ -17,6 +17,14 @@ as_root() {
   else fail "$1 needs root: run this as root, or as somebody who may use sudo without a password"; fi
 }
 
+# install_python LIST DIR: a virtual environment with the packages of a list, each by its version.
+install_python() {
+  cmp -s "$1" "$2/.installed" && return
+  python3 -m venv --clear "$2"
+  "$2/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$1"
+  cp "$1" "$2/.installed"
+}
+
 # begin PIDFILE LOG COMMAND…: the pid file is there before the command has done anything.
 begin() {
   local pidfile=$1 log=$2; shift 2

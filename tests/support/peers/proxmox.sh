@@ -9,18 +9,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/process.sh"
 usage='proxmox.sh start|stop|install DIR'
 verb=${1:?$usage} dir=$(absolute "${2:?$usage}")
-wanted=$here/proxmox/requirements.txt
 venv=${PORTCULLIS_TEST_PYTHON:-$here/../../../target/peers/python}
 pidfile=$dir/proxmox.pid mark="$here/proxmox/serve.py" log=$dir/proxmox.log
 
 case $verb in
-  install)
-    if ! cmp -s "$wanted" "$dir/.installed"; then
-      python3 -m venv --clear "$dir"
-      "$dir/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$wanted"
-      cp "$wanted" "$dir/.installed"
-    fi
-    ;;
+  install) install_python "$here/proxmox/requirements.txt" "$dir" ;;
   start)
     [ -x "$venv/bin/python" ] || fail "its modules are missing: $0 install $venv"
     ! runs "$pidfile" "$mark" || fail "one runs already in $dir"

@@ -7,6 +7,7 @@
 
 mod canonical;
 mod form;
+mod json;
 pub mod own;
 mod params;
 mod query;
@@ -16,6 +17,7 @@ mod volume;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};
+pub use json::{Json, MAX_JSON};
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};
@@ -52,6 +54,27 @@ pub enum Body<'a> {
     Unread,
     /// Parameters.
     Params(&'a Form),
+    /// Nested JSON.
+    Json(&'a Json),
+}
+
+/// The body of a request, read as its API's table wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Parameters.
+    Params(Form),
+    /// Nested JSON.
+    Json(Json),
+}
+
+impl Content {
+    /// What it says.
+    pub const fn said(&self) -> Body<'_> {
+        match self {
+            Self::Params(form) => Body::Params(form),
+            Self::Json(json) => Body::Json(json),
+        }
+    }
 }
 
 /// What a request asks.
@@ -73,7 +96,7 @@ pub enum Verdict {
         /// What must be done to the answer.
         answer: Answer,
     },
-    /// It can be told only with its body: read it as a [`Form`], and ask again.
+    /// It can be told only with its body: read it by [`Table::read_body`], and ask again.
     Unread,
     /// A task that an earlier operation began: what it touches is known to whoever keeps tasks.
     Task {
@@ -126,4 +149,6 @@ pub enum Answer {
     Events,
     /// Its rows are left out where the person may not see what they are about, and secrets are taken out.
     Rows,
+    /// The same; secrets are taken out for those, too, who may see the whole of it.
+    CleanRows,
 }

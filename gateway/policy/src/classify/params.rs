@@ -2,7 +2,10 @@
 //! What the parameters of a request ask beside its path: the machines that they name, and what else must be allowed.
 //! A parameter that no set of the row knows is denied.
 
-use super::volume;
+use super::{
+    json::{Leaf, Pattern},
+    volume,
+};
 use crate::Kind;
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
 use serde::Deserialize;
@@ -11,7 +14,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 /// Most machines that one request may name.
 const MAX_MACHINES: usize = 500;
 
-/// Some keys of a set, as the file writes them. `net#` is `net0`, `net1`, and so on.
+/// Some keys of a set, as the file writes them. `net#` is `net0`, `net1`, and so on; what begins with `/` is a way into
+/// nested JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ParamRow {
@@ -23,6 +27,9 @@ pub(super) struct ParamRow {
     action: Option<String>,
     /// Why it is refused.
     reason: Option<String>,
+    /// Values, as JSON writes them, that say nothing: with one of these nothing is asked and nothing refused.
+    #[serde(default)]
+    unless: Vec<String>,
 }
 
 /// What a value says.
@@ -32,9 +39,9 @@ enum Usage {
     /// Nothing that must be decided.
     #[default]
     Plain,
-    /// The number of one machine: the action is asked of it.
+    /// The id of one machine: the action is asked of it.
     Machine,
-    /// The numbers of the machines that the whole operation is done to.
+    /// The ids of the machines that the whole operation is done to.
     Machines,
     /// A volume: `storage` is asked of every other machine that it names.
     Volume,
@@ -50,17 +57,29 @@ pub(super) struct Rule {
     usage: Usage,
     action: Option<Action>,
     reason: String,
+    unless: Vec<String>,
+}
+
+impl Rule {
+    const PLAIN: Self = Self { usage: Usage::Plain, action: None, reason: String::new(), unless: Vec::new() };
+}
+
+/// The keys and ways of one set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    keys: BTreeMap<String, Rule>,
+    ways: Vec<(Pattern, Rule)>,
 }
 
 /// The sets of a table.
 #[derive(Debug, Default)]
-pub(super) struct Sets(BTreeMap<String, BTreeMap<String, Rule>>);
+pub(super) struct Sets(BTreeMap<String, Known>);
 
 /// What the parameters of a row may be.
 #[derive(Debug, Clone)]
 pub(super) enum Keys {
     /// These.
-    Known(BTreeMap<String, Rule>),
+    Known(Known),
     /// Any: what they name is all within what is asked.
     Any,
 }
@@ -82,13 +101,15 @@ pub(super) struct Place<'a> {
     pub(super) own: Option<&'a MachineId>,
     /// What the row asks.
     pub(super) action: Action,
+    /// The machine that a value names.
+    pub(super) machine: &'a dyn Fn(&str) -> Option<MachineId>,
 }
 
 impl Sets {
     pub(super) fn read(rows: Vec<ParamRow>) -> Result<Self, String> {
         let mut sets = Self::default();
         for row in rows {
-            let ParamRow { set, keys, usage, action, reason } = row;
+            let ParamRow { set, keys, usage, action, reason, unless } = row;
             let wrong = |why: &str| format!("parameters {set}: {why}");
             let action = action.map(|a| a.parse::<Action>()).transpose().map_err(|e| wrong(&e.to_string()))?;
             if (usage == Usage::Refuse) != reason.is_some() || reason.as_deref() == Some("") {
@@ -102,10 +123,19 @@ impl Sets {
             }
             let known = sets.0.entry(set.clone()).or_default();
             for key in keys {
+                let bad = || format!("parameters {set}: {key:?} is no key, or comes twice");
+                let reason = reason.clone().unwrap_or_default();
+                let rule = Rule { usage, action, reason, unless: unless.clone() };
+                if key.starts_with('/') {
+                    if matches!(usage, Usage::Keys | Usage::Volume) {
+                        return Err(bad());
+                    }
+                    known.ways.push((Pattern::read(&key).ok_or_else(bad)?, rule));
+                    continue;
+                }
                 let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_#".contains(&b));
-                let rule = Rule { usage, action, reason: reason.clone().unwrap_or_default() };
-                if !is_key || known.insert(key.clone(), rule).is_some() {
-                    return Err(format!("parameters {set}: {key:?} is no key, or comes twice"));
+                if !is_key || !unless.is_empty() || known.keys.insert(key.clone(), rule).is_some() {
+                    return Err(bad());
                 }
             }
         }
@@ -118,17 +148,18 @@ impl Sets {
         plain: impl IntoIterator<Item = &'k String>,
         sets: &[String],
     ) -> Result<Keys, String> {
-        let mut all = BTreeMap::new();
+        let mut all = Known::default();
         for key in plain {
-            all.insert(key.clone(), Rule { usage: Usage::Plain, action: None, reason: String::new() });
+            all.keys.insert(key.clone(), Rule::PLAIN);
         }
         for set in sets {
             let found = self.0.get(set).ok_or_else(|| format!("there is no set of parameters {set:?}"))?;
-            for (key, rule) in found {
-                if all.insert(key.clone(), rule.clone()).is_some() {
+            for (key, rule) in &found.keys {
+                if all.keys.insert(key.clone(), rule.clone()).is_some() {
                     return Err(format!("{key:?} comes twice"));
                 }
             }
+            all.ways.extend(found.ways.iter().cloned());
         }
         Ok(Keys::Known(all))
     }
@@ -137,14 +168,15 @@ impl Sets {
 impl Keys {
     /// Whether a parameter names the machines of the operation.
     pub(super) fn name_machines(&self) -> bool {
-        matches!(self, Self::Known(all) if all.values().any(|r| r.usage == Usage::Machines))
+        let Self::Known(all) = self else { return false };
+        all.keys.values().chain(all.ways.iter().map(|(_, rule)| rule)).any(|r| r.usage == Usage::Machines)
     }
 
     fn find(&self, key: &str) -> Option<&Rule> {
         let Self::Known(all) = self else { return None };
         let stem = key.trim_end_matches(|c: char| c.is_ascii_digit());
-        let numbered = (1..=3).contains(&(key.len() - stem.len())).then(|| all.get(&format!("{stem}#")));
-        all.get(key).filter(|_| !key.contains('#')).or(numbered.flatten())
+        let numbered = (1..=3).contains(&(key.len() - stem.len())).then(|| all.keys.get(&format!("{stem}#")));
+        all.keys.get(key).filter(|_| !key.contains('#')).or(numbered.flatten())
     }
 
     /// Reads one parameter; the error is for the person.
@@ -159,12 +191,38 @@ impl Keys {
             return Ok(());
         }
         let rule = self.find(key).ok_or_else(|| unknown(key))?;
+        self.follow(rule, place, key, values, found)
+    }
+
+    /// Reads one value of a nested body. Every rule that speaks of it counts, so that a wide pattern takes nothing from
+    /// a narrow one.
+    pub(super) fn read_leaf(&self, place: Place<'_>, leaf: &Leaf, found: &mut Found) -> Result<(), Cow<'static, str>> {
+        let Self::Known(all) = self else { return Ok(()) };
+        let mut is_known = false;
+        for (_, rule) in all.ways.iter().filter(|(pattern, _)| pattern.fits(leaf)) {
+            is_known = true;
+            if !rule.unless.iter().any(|u| leaf.is(u)) {
+                self.follow(rule, place, &leaf.shown(), &[leaf.text().to_owned()], found)?;
+            }
+        }
+        if is_known { Ok(()) } else { Err(unknown_way(&leaf.shown())) }
+    }
+
+    fn follow(
+        &self,
+        rule: &Rule,
+        place: Place<'_>,
+        key: &str,
+        values: &[String],
+        found: &mut Found,
+    ) -> Result<(), Cow<'static, str>> {
+        let named = |text: &str| (place.machine)(text).ok_or_else(|| no_machine(key));
         match rule.usage {
             Usage::Plain => {}
             Usage::Refuse => return Err(rule.reason.clone().into()),
             Usage::Machine => {
                 let [value] = values else { return Err(no_machine(key)) };
-                let machine = number(key, value)?;
+                let machine = named(value)?;
                 let at = MachineRef { hypervisor: place.hypervisor.clone(), machine };
                 let action = rule.action.unwrap_or(place.action);
                 return push(found, action, Resource::Machine(at));
@@ -172,7 +230,7 @@ impl Keys {
             Usage::Machines => {
                 let split = |c: char| matches!(c, ',' | ';') || c.is_whitespace();
                 for text in values.iter().flat_map(|v| v.split(split)).filter(|t| !t.is_empty()) {
-                    found.machines.push(number(key, text)?);
+                    found.machines.push(named(text)?);
                     if found.machines.len() > MAX_MACHINES {
                         return Err(format!("That names more than {MAX_MACHINES} machines at once.").into());
                     }
@@ -182,7 +240,7 @@ impl Keys {
             Usage::Volume => {
                 for value in values {
                     for text in volume::machines(value)? {
-                        let machine = number(key, text)?;
+                        let machine = named(text)?;
                         if place.own != Some(&machine) {
                             let at = MachineRef { hypervisor: place.hypervisor.clone(), machine };
                             push(found, Action::Storage, Resource::Machine(at))?;
@@ -227,12 +285,12 @@ fn push(found: &mut Found, action: Action, resource: Resource) -> Result<(), Cow
     if found.also.len() > MAX_MACHINES { Err("That names too much at once.".into()) } else { Ok(()) }
 }
 
-fn number(key: &str, text: &str) -> Result<MachineId, Cow<'static, str>> {
-    Some(text).filter(|t| is_number(t)).and_then(|t| t.parse().ok()).ok_or_else(|| no_machine(key))
+fn no_machine(key: &str) -> Cow<'static, str> {
+    format!("{} names no machine by its id.", shown(key)).into()
 }
 
-fn no_machine(key: &str) -> Cow<'static, str> {
-    format!("{} names no machine by its number.", shown(key)).into()
+fn unknown_way(way: &str) -> Cow<'static, str> {
+    format!("The gateway does not know {:?} in this body, so it is not passed on.", shown(way)).into()
 }
 
 fn unknown(key: &str) -> Cow<'static, str> {

@@ -6,7 +6,7 @@
 //! a read, or that has a row which can never match, is refused as a whole.
 
 use super::{
-    Answer, Asked, Body, Task, Upgrade, Verdict,
+    Answer, Asked, Body, Content, Form, Json, MAX_FORM, MAX_JSON, Upgrade, Verdict,
     params::{Found, Keys, Place, Sets, is_number},
     query::Query,
     tree::{self, Match, Part, Tree},
@@ -25,12 +25,18 @@ use std::{
 pub enum ApiKind {
     /// LXD 5.0.
     Lxd,
+    /// Incus.
+    Incus,
     /// Proxmox VE 8 and 9.
     Proxmox,
+    /// OpenStack: Nova, behind a Keystone that the gateway plays.
+    OpenStack,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
+const INCUS: &str = include_str!("../../../../policies/classify/incus.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
+const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -62,6 +68,8 @@ pub struct Entry {
     pub method: String,
     /// The pattern of the path.
     pub pattern: String,
+    /// The one key of the body that chooses it, where one does.
+    pub only: Option<String>,
     /// What it asks; none when it is never passed on.
     pub action: Option<Action>,
     /// Whether it can change something.
@@ -72,6 +80,8 @@ pub struct Entry {
 struct Leaf {
     method: String,
     when: BTreeMap<String, String>,
+    only: Option<String>,
+    says: BTreeMap<String, String>,
     /// Which row it came from.
     row: usize,
     /// The place of the parameter that names the machine or the task.
@@ -82,6 +92,8 @@ struct Leaf {
 struct Inner {
     base: Vec<String>,
     bodies: Bodies,
+    /// Some of its rows read bodies of nested JSON.
+    reads_nested: bool,
     answer: Answer,
     machine: MachineNaming,
     task: TaskNaming,
@@ -98,7 +110,10 @@ struct Inner {
 pub struct Table(Arc<Inner>);
 
 static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
+/// What Incus has beside what it has in common with LXD.
+static BUILTIN_INCUS: LazyLock<Table> = LazyLock::new(|| builtin(&[LXD, INCUS].concat()));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
+static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
 
 fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
@@ -109,6 +124,7 @@ fn builtin(text: &str) -> Table {
         Table(Arc::new(Inner {
             base: Vec::new(),
             bodies: Bodies::default(),
+            reads_nested: false,
             answer: Answer::StripSecrets,
             machine,
             task: TaskNaming { id: String::new(), secret: None, inside: None },
@@ -127,7 +143,9 @@ impl Table {
     pub fn builtin(kind: ApiKind) -> Self {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
+            ApiKind::Incus => BUILTIN_INCUS.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
+            ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
         }
     }
 
@@ -135,6 +153,25 @@ impl Table {
     pub fn read(text: &str) -> Result<Self, Error> {
         let file: File = toml::from_str(text).map_err(|e| Error::Table(e.to_string()))?;
         build(file).map(|inner| Self(Arc::new(inner))).map_err(Error::Table)
+    }
+
+    /// Reads a body as the table wants it, by its media type; the error is for the person.
+    pub fn read_body(&self, media_type: Option<&str>, body: &[u8]) -> Result<Content, &'static str> {
+        if self.0.reads_nested {
+            Json::read(media_type, body).map(Content::Json)
+        } else {
+            Form::read(media_type, body).map(Content::Params)
+        }
+    }
+
+    /// The largest body that it reads, in bytes.
+    pub fn max_body(&self) -> usize {
+        if self.0.reads_nested { MAX_JSON } else { MAX_FORM }
+    }
+
+    /// Whether a request is told by its body, too. Then a read has none.
+    pub fn reads_bodies(&self) -> bool {
+        self.0.reads_nested || self.0.bodies != Bodies::Opaque
     }
 
     /// Every operation that it knows.
@@ -154,6 +191,7 @@ fn build(file: File) -> Result<Inner, String> {
     let mut inner = Inner {
         base,
         bodies,
+        reads_nested: false,
         answer,
         machine,
         task,
@@ -204,8 +242,8 @@ impl Row {
         if self.upgrade == UpgradeRule::Always && answer != Answer::Events && effect == Effect::Safe {
             return Err("a stream both ways is not safe".to_owned());
         }
-        if (answer == Answer::Events) != (self.upgrade == UpgradeRule::Always && object == Object::Hypervisor) {
-            return Err("events are a stream of the hypervisor, and the only one".to_owned());
+        if answer == Answer::Events && (self.upgrade == UpgradeRule::Never || object != Object::Hypervisor) {
+            return Err("events are a stream of the hypervisor".to_owned());
         }
         if answer == Answer::ConsoleSecrets && object != Object::Machine {
             return Err("secrets of streams belong to a machine".to_owned());
@@ -213,7 +251,7 @@ impl Row {
         if object == Object::Visible && (action != Action::View || effect != Effect::Safe) {
             return Err("what somebody may see is a safe view".to_owned());
         }
-        if answer == Answer::Rows && object != Object::Visible {
+        if matches!(answer, Answer::Rows | Answer::CleanRows) && object != Object::Visible {
             return Err("rows are left out for those who may see a part".to_owned());
         }
         let machine = self.machine.as_ref().map(|a| a.parse::<Action>()).transpose().map_err(|e| format!("{e}"))?;
@@ -247,6 +285,15 @@ impl Inner {
         if row.operations.is_empty() {
             return Err("it names no operation".to_owned());
         }
+        let chosen = row.only.is_some() || !row.says.is_empty();
+        let is_nested = row.body == BodyRule::Json || row.body == BodyRule::Usual && self.bodies == Bodies::Json;
+        if chosen && !is_nested {
+            return Err("a body that is not read as nested JSON chooses nothing".to_owned());
+        }
+        if row.body == BodyRule::Json && self.bodies == Bodies::Params {
+            return Err("the bodies of a table are read in one way".to_owned());
+        }
+        self.reads_nested |= is_nested;
         let meaning = row.meaning(self)?;
         for operation in &row.operations {
             let (method, pattern) =
@@ -279,12 +326,18 @@ impl Inner {
             };
             let leaves = self.tree.place(&parts).get_or_insert_default();
             // The first leaf that fits counts: one without a condition hides all that follow it.
-            let hidden = |l: &Leaf| l.method == method && l.when.iter().all(|(k, v)| row.when.get(k) == Some(v));
+            let hidden = |l: &Leaf| {
+                l.method == method
+                    && l.when.iter().all(|(k, v)| row.when.get(k) == Some(v))
+                    && l.says.iter().all(|(k, v)| row.says.get(k) == Some(v))
+                    && (l.only.is_none() || l.only == row.only)
+            };
             if leaves.iter().any(hidden) {
                 return Err(format!("{operation} can never match: an earlier row takes it"));
             }
-            leaves.push(Leaf { method: method.to_owned(), when: row.when.clone(), row: number, named_at });
-            self.entries.push(Entry { method: method.to_owned(), pattern: pattern.to_owned(), action, effect });
+            let (when, only, says) = (row.when.clone(), row.only.clone(), row.says.clone());
+            leaves.push(Leaf { method: method.to_owned(), when, only: only.clone(), says, row: number, named_at });
+            self.entries.push(Entry { method: method.to_owned(), pattern: pattern.to_owned(), only, action, effect });
         }
         self.meanings.push(meaning);
         Ok(())
@@ -306,9 +359,11 @@ impl Inner {
             return Err("The gateway does not know this method for this path, so it is not passed on.".into());
         }
         let query = Query::read(asked.query)?;
-        let fits =
-            |l: &&Leaf| l.method == asked.method && l.when.iter().all(|(k, v)| query.value(k) == Some(v.as_str()));
+        let fits = |l: &&Leaf| l.fits(asked, &query);
         let leaf = leaves.iter().find(fits).ok_or("The gateway does not know this variant of the operation.")?;
+        if leaf.is_chosen_by_body() && matches!(asked.body, Body::Unread) {
+            return Ok(Verdict::Unread);
+        }
         let ask = match self.meanings.get(leaf.row) {
             Some(Meaning::Ask(ask)) => ask,
             Some(Meaning::Deny(reason)) => return Err(reason.clone().into()),
@@ -326,7 +381,8 @@ impl Inner {
             (Object::Machine, _) | (_, Some(_)) => Some(self.machine(named.unwrap_or_default(), &query)?),
             _ => None,
         };
-        let place = Place { hypervisor, own: own.as_ref(), action: ask.action };
+        let machine = |text: &str| self.machine(text, &query).ok();
+        let place = Place { hypervisor, own: own.as_ref(), action: ask.action, machine: &machine };
         let Some(found) = self.params(ask, place, &query, asked)? else { return Ok(Verdict::Unread) };
         let Found { mut also, machines } = found;
         let of = |machine: MachineId| Resource::Machine(MachineRef { hypervisor: hypervisor.clone(), machine });
@@ -369,86 +425,6 @@ impl Inner {
         Ok((rest, base.split('/').count() - 1))
     }
 
-    /// What the parameters ask; none when they stand in a body that was not read yet.
-    fn params(
-        &self,
-        ask: &Ask,
-        place: Place<'_>,
-        query: &Query,
-        asked: &Asked<'_>,
-    ) -> Result<Option<Found>, Cow<'static, str>> {
-        let mut found = Found::default();
-        for (key, value) in query.pairs() {
-            ask.keys.read(place, key, &[value.to_owned()], &mut found)?;
-        }
-        let reads = matches!(asked.method, "GET" | "HEAD");
-        match (self.bodies, ask.body, asked.body) {
-            (Bodies::Opaque, _, _) => {}
-            (Bodies::Params, _, _) if reads => {}
-            (Bodies::Params, BodyRule::Stream, _) => {
-                // A server that puts the query's values over the body's would take them.
-                if query.pairs().next().is_some() {
-                    return Err("Parameters stand in the body here, not in the query.".into());
-                }
-            }
-            (Bodies::Params, BodyRule::Usual, Body::Unread) => return Ok(None),
-            (Bodies::Params, BodyRule::Usual, Body::Params(form)) => {
-                if !form.is_empty() && query.pairs().next().is_some() {
-                    return Err("Parameters stand in the query and in the body: put all of them in one place.".into());
-                }
-                for (key, values) in form.pairs() {
-                    ask.keys.read(place, key, values, &mut found)?;
-                }
-            }
-        }
-        Ok(Some(found))
-    }
-
-    fn task(
-        &self,
-        hypervisor: &HypervisorName,
-        ask: &Ask,
-        id: &str,
-        query: &Query,
-    ) -> Result<Verdict, Cow<'static, str>> {
-        let wrong = || "That is no id of a task.";
-        let &Ask { action, effect, answer, .. } = ask;
-        if let Some(inside) = &self.task.inside {
-            let parts: Vec<&str> = id.split(':').collect();
-            if id.len() > 256 || parts.len() != inside.parts || parts.first().copied() != Some(&inside.begins) {
-                return Err(wrong().into());
-            }
-            let machine = parts.get(inside.machine).copied().filter(|m| is_number(m));
-            let (action, resource) = match machine {
-                Some(m) => {
-                    let machine = m.parse().map_err(|_| wrong())?;
-                    (action, Resource::Machine(MachineRef { hypervisor: hypervisor.clone(), machine }))
-                }
-                None => (inside.otherwise.parse().map_err(|_| wrong())?, Resource::Hypervisor(hypervisor.clone())),
-            };
-            let about = Some(Operation { action, resource, effect });
-            let task = Task {
-                hypervisor: hypervisor.clone(),
-                action: ask.action,
-                effect,
-                id: id.to_owned(),
-                about,
-                secret: None,
-            };
-            return Ok(Verdict::Task { task, answer });
-        }
-        let id = Some(id).filter(|id| is_task(id)).ok_or_else(wrong)?.to_owned();
-        let secret = self.task.secret.as_ref().and_then(|s| query.value(s));
-        let secret = secret.filter(|s| !s.is_empty()).map(str::to_owned);
-        if ask.upgrade == UpgradeRule::Always && secret.is_none() {
-            return Err("A stream of a task needs its secret.".into());
-        }
-        Ok(Verdict::Task {
-            task: Task { hypervisor: hypervisor.clone(), action, effect, id, about: None, secret },
-            answer,
-        })
-    }
-
     /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.
     fn machine(&self, name: &str, query: &Query) -> Result<MachineId, Cow<'static, str>> {
         let wrong = || Cow::from("That is no name of a machine.");
@@ -470,10 +446,7 @@ fn under(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn is_task(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-}
-
+mod ask;
 mod file;
 #[cfg(test)]
 mod tests;

@@ -52,8 +52,9 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
     match find(config, name) {
         Some(HypervisorConfig::Qemu(_)) => "each guest's own settings".to_owned(),
         Some(HypervisorConfig::Libvirt(c)) => words(&c.address, &c.tls),
-        Some(HypervisorConfig::Lxd(c)) => words(&c.address, &c.tls),
+        Some(HypervisorConfig::Lxd(c) | HypervisorConfig::Incus(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
+        Some(HypervisorConfig::OpenStack(c)) => words(&Some(c.compute.clone()), &c.tls),
         None => String::new(),
     }
 }

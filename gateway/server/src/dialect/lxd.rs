@@ -3,12 +3,36 @@
 
 use super::{Shown, bearer};
 use crate::reply::Refusal;
-use http::HeaderMap;
-use portcullis_domain::RequestId;
+use http::{HeaderMap, Method};
+use portcullis_domain::{Action, Inventory, RequestId, Resource};
+use portcullis_policy::classify::{Json, Verdict};
+use portcullis_upstream::split_tags;
 
 /// `Authorization: Bearer`, and nothing else.
 pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
     bearer(headers).map(|token| Shown::Token(token, None))
+}
+
+/// What a whole new configuration of an instance asks. It can give and take away tags, on which access is given; where its
+/// tags are those that the machine has, it does neither, and tools write everything back to change one setting.
+pub(super) fn settle(verdict: Verdict, method: &Method, said: &Json, inventory: &Inventory) -> Verdict {
+    let Verdict::Operation { operation, mut also, answer } = verdict else { return verdict };
+    let configures = also.iter().position(|o| o.action == Action::Configure);
+    let own = configures.filter(|_| *method == Method::PUT && operation.action == Action::AccessAdmin);
+    let machine = own.and_then(|at| match &also.get(at)?.resource {
+        Resource::Machine(machine) => inventory.find(machine),
+        _ => None,
+    });
+    let same = machine.is_some_and(|m| {
+        let mut tags = split_tags(said.value("/config/user.tags").unwrap_or_default());
+        tags.sort_unstable();
+        tags.dedup();
+        tags == m.tags
+    });
+    match own.filter(|_| same) {
+        Some(at) => Verdict::Operation { operation: also.remove(at), also, answer },
+        None => Verdict::Operation { operation, also, answer },
+    }
 }
 
 /// An answer of type `error`, with the fields of RFC 9457 beside its own.
@@ -19,4 +43,64 @@ pub(super) fn refusal(refusal: &Refusal, said: &str, request: RequestId) -> serd
         "type": "error", "error": said, "error_code": code, "metadata": null,
         "title": title, "detail": detail, "status": code, "request": request.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_domain::{ConsoleKind, Machine, MachineKind, PowerState};
+    use portcullis_policy::classify::{self, ApiKind, Asked, Body, Table, Upgrade};
+
+    fn told(method: &Method, path: &str, body: &str) -> String {
+        let machine = Machine {
+            at: "i/default:c1".parse().expect("a machine"),
+            name: "c1".into(),
+            kind: MachineKind::Container,
+            state: PowerState::Running,
+            pool: Some("default".into()),
+            tags: vec!["db".into(), "web".into()],
+            node: None,
+            console: ConsoleKind::Text,
+        };
+        let name = machine.at.hypervisor.clone();
+        let inventory = Inventory::default().with(&name, vec![machine]);
+        let (path, said) =
+            (classify::canonical(path).expect("a path"), Json::read(None, body.as_bytes()).expect("JSON"));
+        let asked = Asked {
+            method: method.as_str(),
+            path: &path,
+            query: None,
+            upgrade: Upgrade::None,
+            body: Body::Json(&said),
+        };
+        let verdict = Table::builtin(ApiKind::Lxd).classify(&name, &asked);
+        match settle(verdict, method, &said, &inventory) {
+            Verdict::Operation { operation, also, .. } => {
+                std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn writing_everything_back_asks_for_access_only_where_the_tags_become_others() {
+        let put = |body: &str| told(&Method::PUT, "/1.0/instances/c1", body);
+        let own = "configure on i/default:c1";
+        for same in ["web,db", "db, web", "db,web,db,"] {
+            assert_eq!(put(&format!(r#"{{"config": {{"limits.cpu": "2", "user.tags": "{same}"}}}}"#)), own, "{same}");
+        }
+        let raw = r#"{"config": {"raw.lxc": "x", "user.tags": "web,db"}}"#;
+        assert_eq!(put(raw), format!("{own} + node-admin on i"));
+        for other in ["web", "", "web,db,pay", "web;db", "Web,db"] {
+            let body = format!(r#"{{"config": {{"user.tags": "{other}"}}}}"#);
+            assert_eq!(put(&body), format!("access-admin on i + {own}"), "{other}");
+        }
+        assert_eq!(put(r#"{"config": {}}"#), format!("access-admin on i + {own}"));
+        // A machine that is not known has no tags that could be the same, and a new name is another thing.
+        let body = r#"{"config": {"user.tags": "web,db"}}"#;
+        let unknown = told(&Method::PUT, "/1.0/instances/c2", body);
+        assert_eq!(unknown, "access-admin on i + configure on i/default:c2");
+        assert_eq!(told(&Method::POST, "/1.0/instances/c1", r#"{"name": "c2"}"#), format!("access-admin on i + {own}"));
+        assert_eq!(told(&Method::PATCH, "/1.0/instances/c1", body), format!("{own} + access-admin on i"));
+    }
 }

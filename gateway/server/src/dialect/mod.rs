@@ -4,6 +4,7 @@
 //! One file a dialect; what counts as shown, and for how long, is the same for all and stands here.
 
 mod lxd;
+mod openstack;
 mod proxmox;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use portcullis_domain::{Actor, HypervisorName};
-use portcullis_policy::classify::{self, ApiKind, Canonical, Form};
+use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Verdict};
 use std::{borrow::Cow, sync::Arc};
 
 /// What somebody shows.
@@ -25,6 +26,8 @@ enum Shown<'h> {
     Token(&'h str, Option<&'h str>),
     /// A ticket of the dialect, and what a change has to bring.
     Ticket(String, Option<&'h str>),
+    /// A pass, in a header that no browser sends by itself.
+    Pass(&'h str),
 }
 
 /// Where a request goes, and from where.
@@ -40,8 +43,9 @@ impl Way<'_> {
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let shown = match self.kind {
-            ApiKind::Lxd => lxd::shown(headers),
+            ApiKind::Lxd | ApiKind::Incus => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
+            ApiKind::OpenStack => openstack::shown(headers),
         };
         self.known(shown.as_ref(), Some(method))
     }
@@ -54,7 +58,7 @@ impl Way<'_> {
             _ if house.strangers.check(peer.ip) => {
                 let elsewhere = match shown {
                     Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
-                    Some(Shown::Ticket(..)) | None => None,
+                    Some(Shown::Ticket(..) | Shown::Pass(_)) | None => None,
                 };
                 Ok(elsewhere
                     .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
@@ -80,34 +84,72 @@ impl Way<'_> {
                 let is_guarded = reads || guard.is_some_and(|guard| house.identity.is_guard(guard, pass, hypervisor));
                 (is_guarded && is_name(name, &actor)).then_some(actor)
             }
+            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
         }
     }
 
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Incus => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
+            ApiKind::OpenStack => openstack::path(raw),
         };
         classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
     }
 
-    /// Whether a request is the dialect's own sign-in, which the gateway answers itself.
+    /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd => false,
+            ApiKind::Lxd | ApiKind::Incus => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
+            ApiKind::OpenStack => openstack::is_own(method, path),
         }
     }
 
+    /// What is asked, where that depends on what the machine is now.
+    pub(crate) fn settle(self, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
+        match (self.kind, said) {
+            (ApiKind::Lxd | ApiKind::Incus, Content::Json(said)) => {
+                lxd::settle(verdict, method, said, &self.house.fleet.inventory())
+            }
+            _ => verdict,
+        }
+    }
+
+    /// Whether the head of a request says something that changes what is asked, and that nobody reviewed.
+    pub(crate) fn check(self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.kind == ApiKind::OpenStack { openstack::check(headers) } else { Ok(()) }
+    }
+
     /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours.
-    pub(crate) async fn sign_in(self, form: &Form) -> Result<Response, Refusal> {
-        let Self { house, hypervisor, peer, .. } = self;
-        let name = form.value("username").unwrap_or_default();
-        let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
-        let caller = self.known(Some(&shown), None)?;
+    pub(crate) async fn sign_in(self, path: &str, authority: &str, said: &Content) -> Result<Response, Refusal> {
+        let Self { house, hypervisor, .. } = self;
+        match said {
+            Content::Params(form) => {
+                let name = form.value("username").unwrap_or_default();
+                let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
+                self.walk(&shown, |passed| proxmox::signed_in(house, hypervisor, name, passed)).await
+            }
+            Content::Json(said) => {
+                if let Some(versions) = openstack::versions(path, authority) {
+                    return Ok(versions);
+                }
+                let shown = openstack::signing_in(said)?;
+                self.walk(&shown, |passed| openstack::signed_in(house, hypervisor, said, authority, passed)).await
+            }
+        }
+    }
+
+    async fn walk(
+        self,
+        shown: &Shown<'_>,
+        answer: impl FnOnce(Passed) -> Result<Response, Refusal>,
+    ) -> Result<Response, Refusal> {
+        let Self { house, peer, .. } = self;
+        let caller = self.known(Some(shown), None)?;
         let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
-        let answer = |passed: Passed| std::future::ready(proxmox::signed_in(house, hypervisor, name, passed));
+        let answer = |passed: Passed| std::future::ready(answer(passed));
         passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
     }
 
@@ -116,8 +158,9 @@ impl Way<'_> {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
         let body = match self.kind {
-            ApiKind::Lxd => lxd::refusal(refusal, &said, self.peer.request),
+            ApiKind::Lxd | ApiKind::Incus => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
+            ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
         };
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

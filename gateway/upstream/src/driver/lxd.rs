@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! LXD servers: inventory by REST, changes by the events WebSocket, power by `PUT …/state`.
+//! LXD and Incus servers, which differ in nothing that is asked here: inventory by REST, changes by the events WebSocket,
+//! power by `PUT …/state`.
 //!
 //! The gateway is known by its client certificate, or by its process's user on the unix socket.
 
@@ -177,7 +178,7 @@ impl Lxd {
             kind: if kind == "virtual-machine" { MachineKind::Guest } else { MachineKind::Container },
             state: state_of(&status),
             pool: Some(project),
-            tags: config.tags.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
+            tags: split_tags(&config.tags),
             node: Some(location).filter(|l| !l.is_empty() && l != "none"),
             console: ConsoleKind::Text,
         })
@@ -266,6 +267,11 @@ impl Driver for Lxd {
         let why = "an LXD console is text; open it with lxc, or another client of its API, through the gateway";
         Err(Fault::Unsupported(why.to_owned()))
     }
+}
+
+/// Tags as a setting holds them: with commas between them.
+pub fn split_tags(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()
 }
 
 fn state_of(status: &str) -> PowerState {

@@ -14,9 +14,12 @@ use portcullis_domain::{Machine, MachineId, Secret};
 
 mod libvirt;
 mod lxd;
+mod openstack;
 mod proxmox;
 mod qemu;
 mod rest;
+
+pub use lxd::split_tags;
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -117,8 +120,9 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
     match config {
         HypervisorConfig::Qemu(config) => qemu::build(config),
         HypervisorConfig::Libvirt(config) => libvirt::build(config),
-        HypervisorConfig::Lxd(config) => lxd::build(config),
+        HypervisorConfig::Lxd(config) | HypervisorConfig::Incus(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
+        HypervisorConfig::OpenStack(config) => openstack::build(config),
     }
 }
 

@@ -10,30 +10,22 @@ mod rows;
 
 use super::{
     Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text,
-    rest::{Call, Rows, Told},
+    rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
     config::{ProxmoxConfig, Verify, read_secret},
     error::{Error, Fault},
     fleet::Board,
     forward::{Api, Dialect, Length},
-    framed::Framed,
     tls::TlsUpgrade,
-    wire::{Address, CONNECT, Dialer, Stream},
+    wire::{Address, Dialer},
 };
 use async_trait::async_trait;
-use http::{
-    HeaderValue, Method, Request,
-    header::{AUTHORIZATION, HOST, SEC_WEBSOCKET_PROTOCOL},
-};
+use http::{HeaderValue, Method};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
-use tokio_tungstenite::{
-    client_async_with_config,
-    tungstenite::{Error as WsError, client::IntoClientRequest, protocol::WebSocketConfig},
-};
 
 const MACHINES: &str = "/api2/json/cluster/resources?type=vm";
 /// How often machines are read. The nodes tell each other every 10 s.
@@ -42,8 +34,6 @@ const POLL: Duration = Duration::from_secs(5);
 const POWER: Duration = Duration::from_secs(20);
 /// How often a task is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(300);
-/// The largest message that a screen may send.
-const MAX_MESSAGE: usize = 1024 * 1024;
 /// Ports that Proxmox opens screens at.
 const PORTS: std::ops::RangeInclusive<u16> = 5900..=5999;
 
@@ -78,7 +68,7 @@ pub(super) fn build(config: ProxmoxConfig) -> Result<Built, Error> {
     let host = HeaderValue::from_str(rest).map_err(|e| Error::config(address_key, e.to_string()))?;
     let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
     let shown = address.to_string();
-    let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(authorization) });
+    let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(authorization.into()) });
     let api = Api {
         name: config.name.clone(),
         dialer: Arc::clone(&dialer),
@@ -281,32 +271,6 @@ impl Proxmox {
         }
         Ok(())
     }
-
-    /// The bytes of a screen that waits at a port.
-    async fn listen(&self, at: &str, offer: &Offer) -> Result<Stream, Fault> {
-        let host = self.host.to_str().unwrap_or("proxmox");
-        // The scheme only satisfies the library: TLS is already on the wire.
-        let address = format!("ws://{host}{at}/vncwebsocket?port={}&vncticket={}", offer.port, encoded(&offer.ticket));
-        let wrong = || Fault::Protocol("a screen's ticket that cannot be sent".to_owned());
-        let mut request: Request<()> = address.into_client_request().map_err(|_| wrong())?;
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.host.clone());
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
-        if let Some(authorization) = &self.dialer.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        let wire = self.dialer.dial().await?;
-        // Nothing is kept back: a key press goes out at once.
-        let config = WebSocketConfig::default()
-            .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
-            Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
-            Ok(Err(error)) => Err(explain(error)),
-            Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
-        }
-    }
 }
 
 #[async_trait]
@@ -366,36 +330,11 @@ impl Driver for Proxmox {
         if !PORTS.contains(&offer.port) {
             return Err(Fault::Protocol("a screen at a port that no screen has".to_owned()));
         }
-        let stream = self.listen(&at, &offer).await?;
+        let address = format!("{at}/vncwebsocket?port={}&vncticket={}", offer.port, encoded(&offer.ticket));
+        let stream = screen(&self.dialer, &self.host, &address).await?;
         // Where it names no password, the ticket is the one.
         let password = Secret::from(offer.password.unwrap_or(offer.ticket));
         Ok(Screen { stream, login: ScreenLogin { username: None, password: Some(password) }, tls: None })
-    }
-}
-
-/// A value as it stands in an address.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
-/// Without what was asked, which holds the ticket.
-fn explain(error: WsError) -> Fault {
-    match error {
-        WsError::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
-        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
-        WsError::Http(response) => {
-            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
-        }
-        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
     }
 }
 

@@ -8,12 +8,13 @@ use crate::{
     exchange::{Broken, Live, Sending},
     fleet::MAX_MACHINES,
     forward::fault,
-    wire::Dialer,
+    framed::Framed,
+    wire::{CONNECT, Dialer, Stream},
 };
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderValue, Method, Request, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST},
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_PROTOCOL},
 };
 use http_body_util::Full;
 use hyper::{
@@ -25,7 +26,14 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{future::poll_fn, marker::PhantomData, pin::Pin, task::Poll, time::Duration};
+use std::{fmt::Write as _, future::poll_fn, marker::PhantomData, pin::Pin, task::Poll, time::Duration};
+use tokio_tungstenite::{
+    client_async_with_config,
+    tungstenite::{Error as WsError, client::IntoClientRequest, protocol::WebSocketConfig},
+};
+
+/// The largest message that a screen may send.
+const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// What wraps every answer of LXD's API.
 #[derive(Deserialize)]
@@ -80,6 +88,16 @@ pub(super) struct Told {
 impl Call<'_> {
     /// Asks once, on a connection of its own.
     pub(super) async fn send(self, dialer: &Dialer, host: &HeaderValue) -> Result<Told, Fault> {
+        self.send_with(dialer, host, &[]).await.map(|(told, _)| told)
+    }
+
+    /// The same with headers of the API's own, and those of the answer.
+    pub(super) async fn send_with(
+        self,
+        dialer: &Dialer,
+        host: &HeaderValue,
+        headers: &[(&str, &str)],
+    ) -> Result<(Told, HeaderMap), Fault> {
         let Self { method, target, body, patience } = self;
         let wire = dialer.dial().await?;
         let run = async {
@@ -87,8 +105,12 @@ impl Call<'_> {
             let wrong = |e: http::Error| Fault::Protocol(e.to_string());
             let mut request =
                 Request::builder().method(method).uri(target).header(HOST, host).header(CONNECTION, "close");
-            if let Some(authorization) = &dialer.authorization {
-                request = request.header(AUTHORIZATION, authorization);
+            if let Some(badge) = &dialer.authorization {
+                let (name, value) = badge.show()?;
+                request = request.header(name, value);
+            }
+            for (name, value) in headers {
+                request = request.header(*name, *value);
             }
             if let Some((media_type, _)) = &body {
                 request = request.header(CONTENT_TYPE, *media_type);
@@ -105,8 +127,14 @@ impl Call<'_> {
             let reason = response.extensions().get::<ReasonPhrase>();
             let reason = reason.and_then(|r| str::from_utf8(r.as_bytes()).ok()).map(clean_text);
             crate::headers::check_answer(response.headers())?;
-            let text = collect(&mut live, response.into_body()).await?;
-            Ok(Told { status, reason, text })
+            let (head, body) = response.into_parts();
+            if status == StatusCode::UNAUTHORIZED
+                && let Some(badge) = &dialer.authorization
+            {
+                badge.refused();
+            }
+            let text = collect(&mut live, body).await?;
+            Ok((Told { status, reason, text }, head.headers))
         };
         match tokio::time::timeout(patience, run).await {
             Ok(done) => done,
@@ -167,6 +195,59 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for RowsVisitor<T> {
         }
         Ok(rows)
     }
+}
+
+/// Opens a WebSocket on a connection of its own, and takes the bytes of its messages. What was asked is in no error: its
+/// address may hold a ticket.
+pub(super) async fn screen(dialer: &Dialer, host: &HeaderValue, target: &str) -> Result<Stream, Fault> {
+    // The scheme only satisfies the library: TLS, where there is any, is already on the wire.
+    let address = format!("ws://{}{target}", host.to_str().unwrap_or("hypervisor"));
+    let wrong = || Fault::Protocol("a screen's ticket that cannot be sent".to_owned());
+    let mut request: Request<()> = address.into_client_request().map_err(|_| wrong())?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, host.clone());
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+    if let Some(badge) = &dialer.authorization {
+        let (name, value) = badge.show()?;
+        headers.insert(name, value);
+    }
+    let wire = dialer.dial().await?;
+    // Nothing is kept back: a key press goes out at once.
+    let config = WebSocketConfig::default()
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
+        Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
+        Ok(Err(error)) => Err(explain(error)),
+        Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
+    }
+}
+
+/// Without what was asked, which holds the ticket.
+fn explain(error: WsError) -> Fault {
+    match error {
+        WsError::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
+        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
+        WsError::Http(response) => {
+            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
+        }
+        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
+    }
+}
+
+/// A value as it stands in an address.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<BytesMut, Fault> {

@@ -63,6 +63,8 @@ pub(super) enum Bodies {
     Opaque,
     /// They hold parameters, as forms or flat JSON, and are read before anything is decided.
     Params,
+    /// They are nested JSON, and are read before anything is decided.
+    Json,
 }
 
 /// Where a request names its task.
@@ -114,6 +116,11 @@ pub(super) struct Row {
     /// Only for requests whose query has these values.
     #[serde(default)]
     pub(super) when: BTreeMap<String, String>,
+    /// Only for requests whose body is an object with this one key.
+    pub(super) only: Option<String>,
+    /// Only for requests whose body has these values, by JSON pointers.
+    #[serde(default)]
+    pub(super) says: BTreeMap<String, String>,
     pub(super) action: Option<String>,
     pub(super) object: Option<Object>,
     pub(super) effect: Option<RowEffect>,
@@ -161,6 +168,8 @@ pub(super) enum BodyRule {
     Usual,
     /// As it comes.
     Stream,
+    /// It is nested JSON, and read before anything is decided.
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -219,8 +219,8 @@ fn what_is_not_known_or_reaches_past_the_gateway_is_denied() {
         // Bulk calls that mean more than they name.
         ("POST", "/nodes/pve1/startall", "", "no machine, or all"),
         ("POST", "/nodes/pve1/startall", "vms=", "no machine, or all"),
-        ("POST", "/nodes/pve1/startall", "vms=all", "no machine by its number"),
-        ("POST", "/nodes/pve1/startall", "vms=0100", "no machine by its number"),
+        ("POST", "/nodes/pve1/startall", "vms=all", "no machine by its id"),
+        ("POST", "/nodes/pve1/startall", "vms=0100", "no machine by its id"),
         ("POST", "/nodes/pve1/vzdump", "all=1", "without naming them"),
         ("POST", "/nodes/pve1/vzdump", "vmid=100&pool=blue", "without naming them"),
         ("POST", "/nodes/pve1/vzdump", "vmid=100&script=/x", "\"script\""),

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One reading of a body that is nested JSON (RFC 8259), and the patterns that a table speaks of it with.
+//!
+//! The body is sent as it came, so whatever two readers could read differently is refused: a key that comes twice at any
+//! depth, another coding than UTF-8, more than 32 levels. A number is compared as it is written: readers differ on
+//! `1e2`, and on whole numbers beyond 2⁵³.
+//!
+//! What is said is a list of leaves, each with the way to it. A step into a list is written `[]`, whichever entry it is.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{collections::HashSet, fmt};
+
+/// The largest body of nested JSON, in bytes.
+pub const MAX_JSON: usize = 256 * 1024;
+/// Most levels.
+const MAX_DEPTH: usize = 32;
+/// Most leaves.
+const MAX_LEAVES: usize = 5_000;
+/// A step into a list.
+const ENTRY: &str = "[]";
+
+/// A body of nested JSON: an object, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Json {
+    /// The keys at the top, in their order.
+    keys: Vec<String>,
+    leaves: Vec<Leaf>,
+}
+
+/// One value that holds no others, and the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    way: Vec<String>,
+    value: Value,
+}
+
+/// What stands at the end of a way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Text(String),
+    /// A number, `true`, `false` or `null`, as written; `{}` or `[]` with nothing inside.
+    Plain(String),
+}
+
+impl Json {
+    /// Reads a body by its media type; the error is for the person.
+    pub fn read(media_type: Option<&str>, body: &[u8]) -> Result<Self, &'static str> {
+        if body.len() > MAX_JSON {
+            return Err("The body is longer than 256 KiB.");
+        }
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let (essence, more) = media_type.map_or(("application/json", ""), |t| t.split_once(';').unwrap_or((t, "")));
+        if !more.trim().is_empty() && !more.trim().eq_ignore_ascii_case("charset=utf-8") {
+            return Err("The body's character set is not UTF-8.");
+        }
+        let essence = essence.trim().to_ascii_lowercase();
+        if essence != "application/json" && essence != "application/merge-patch+json" {
+            return Err("The body is not said to be JSON, so the gateway cannot tell what it asks.");
+        }
+        let text = str::from_utf8(body).map_err(|_| "The body is no valid UTF-8.")?;
+        let whole: &RawValue = serde_json::from_str(text).map_err(|_| "The body is no JSON.")?;
+        if !whole.get().starts_with('{') {
+            return Err("The body is no JSON object.");
+        }
+        let mut json = Self::default();
+        let mut way = Vec::new();
+        json.walk(whole, &mut way)?;
+        Ok(json)
+    }
+
+    fn walk(&mut self, raw: &RawValue, way: &mut Vec<String>) -> Result<(), &'static str> {
+        const UNREADABLE: &str = "The body is no JSON in which each key stands once.";
+        let text = raw.get();
+        let before = self.leaves.len();
+        if way.len() > MAX_DEPTH {
+            return Err("The body has more than 32 levels.");
+        }
+        match text.as_bytes().first() {
+            Some(b'{') => {
+                let Pairs(pairs) = serde_json::from_str(text).map_err(|_| UNREADABLE)?;
+                if way.is_empty() {
+                    self.keys = pairs.iter().map(|(key, _)| key.clone()).collect();
+                }
+                for (key, value) in pairs {
+                    way.push(key);
+                    self.walk(value, way)?;
+                    way.pop();
+                }
+            }
+            Some(b'[') => {
+                let Entries(entries) = serde_json::from_str(text).map_err(|_| UNREADABLE)?;
+                for entry in entries {
+                    way.push(ENTRY.to_owned());
+                    self.walk(entry, way)?;
+                    way.pop();
+                }
+            }
+            Some(b'"') => {
+                let text = serde_json::from_str(text).map_err(|_| UNREADABLE)?;
+                self.leaves.push(Leaf { way: way.clone(), value: Value::Text(text) });
+            }
+            _ => self.leaves.push(Leaf { way: way.clone(), value: Value::Plain(text.to_owned()) }),
+        }
+        // Something empty is said, too.
+        if self.leaves.len() == before && !way.is_empty() {
+            let empty = if text.starts_with('{') { "{}" } else { ENTRY };
+            self.leaves.push(Leaf { way: way.clone(), value: Value::Plain(empty.to_owned()) });
+        }
+        if self.leaves.len() > MAX_LEAVES { Err("The body says too much at once.") } else { Ok(()) }
+    }
+
+    /// The one key at the top, where there is exactly one.
+    pub fn only_key(&self) -> Option<&str> {
+        if let [one] = self.keys.as_slice() { Some(one) } else { None }
+    }
+
+    /// The text, number or truth at a pointer (RFC 6901) through objects, as written.
+    pub fn value(&self, pointer: &str) -> Option<&str> {
+        let way = pointer.strip_prefix('/')?;
+        let is_there = |l: &&Leaf| l.way.iter().map(String::as_str).eq(way.split('/')) && !way.contains(ENTRY);
+        self.leaves.iter().find(is_there).map(Leaf::text)
+    }
+
+    /// Every leaf.
+    pub(crate) fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+}
+
+impl Leaf {
+    /// The value; a text without its quotes.
+    pub(crate) fn text(&self) -> &str {
+        let (Value::Text(text) | Value::Plain(text)) = &self.value;
+        text
+    }
+
+    /// Whether the value is one that a table writes as JSON.
+    pub(crate) fn is(&self, spelled: &str) -> bool {
+        match &self.value {
+            Value::Text(text) => {
+                spelled.strip_prefix('"').and_then(|s| s.strip_suffix('"')).is_some_and(|inside| inside == text)
+            }
+            Value::Plain(text) => spelled == text,
+        }
+    }
+
+    /// The way to it, for people.
+    pub(crate) fn shown(&self) -> String {
+        self.way.iter().flat_map(|step| ["/", step]).collect()
+    }
+}
+
+/// Ways as a table writes them: `/a/b`; `*` in a step stands for any text, `[]` for an entry of a list, and `**` at the
+/// end for the thing itself and all that is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pattern(Vec<Step>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Exactly(String),
+    Between(String, String),
+    Rest,
+}
+
+impl Pattern {
+    /// Reads a pattern; none where it is no pattern.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let steps: Vec<&str> = text.strip_prefix('/')?.split('/').collect();
+        let last = steps.len() - 1;
+        let step = |(at, step): (usize, &&str)| match (*step, step.split_once('*')) {
+            ("", _) => None,
+            ("**", _) => (at == last).then_some(Step::Rest),
+            (_, Some((before, after))) if !after.contains('*') => Some(Step::Between(before.into(), after.into())),
+            (_, Some(_)) => None,
+            (step, None) => Some(Step::Exactly(step.to_owned())),
+        };
+        steps.iter().enumerate().map(step).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether it speaks of a leaf.
+    pub(crate) fn fits(&self, leaf: &Leaf) -> bool {
+        let mut way = leaf.way.iter();
+        for step in &self.0 {
+            let here = match step {
+                Step::Rest => return true,
+                Step::Exactly(text) => way.next().is_some_and(|w| w == text),
+                Step::Between(before, after) => way.next().is_some_and(|w| {
+                    w != ENTRY && w.strip_prefix(before.as_str()).is_some_and(|rest| rest.ends_with(after.as_str()))
+                }),
+            };
+            if !here {
+                return false;
+            }
+        }
+        way.next().is_none()
+    }
+}
+
+/// The keys of an object with their values, each once. A key that looks like a step into a list, or holds what
+/// separates steps, could be taken for another way.
+struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+        let mut pairs: Vec<(String, &'de RawValue)> = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == ENTRY || key.contains('\0') || !seen.insert(key.clone()) {
+                return Err(A::Error::custom("a key that comes twice, or that is none"));
+            }
+            pairs.push((key, map.next_value()?));
+        }
+        Ok(Pairs(pairs))
+    }
+}
+
+/// The entries of a list.
+struct Entries<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries<'de>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if all.len() >= MAX_LEAVES {
+                return Err(A::Error::custom("a list that is too long"));
+            }
+            all.push(entry);
+        }
+        Ok(Entries(all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(body: &str) -> Result<Vec<String>, &'static str> {
+        let json = Json::read(Some("application/json"), body.as_bytes())?;
+        Ok(json.leaves().iter().map(|l| format!("{}={}", l.shown(), l.text())).collect())
+    }
+
+    #[test]
+    fn every_value_is_said_with_the_way_to_it_and_as_it_is_written() {
+        let body = r#" {"server": {"name": "a\u0062", "n": [{"uuid": 1e2}, {"uuid": 18446744073709551616}, 0.10],
+            "meta": {}, "tags": [], "x": null, "y": false}} "#;
+        let wanted = [
+            "/server/name=ab",
+            "/server/n/[]/uuid=1e2",
+            "/server/n/[]/uuid=18446744073709551616",
+            "/server/n/[]=0.10",
+            "/server/meta={}",
+            "/server/tags=[]",
+            "/server/x=null",
+            "/server/y=false",
+        ];
+        assert_eq!(said(body).unwrap(), wanted);
+        assert_eq!(said("{}").unwrap(), [""; 0]);
+        assert_eq!(Json::read(None, b"").unwrap(), Json::default());
+        let json = Json::read(None, br#"{"os-start": null}"#).unwrap();
+        assert_eq!(json.only_key(), Some("os-start"));
+        assert_eq!(json.value("/os-start"), Some("null"));
+        assert_eq!(Json::read(None, br#"{"a": 1, "b": 2}"#).unwrap().only_key(), None);
+        assert_eq!(Json::read(None, b"{}").unwrap().only_key(), None);
+    }
+
+    // SEC-049
+    #[test]
+    fn a_body_that_two_readers_could_read_differently_is_refused() {
+        let deep = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
+        assert!(said(&deep(32)).is_ok());
+        for body in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"x":[{"y":{"a":1,"a":1}}]}"#,
+            r#"{"a":{"[]":1}}"#,
+            r#"{"a":"\ud800"}"#,
+            r#"{"a":01}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1} {"a":2}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":1 /* */}"#,
+            "{'a':1}",
+            "[1]",
+            "1",
+            "\"a\"",
+            "null",
+            "\u{feff}{}",
+            &deep(33),
+            &deep(10_000),
+            &format!("{{\"a\":[{}1]}}", "1,".repeat(MAX_LEAVES)),
+            &format!("{{\"a\":[{}1]}}", "[],".repeat(MAX_LEAVES)),
+        ] {
+            assert!(said(body).is_err(), "{}", body.get(..60).unwrap_or(body));
+        }
+        for (media, body) in [
+            (Some("text/plain"), &b"{}"[..]),
+            (Some("application/json; charset=utf-16"), b"{}"),
+            (Some("application/json-patch+json"), b"{}"),
+            (Some("application/x-www-form-urlencoded"), b"{}"),
+            (Some(""), b"{}"),
+            (Some("application/json"), b"{\"a\":\"\xff\"}"),
+        ] {
+            assert!(Json::read(media, body).is_err(), "{media:?}");
+        }
+        assert!(Json::read(None, &vec![b' '; MAX_JSON + 1]).is_err());
+        assert!(Json::read(Some("Application/JSON;charset=UTF-8"), b"{}").is_ok());
+    }
+
+    #[test]
+    fn a_pattern_fits_what_it_says_and_nothing_beside() {
+        for (pattern, body, fits) in [
+            ("/a/b", r#"{"a":{"b":1}}"#, true),
+            ("/a/b", r#"{"a":{"b":{"c":1}}}"#, false),
+            ("/a/b", r#"{"a":1}"#, false),
+            ("/a", r#"{"a":{}}"#, true),
+            ("/a/**", r#"{"a":{}}"#, true),
+            ("/a/**", r#"{"a":1}"#, true),
+            ("/a/**", r#"{"a":{"b":[[{"c":1}]]}}"#, true),
+            ("/a/**", r#"{"ab":1}"#, false),
+            ("/a/*", r#"{"a":{"b":1}}"#, true),
+            ("/a/*", r#"{"a":[1]}"#, false),
+            ("/a/[]", r#"{"a":[1]}"#, true),
+            ("/a/*/c", r#"{"a":{"b/x":{"c":1}}}"#, true),
+            ("/config/raw.*", r#"{"config":{"raw.lxc":"x"}}"#, true),
+            ("/config/raw.*", r#"{"config":{"raw":"x"}}"#, false),
+            ("/config/*.password", r#"{"config":{"a.password":"x"}}"#, true),
+            ("/a/b", r#"{"a/b":1}"#, false),
+        ] {
+            let json = Json::read(None, body.as_bytes()).unwrap();
+            assert_eq!(Pattern::read(pattern).unwrap().fits(&json.leaves()[0]), fits, "{pattern} {body}");
+        }
+        for bad in ["a", "", "/", "/a//b", "/a/**/b", "/a*b*c", "/***"] {
+            assert_eq!(Pattern::read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_the_one_that_a_table_writes_and_no_other_of_the_same_text() {
+        let json = Json::read(None, br#"{"a":"null","b":null,"c":"","d":"false"}"#).unwrap();
+        let is = |at: usize, spelled: &str| json.leaves()[at].is(spelled);
+        assert!(is(0, "\"null\"") && !is(0, "null"));
+        assert!(is(1, "null") && !is(1, "\"null\""));
+        assert!(is(2, "\"\"") && !is(3, "false"));
+        // A key with a slash is no way.
+        let json = Json::read(None, br#"{"a/b":"x","c":[{"d":"y"}]}"#).unwrap();
+        assert_eq!((json.value("/a/b"), json.value("/c/[]/d")), (None, None));
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Signing in at Keystone (Identity API v3, "Authentication and token management"): by password or application
+//! credential, again before the token runs out. What its catalog says is compared and never followed.
+
+use super::{Place, words};
+use crate::{
+    badge::{Account, Renewed},
+    driver::{
+        LIST,
+        rest::{Call, Told},
+    },
+    error::Fault,
+    wire::Dialer,
+};
+use http::{HeaderValue, Method, StatusCode};
+use portcullis_domain::Secret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// The longest token, bytes: Fernet's are about 250.
+const MAX_TOKEN: usize = 8 * 1024;
+/// A token is used for at most so much of its life.
+const USED: f64 = 0.75;
+
+/// Who the gateway is there.
+pub(super) enum Who {
+    Password { user: String, user_domain: String, project: String, project_domain: String },
+    Application { id: String },
+}
+
+/// The way to Keystone.
+pub(super) struct Keystone {
+    pub(super) dialer: Dialer,
+    pub(super) place: Place,
+    pub(super) who: Who,
+    pub(super) secret: Secret,
+    pub(super) token: Arc<Renewed>,
+}
+
+/// What a sign-in gave.
+pub(super) struct SignedIn {
+    /// How long the token is to be used.
+    pub(super) lasts: Duration,
+    /// Where Keystone says that Nova is.
+    pub(super) compute: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    token: Token,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    issued_at: String,
+    expires_at: String,
+    #[serde(default)]
+    project: Option<Project>,
+    #[serde(default)]
+    catalog: Vec<Service>,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    id: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct Projects {
+    projects: Vec<Project>,
+}
+
+impl Keystone {
+    fn request(&self) -> Result<String, Fault> {
+        let secret = self.secret.expose_text().ok_or_else(|| Fault::Refused("the secret is no text".to_owned()))?;
+        let auth = match &self.who {
+            Who::Password { user, user_domain, project, project_domain } => json!({
+                "identity": { "methods": ["password"], "password": { "user": {
+                    "name": user, "domain": { "name": user_domain }, "password": secret,
+                }}},
+                "scope": { "project": { "name": project, "domain": { "name": project_domain } } },
+            }),
+            Who::Application { id } => json!({
+                "identity": {
+                    "methods": ["application_credential"],
+                    "application_credential": { "id": id, "secret": secret },
+                },
+            }),
+        };
+        Ok(json!({ "auth": auth }).to_string())
+    }
+
+    /// Signs in, and shows the new token from now on.
+    pub(super) async fn sign_in(&self, base: &str) -> Result<SignedIn, Fault> {
+        let target = format!("{}/auth/tokens", self.place.path);
+        let body = Some(("application/json", self.request()?));
+        let call = Call { method: Method::POST, target: &target, body, patience: LIST };
+        let (Told { status, text, .. }, headers) = call.send_with(&self.dialer, &self.place.host, &[]).await?;
+        if status != StatusCode::CREATED {
+            return Err(Fault::Refused(format!("the gateway's sign-in: {}", words(status, &text))));
+        }
+        let wrong = |why: &str| Fault::Protocol(format!("a sign-in without {why}"));
+        let answer: Answer = serde_json::from_slice(&text).map_err(|_| wrong("what belongs to it"))?;
+        let value = headers.get("x-subject-token").cloned().ok_or_else(|| wrong("a token"))?;
+        if value.len() > MAX_TOKEN || !value.as_bytes().iter().all(u8::is_ascii_graphic) {
+            return Err(wrong("a proper token"));
+        }
+        let project = answer.token.project.ok_or_else(|| wrong("a project"))?;
+        // By its own clock: ours may differ.
+        let lasts = life(&answer.token.issued_at, &answer.token.expires_at).ok_or_else(|| wrong("an end"))?;
+        let compute = answer.token.catalog.into_iter().filter(|s| s.kind == "compute").flat_map(|s| s.endpoints);
+        let compute: Vec<Endpoint> = compute.collect();
+        let region = compute.iter().find_map(|e| e.region.clone()).unwrap_or_else(|| "RegionOne".to_owned());
+        let account = Account { project: project.id, project_name: project.name, base: base.to_owned(), region };
+        self.token.set(Some(value), Some(account));
+        Ok(SignedIn { lasts, compute: compute.into_iter().map(|e| e.url).collect() })
+    }
+
+    /// The names of projects by their ids, as far as the account may know them. A name that two have is none.
+    pub(super) async fn projects(&self) -> Result<HashMap<String, String>, Fault> {
+        let (name, value) = self.token.show()?;
+        let shown: Value = self.get(&name, &value).await?;
+        let all: Projects = serde_json::from_value(shown)
+            .map_err(|_| Fault::Protocol("a list of projects of another shape".to_owned()))?;
+        let mut times: HashMap<&str, usize> = HashMap::new();
+        for project in &all.projects {
+            *times.entry(&project.name).or_default() += 1;
+        }
+        let once: Vec<bool> = all.projects.iter().map(|p| times.get(p.name.as_str()) == Some(&1)).collect();
+        let named = all.projects.into_iter().zip(once).filter(|(_, once)| *once);
+        Ok(named.map(|(p, _)| (p.id, p.name)).collect())
+    }
+
+    async fn get(&self, name: &http::HeaderName, value: &HeaderValue) -> Result<Value, Fault> {
+        let target = format!("{}/projects", self.place.path);
+        let call = Call { method: Method::GET, target: &target, body: None, patience: LIST };
+        let value = value.to_str().unwrap_or_default();
+        let (told, _) = call.send_with(&self.dialer, &self.place.host, &[(name.as_str(), value)]).await?;
+        if told.status != StatusCode::OK {
+            return Err(Fault::Refused(words(told.status, &told.text)));
+        }
+        serde_json::from_slice(&told.text).map_err(|_| Fault::Protocol("a list that is no JSON".to_owned()))
+    }
+}
+
+fn life(issued: &str, expires: &str) -> Option<Duration> {
+    let read = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    let life: Duration = (read(expires)? - read(issued)?).try_into().ok()?;
+    Some(life.mul_f64(USED)).filter(|l| *l >= Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_for_a_part_of_its_life_by_the_clock_that_gave_it() {
+        let of = |to: &str| life("2026-11-28T18:00:00.000000Z", to);
+        assert_eq!(of("2026-11-28T19:00:00.000000Z"), Some(Duration::from_mins(45)));
+        for bad in ["2026-11-28T18:00:00.000000Z", "2026-11-28T17:00:00Z", "never", ""] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What bodies ask on LXD and Incus: who may change one machine changes neither who may reach it nor its host.
+
+use crate::support::{FakeLxd, Person, TestGateway, gateway::free_port};
+use reqwest::{Client, Method, StatusCode, header};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_change_a_machine_changes_neither_its_tags_nor_its_host() {
+    let incus = FakeLxd::start(&["c1", "c2"]);
+    let port = free_port();
+    let gateway = TestGateway::start(&incus.config_of_incus("incus", &format!("port = {port}"))).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    // Everything on one machine, nothing on its host.
+    ada.grant("bob", "administrator", "machine", "incus/default:c1").await;
+    let token = bob.token("incus").await;
+    for _ in 0..100 {
+        let list: serde_json::Value = bob.get("/api/v1/machines").await.json().await.expect("JSON");
+        if list["machines"].as_array().is_some_and(|m| !m.is_empty()) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    let mut passed = Vec::new();
+    for (method, path, body, status) in [
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"limits.cpu": "2"}}"#, 200),
+        (Method::PUT, "/1.0/instances/c1", r#"{"config": {"limits.cpu": "2", "user.tags": "web"}}"#, 200),
+        (Method::PUT, "/1.0/instances/c1/state", r#"{"action": "restart", "force": true}"#, 200),
+        (Method::POST, "/1.0/instances/c1/snapshots/s0", r#"{"name": "s1", "migration": false}"#, 200),
+        // Who reaches it: by its tags, by their absence, by its name.
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "pay"}}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"config": {"user.tags": "web,pay"}}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"config": {}}"#, 403),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"CONFIG": {"user.tags": "pay"}}"#, 403),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "web", "user.tags": "pay"}}"#, 403),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "web", "user\u002etags": "pay"}}"#, 403),
+        (Method::POST, "/1.0/instances/c1", r#"{"name": "c2"}"#, 403),
+        // Its host.
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"raw.lxc": "lxc.mount.entry=/ x none bind"}}"#, 403),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"security.privileged": "true"}}"#, 403),
+        (
+            Method::PATCH,
+            "/1.0/instances/c1",
+            r#"{"devices": {"d": {"type": "disk", "source": "/", "path": "/h"}}}"#,
+            403,
+        ),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"profiles": ["privileged"]}"#, 403),
+        (Method::PUT, "/1.0/instances/c1/state", r#"{"action": "restart", "Action": "stop"}"#, 403),
+        (Method::PATCH, "/1.0/instances/c2", r#"{"config": {"limits.cpu": "2"}}"#, 404),
+    ] {
+        let request = client.request(method, format!("https://localhost:{port}{path}"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let answer =
+            request.header(header::CONTENT_TYPE, "application/json").body(body).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::from_u16(status).expect("a status"), "{path} {body}");
+        if status == 200 {
+            passed.push(body.to_owned());
+        }
+    }
+    assert_eq!(incus.bodies(), passed, "what was decided on is what came, and nothing else came");
+    gateway.stop().await;
+}
