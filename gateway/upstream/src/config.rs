@@ -26,6 +26,8 @@ pub enum Kind {
     Lxd,
     /// A Proxmox VE cluster.
     Proxmox,
+    /// A pool of XCP-ng or XenServer.
+    Xapi,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Self::Libvirt => "libvirt",
             Self::Lxd => "lxd",
             Self::Proxmox => "proxmox",
+            Self::Xapi => "xapi",
         }
     }
 }
@@ -52,6 +55,8 @@ pub enum HypervisorConfig {
     Lxd(LxdConfig),
     /// `kind = "proxmox"`.
     Proxmox(ProxmoxConfig),
+    /// `kind = "xapi"`.
+    Xapi(XapiConfig),
 }
 
 impl HypervisorConfig {
@@ -62,6 +67,7 @@ impl HypervisorConfig {
             Self::Libvirt(c) => &c.name,
             Self::Lxd(c) => &c.name,
             Self::Proxmox(c) => &c.name,
+            Self::Xapi(c) => &c.name,
         }
     }
 
@@ -72,6 +78,7 @@ impl HypervisorConfig {
             Self::Libvirt(_) => Kind::Libvirt,
             Self::Lxd(_) => Kind::Lxd,
             Self::Proxmox(_) => Kind::Proxmox,
+            Self::Xapi(_) => Kind::Xapi,
         }
     }
 
@@ -80,6 +87,7 @@ impl HypervisorConfig {
         match self {
             Self::Lxd(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
+            Self::Xapi(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -109,6 +117,10 @@ impl HypervisorConfig {
             }
             Self::Proxmox(c) => {
                 rebase(&mut c.token_file);
+                optional.push(&mut c.tls.ca_file);
+            }
+            Self::Xapi(c) => {
+                rebase(&mut c.password_file);
                 optional.push(&mut c.tls.ca_file);
             }
         }
@@ -264,6 +276,33 @@ pub struct ProxmoxConfig {
     pub tls: Trust,
     /// File with the gateway's API token, `user@realm!name=secret`.
     pub token_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
+}
+
+/// A pool of XCP-ng or XenServer, by its master.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XapiConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// `https://host` of the pool's master.
+    pub address: String,
+    /// `https://host` of the pool's other hosts, by the address that the pool knows them by: where one becomes the
+    /// master it is followed, and the screens of machines are where these run.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// How their certificates are checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// The gateway's user there.
+    pub username: String,
+    /// File with its password.
+    pub password_file: PathBuf,
     /// Where clients of its API reach it through the gateway.
     #[serde(default)]
     pub api: Option<ApiDoor>,

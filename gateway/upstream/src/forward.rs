@@ -10,6 +10,7 @@ use crate::{
     credential::Injected,
     error::{Error, Fault},
     exchange::{Broken, Live, Progress, Sending},
+    driver::{MethodApi, Session},
     fleet::{Fleet, Seen},
     headers::{self, Asked, Payload},
     wire::{Dialer, Tunnel},
@@ -17,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, Uri, Version,
-    header::{AUTHORIZATION, LOCATION, UPGRADE},
+    header::{AUTHORIZATION, COOKIE, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
 use hyper::body::{Body, Incoming};
@@ -138,7 +139,7 @@ where
     }
 }
 
-struct Target<B>
+pub(crate) struct Target<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
@@ -147,6 +148,38 @@ where
     origins: Vec<String>,
     dialect: &'static Dialect,
     pool: Arc<Pool<B>>,
+    /// Where it is signed in at, and the other hosts of it.
+    api: Option<Arc<MethodApi>>,
+    others: Vec<Target<B>>,
+}
+
+impl<B> Target<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    fn new(api: &Api, dialer: &Arc<Dialer>, host: &HeaderValue) -> Self {
+        let pool = Pool {
+            idle: Mutex::new(Vec::new()),
+            slots: Arc::new(Semaphore::new(api.connections)),
+            sweeps: AtomicU64::new(0),
+        };
+        let (dialer, host, pool) = (Arc::clone(dialer), host.clone(), Arc::new(pool));
+        let (origins, others) = (api.origins.clone(), Vec::new());
+        Self { dialer, host, origins, dialect: api.dialect, pool, api: api.pool.clone(), others }
+    }
+
+    pub(crate) const fn api(&self) -> Option<&Arc<MethodApi>> {
+        self.api.as_ref()
+    }
+
+    pub(crate) const fn dialer(&self) -> &Arc<Dialer> {
+        &self.dialer
+    }
+
+    /// The host of a number.
+    pub(crate) fn member(&self, number: usize) -> Option<&Self> {
+        number.checked_sub(1).map_or(Some(self), |n| self.others.get(n))
+    }
 }
 
 /// Sends permitted requests to hypervisors. One a shard; cheap to clone, clones share the pool.
@@ -154,9 +187,9 @@ pub struct Forwarder<B = Incoming>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    targets: Arc<HashMap<HypervisorName, Target<B>>>,
+    pub(crate) targets: Arc<HashMap<HypervisorName, Target<B>>>,
     broker: Broker,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl<B> Clone for Forwarder<B>
@@ -176,13 +209,9 @@ where
     /// A forwarder for every hypervisor of the fleet that has an HTTP API.
     pub fn new(fleet: &Fleet) -> Self {
         let targets = fleet.apis().map(|api| {
-            let pool = Pool {
-                idle: Mutex::new(Vec::new()),
-                slots: Arc::new(Semaphore::new(api.connections)),
-                sweeps: AtomicU64::new(0),
-            };
-            let (host, origins, dialect) = (api.host.clone(), api.origins.clone(), api.dialect);
-            let target = Target { dialer: Arc::clone(&api.dialer), host, origins, dialect, pool: Arc::new(pool) };
+            let mut target = Target::new(api, &api.dialer, &api.host);
+            let others = api.pool.iter().flat_map(|pool| pool.members().iter().skip(1));
+            target.others = others.map(|m| Target::new(api, &m.dialer, &m.host)).collect();
             (api.name.clone(), target)
         });
         Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
@@ -190,7 +219,7 @@ where
 
     /// Closes connections that have been idle for ten sweeps; call it every [`SWEEP`].
     pub fn sweep(&self) {
-        for target in self.targets.values() {
+        for target in self.targets.values().flat_map(|t| std::iter::once(t).chain(&t.others)) {
             target.pool.sweep();
         }
     }
@@ -208,8 +237,20 @@ where
         request: Request<B>,
         context: RequestContext,
     ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
+        self.forward_signed(permit, path, request, context, None)
+    }
+
+    /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
+    pub(crate) fn forward_signed<'a>(
+        &'a self,
+        permit: &'a Permit,
+        path: &Canonical,
+        request: Request<B>,
+        context: RequestContext,
+        session: Option<&Session>,
+    ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
         // Not in the future itself, which would hold what it was given beside what became of it, and is moved whole.
-        let call = self.call(permit, path, request, context);
+        let call = self.call(permit, path, request, context, session);
         async move { self.send_call(call?, permit.operation(), permit.user()).await }
     }
 
@@ -220,10 +261,12 @@ where
         path: &Canonical,
         request: Request<B>,
         context: RequestContext,
+        session: Option<&Session>,
     ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let target = self.targets.get(name).and_then(|t| t.member(session.map_or(0, |s| s.member)));
+        let target = target.ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
         let (mut request, asked, progress) = canonical(request, address, context, &target.host)?;
@@ -234,6 +277,9 @@ where
         // Strip, then set: what the client said went away in `canonical`.
         if let Some(authorization) = injected.authorization() {
             request.headers_mut().insert(AUTHORIZATION, authorization);
+        }
+        if let Some(cookie) = session.filter(|_| *request.method() != Method::POST).and_then(|s| injected.cookie(s)) {
+            request.headers_mut().insert(COOKIE, cookie);
         }
         Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
     }
@@ -428,6 +474,8 @@ pub(crate) struct Api {
     pub(crate) origins: Vec<String>,
     pub(crate) connections: usize,
     pub(crate) dialect: &'static Dialect,
+    /// Where it is signed in at, if its API is called by method names.
+    pub(crate) pool: Option<Arc<MethodApi>>,
 }
 
 /// What must be known of an API's addresses.

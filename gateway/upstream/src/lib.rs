@@ -33,6 +33,7 @@
 
 mod body;
 mod broker;
+mod called;
 mod config;
 mod credential;
 mod driver;
@@ -47,10 +48,11 @@ mod tls;
 mod wire;
 
 pub use body::ResponseBody;
+pub use called::{Called, Objects};
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
-    Trust, Verify,
+    Trust, Verify, XapiConfig,
 };
 pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
@@ -59,4 +61,4 @@ pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
 pub use framed::Framed;
 pub use outbound::Outbound;
 pub use tls::TlsUpgrade;
-pub use wire::{Joined, Stream, Tunnel};
+pub use wire::{Early, Joined, Stream, Tunnel};

@@ -7,15 +7,18 @@
 
 mod canonical;
 mod form;
+mod methods;
 pub mod own;
 mod params;
 mod query;
+pub mod rpc;
 mod table;
 mod tree;
 mod volume;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};
+pub use methods::{Back, Entrance, MethodEntry, Methods, MethodsKind, Objects, Owner, Told, reference};
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};

@@ -27,6 +27,8 @@ pub enum ApiKind {
     Lxd,
     /// Proxmox VE 8 and 9.
     Proxmox,
+    /// XCP-ng and XenServer: its calls have a table of methods, and of addresses it has none.
+    Xapi,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
@@ -104,9 +106,14 @@ fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
         // A test reads it, so this is a broken build. An empty table denies everything.
         tracing::error!(%error, "the table of an API is wrong: every request is denied");
-        let machine =
-            MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
-        Table(Arc::new(Inner {
+        empty()
+    })
+}
+
+/// A table that denies everything.
+fn empty() -> Table {
+    let machine = MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
+    Table(Arc::new(Inner {
             base: Vec::new(),
             bodies: Bodies::default(),
             answer: Answer::StripSecrets,
@@ -118,8 +125,7 @@ fn builtin(text: &str) -> Table {
             meanings: Vec::new(),
             tree: Tree::default(),
             entries: Vec::new(),
-        }))
-    })
+    }))
 }
 
 impl Table {
@@ -128,6 +134,7 @@ impl Table {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
+            ApiKind::Xapi => empty(),
         }
     }
 

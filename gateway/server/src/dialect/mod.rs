@@ -5,6 +5,7 @@
 
 mod lxd;
 mod proxmox;
+pub(crate) mod xapi;
 
 use crate::{
     body::{Body, Response},
@@ -42,6 +43,8 @@ impl Way<'_> {
         let shown = match self.kind {
             ApiKind::Lxd => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
+            // It stands in the calls.
+            ApiKind::Xapi => None,
         };
         self.known(shown.as_ref(), Some(method))
     }
@@ -86,7 +89,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Xapi => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
         };
         classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
@@ -95,7 +98,7 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd => false,
+            ApiKind::Lxd | ApiKind::Xapi => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
         }
     }
@@ -116,7 +119,7 @@ impl Way<'_> {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
         let body = match self.kind {
-            ApiKind::Lxd => lxd::refusal(refusal, &said, self.peer.request),
+            ApiKind::Lxd | ApiKind::Xapi => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
         };
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));

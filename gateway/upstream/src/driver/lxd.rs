@@ -92,6 +92,7 @@ pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
         origins,
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     Ok(Built { driver: Box::new(Lxd { dialer, host, hypervisor: config.name }), api: Some(api), warnings, address })
 }

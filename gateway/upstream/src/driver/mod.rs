@@ -17,6 +17,9 @@ mod lxd;
 mod proxmox;
 mod qemu;
 mod rest;
+mod xapi;
+
+pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -119,6 +122,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Libvirt(config) => libvirt::build(config),
         HypervisorConfig::Lxd(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
+        HypervisorConfig::Xapi(config) => xapi::build(config),
     }
 }
 

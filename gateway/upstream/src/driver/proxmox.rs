@@ -86,6 +86,7 @@ pub(super) fn build(config: ProxmoxConfig) -> Result<Built, Error> {
         origins: vec![format!("https://{rest}")],
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     let driver = Box::new(Proxmox { dialer, host, hypervisor: config.name, changed: Notify::new() });
     Ok(Built { driver, api: Some(api), warnings, address: shown })

@@ -3,7 +3,7 @@
 //! one that hangs hurts nothing else.
 
 use crate::{
-    driver::{LIST, MAX_ANSWER, clean_text},
+    driver::{MAX_ANSWER, clean_text},
     error::Fault,
     exchange::{Broken, Live, Sending},
     fleet::MAX_MACHINES,
@@ -80,6 +80,11 @@ pub(super) struct Told {
 impl Call<'_> {
     /// Asks once, on a connection of its own.
     pub(super) async fn send(self, dialer: &Dialer, host: &HeaderValue) -> Result<Told, Fault> {
+        self.send_up_to(dialer, host, MAX_ANSWER).await
+    }
+
+    /// The same, where the answer may have so many bytes.
+    pub(super) async fn send_up_to(self, dialer: &Dialer, host: &HeaderValue, most: usize) -> Result<Told, Fault> {
         let Self { method, target, body, patience } = self;
         let wire = dialer.dial().await?;
         let run = async {
@@ -95,7 +100,7 @@ impl Call<'_> {
             }
             let (body, progress) = Sending::new(Full::new(Bytes::from(body.map(|(_, b)| b).unwrap_or_default())));
             let request = request.body(body).map_err(wrong)?;
-            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(LIST)).await {
+            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(patience)).await {
                 Ok(response) => response,
                 Err(Broken::Failed(e)) => return Err(fault(&e)),
                 Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
@@ -105,7 +110,7 @@ impl Call<'_> {
             let reason = response.extensions().get::<ReasonPhrase>();
             let reason = reason.and_then(|r| str::from_utf8(r.as_bytes()).ok()).map(clean_text);
             crate::headers::check_answer(response.headers())?;
-            let text = collect(&mut live, response.into_body()).await?;
+            let text = collect(&mut live, response.into_body(), most).await?;
             Ok(Told { status, reason, text })
         };
         match tokio::time::timeout(patience, run).await {
@@ -169,7 +174,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for RowsVisitor<T> {
     }
 }
 
-async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<BytesMut, Fault> {
+async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, most: usize) -> Result<BytesMut, Fault> {
     let mut all = BytesMut::new();
     loop {
         let frame = poll_fn(|cx| {
@@ -185,8 +190,8 @@ async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<Byt
             Some(Err(e)) => return Err(fault(&e)),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    if all.len() + data.len() > MAX_ANSWER {
-                        return Err(Fault::Protocol("an answer larger than 32 MiB".to_owned()));
+                    if all.len() + data.len() > most {
+                        return Err(Fault::Protocol(format!("an answer larger than {} MiB", most >> 20)));
                     }
                     all.extend_from_slice(data);
                 }
