@@ -225,9 +225,10 @@ impl At<'_> {
             Ok(text) => text,
             Err(error) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
         };
-        // It may have waited for long: what would not be permitted now is not shown.
+        // It may have waited for long: what may not be seen now is not shown. A change is done, and says so.
+        let reads = permit.operation().effect == Effect::Safe;
         let leash = Leash::new(house, permit, Arc::clone(&actor));
-        if let Some(why) = leash.pulled() {
+        if let Some(why) = leash.pulled().filter(|_| reads) {
             return Err(refuse(open, Outcome::Failed, Refusal::Forbidden(format!("Your access ended: {why}"))));
         }
         let (permit, inventory) = (leash.permit(), house.fleet.inventory());

@@ -81,5 +81,6 @@ def task():
 
 attempt("start", task)
 attempt("foreign task", lambda: session.xenapi.task.get_status(next(others)))
+attempt("absent task", lambda: session.xenapi.task.get_status("OpaqueRef:00000000-0000-0000-0000-000000000001"))
 session.xenapi.session.logout()
 say("after", session.handle)
