@@ -42,7 +42,8 @@ async fn lab() -> Lab {
 async fn sees(person: &Person<'_>, name: &str, state: &str) -> String {
     for _ in 0..150 {
         let list: Value = person.get("/api/v1/machines").await.json().await.expect("JSON");
-        let found = list["machines"].as_array().and_then(|all| all.iter().find(|m| m["name"] == name && m["state"] == state));
+        let found =
+            list["machines"].as_array().and_then(|all| all.iter().find(|m| m["name"] == name && m["state"] == state));
         if let Some(found) = found {
             return found["id"].as_str().expect("an id").to_owned();
         }
@@ -68,8 +69,10 @@ impl Tool {
     async fn new(gateway: &TestGateway, port: u16, name: &str, token: &str) -> Self {
         let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
         let mut tool = Self { client, url: format!("https://localhost:{port}/jsonrpc"), session: String::new() };
-        let answer = tool.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "session.login_with_password",
-            "params": [name, token, "2.21", "tests"]})).await;
+        let answer = tool
+            .send(&json!({"jsonrpc": "2.0", "id": 1, "method": "session.login_with_password",
+            "params": [name, token, "2.21", "tests"]}))
+            .await;
         answer["result"].as_str().expect("a session").clone_into(&mut tool.session);
         tool
     }
@@ -142,7 +145,10 @@ async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
     assert_eq!(take("machines"), json!(["dns-1", "web-1"]), "of the other tenant nothing is listed");
     assert_eq!(take("disks"), json!(["dns-1 disk", "web-1 disk"]));
     let hosts = take("hosts");
-    assert_eq!((&hosts[0]["name_label"], hosts[0].get("license_params"), hosts[1].is_null()), (&json!("xs1"), None, true));
+    assert_eq!(
+        (&hosts[0]["name_label"], hosts[0].get("license_params"), hosts[1].is_null()),
+        (&json!("xs1"), None, true)
+    );
     let pools = take("pools");
     assert_eq!((&pools[0]["name_label"], pools[0].get("other_config")), (&json!("lab"), None));
     let networks = take("networks");
@@ -157,7 +163,10 @@ async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
     assert_eq!(take("foreign task"), take("absent task"), "whether somebody else began one is not told");
     for closed in ["foreign disk", "attach"] {
         let why = take(closed);
-        assert!(["HANDLE_INVALID", "RBAC_PERMISSION_DENIED"].contains(&why["failure"][0].as_str().expect("a code")), "{why}");
+        assert!(
+            ["HANDLE_INVALID", "RBAC_PERMISSION_DENIED"].contains(&why["failure"][0].as_str().expect("a code")),
+            "{why}"
+        );
     }
     assert_eq!(take("wrong state")["failure"][0], "VM_BAD_POWER_STATE", "the pool's own word");
     for refused in ["arity", "unknown", "denied", "settings"] {
@@ -181,7 +190,9 @@ async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
 
     // From the pages.
     let id = sees(&bob, "web-1", "running").await;
-    for (verb, state) in [("pause", "paused"), ("resume", "running"), ("reset", "running"), ("stop", "off"), ("start", "running")] {
+    for (verb, state) in
+        [("pause", "paused"), ("resume", "running"), ("reset", "running"), ("stop", "off"), ("start", "running")]
+    {
         let answer = bob.submit(&format!("/machines/xen/{id}/power"), &[("verb", verb), ("next", "/")]).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{verb}");
         sees(&bob, "web-1", state).await;
@@ -242,7 +253,8 @@ async fn a_session_is_the_gateways_own_and_ends_with_its_token() {
     let record = tool.call("pool.get_all_records", json!([])).await.expect("pools");
     assert!(record.to_string().contains("xxxxxxxx"), "what was there is crossed out: {record}");
     let batch = tool.call("event.from", json!([["*"], "", 1.0])).await.expect("events");
-    let classes: Vec<&str> = batch["events"].as_array().expect("events").iter().filter_map(|e| e["class"].as_str()).collect();
+    let classes: Vec<&str> =
+        batch["events"].as_array().expect("events").iter().filter_map(|e| e["class"].as_str()).collect();
     assert!(classes.contains(&"sr") && !classes.contains(&"session"), "{classes:?}");
     assert!(batch["valid_ref_counts"]["vm"].is_number());
     // Something that was made a moment ago can be used at once.
@@ -281,7 +293,8 @@ async fn a_session_is_the_gateways_own_and_ends_with_its_token() {
     }
     // What could be read in two ways, or shows no session of ours, goes no further.
     let before = log(&pool).matches("asked VM.hard_shutdown").count();
-    let call = |session: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "VM.hard_shutdown", "params": [session, made]});
+    let call =
+        |session: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "VM.hard_shutdown", "params": [session, made]});
     for body in [
         json!([call(&tool.session)]).to_string(),
         call(&tool.session).to_string().replace("\"id\":1", "\"id\":1,\"id\":2"),

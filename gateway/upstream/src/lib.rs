@@ -31,6 +31,7 @@
 //! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
 //! would be good for anybody who reaches the cluster.
 
+mod api;
 mod body;
 mod broker;
 mod called;
@@ -48,8 +49,8 @@ mod tls;
 mod wire;
 
 pub use body::ResponseBody;
-pub use called::{Called, Objects};
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
+pub use called::{Called, Objects};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
     Trust, Verify, XapiConfig,

@@ -213,7 +213,11 @@ impl Methods {
             }
         }
         if let Some(action) = ask.hypervisor {
-            named.also.push(Operation { action, resource: Resource::Hypervisor(hypervisor.clone()), effect: ask.effect });
+            named.also.push(Operation {
+                action,
+                resource: Resource::Hypervisor(hypervisor.clone()),
+                effect: ask.effect,
+            });
         }
         let whole = || Resource::Hypervisor(hypervisor.clone());
         let back = if is_async { Back::Task } else { ask.back(method.class) };

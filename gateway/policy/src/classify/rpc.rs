@@ -118,7 +118,8 @@ pub struct Hollow {
 impl Hollow {
     /// The body, with a session. None when the session is no plain text.
     pub fn filled(&self, session: &str) -> Option<Vec<u8>> {
-        let is_plain = !session.is_empty() && session.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.".contains(&b));
+        let is_plain =
+            !session.is_empty() && session.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.".contains(&b));
         let (head, tail) = self.text.split_at_checked(self.at).filter(|_| is_plain)?;
         Some([head, session, tail].concat().into_bytes())
     }
@@ -137,7 +138,9 @@ impl<'a> Call<'a> {
         }
         let essence = essence.trim();
         let fits = match wire {
-            Wire::Xml => essence.is_empty() || ["text/xml", "application/xml"].iter().any(|t| essence.eq_ignore_ascii_case(t)),
+            Wire::Xml => {
+                essence.is_empty() || ["text/xml", "application/xml"].iter().any(|t| essence.eq_ignore_ascii_case(t))
+            }
             Wire::Json => essence.eq_ignore_ascii_case("application/json"),
         };
         if !fits {
@@ -149,7 +152,8 @@ impl<'a> Call<'a> {
             Wire::Json => json::read_call(text)?,
         };
         let is_name = |name: &str| {
-            (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'))
+            (1..=128).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'))
         };
         if !is_name(&call.method) {
             return Err("The call names no method.");

@@ -114,17 +114,17 @@ fn builtin(text: &str) -> Table {
 fn empty() -> Table {
     let machine = MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
     Table(Arc::new(Inner {
-            base: Vec::new(),
-            bodies: Bodies::default(),
-            answer: Answer::StripSecrets,
-            machine,
-            task: TaskNaming { id: String::new(), secret: None, inside: None },
-            everywhere: Vec::new(),
-            refuse: Vec::new(),
-            sets: Sets::default(),
-            meanings: Vec::new(),
-            tree: Tree::default(),
-            entries: Vec::new(),
+        base: Vec::new(),
+        bodies: Bodies::default(),
+        answer: Answer::StripSecrets,
+        machine,
+        task: TaskNaming { id: String::new(), secret: None, inside: None },
+        everywhere: Vec::new(),
+        refuse: Vec::new(),
+        sets: Sets::default(),
+        meanings: Vec::new(),
+        tree: Tree::default(),
+        entries: Vec::new(),
     }))
 }
 

@@ -142,8 +142,7 @@ impl At<'_> {
         let actor = match &caller {
             Caller::Known(actor) => Arc::clone(actor),
             Caller::Stranger | Caller::Barred(..) => {
-                let visit =
-                    Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
+                let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
                 let never = |_: Passed| std::future::ready(Err(Refusal::Unknown));
                 return passage::walk(house, visit, ready(caller), || ready_none(), never).await;
             }
@@ -171,7 +170,9 @@ impl At<'_> {
     /// What a call asks of somebody; none when it names what is not known (yet).
     fn tell(self, call: &Call<'_>, actor: &Actor) -> Option<Next> {
         let Way { house, hypervisor, peer, .. } = self.way;
-        let Some(objects) = house.fleet.objects(hypervisor) else { return Some(Next::denied(call, "It has no such API.")) };
+        let Some(objects) = house.fleet.objects(hypervisor) else {
+            return Some(Next::denied(call, "It has no such API."));
+        };
         let (asked, back, is_part) = match self.methods.classify(hypervisor, call, &objects) {
             Err(why) => (Asked::Denied(why.into_owned()), Back::Whole, false),
             Ok(Told::Unknown(..)) => return None,
@@ -180,7 +181,8 @@ impl At<'_> {
             Ok(Told::TaskChange(task, otherwise)) => {
                 let own = house.fleet.began(hypervisor, &task, actor.user);
                 let operation = own.map_or(otherwise, |own| {
-                    let is_gone = matches!(&own.resource, Resource::Machine(at) if house.fleet.inventory().find(at).is_none());
+                    let is_gone =
+                        matches!(&own.resource, Resource::Machine(at) if house.fleet.inventory().find(at).is_none());
                     // Nothing is left that could be asked for: the task's own record is all that changes.
                     let own = if is_gone { house.visible(hypervisor, actor, peer.at) } else { own };
                     Operation { effect: Effect::Unsafe, ..own }
@@ -210,7 +212,13 @@ impl At<'_> {
         }
     }
 
-    async fn forward(self, passed: Passed, called: Called<'_>, is_part: bool, method: &str) -> Result<Response, Refusal> {
+    async fn forward(
+        self,
+        passed: Passed,
+        called: Called<'_>,
+        is_part: bool,
+        method: &str,
+    ) -> Result<Response, Refusal> {
         let Way { house, hypervisor, peer, .. } = self.way;
         let Passed { actor: Some(actor), permit: Some(permit), open: Some(open) } = passed else {
             return Err(Refusal::Unavailable("The request lost its permit on the way.".into()));
@@ -341,7 +349,8 @@ impl Way<'_> {
             (None, None) => {
                 // A browser sends no cookie of ours here, and one that it was made to send has an origin.
                 let foreign = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
-                let cookies = headers.get_all(header::COOKIE).iter().filter(|_| !foreign).filter_map(|v| v.to_str().ok());
+                let cookies =
+                    headers.get_all(header::COOKIE).iter().filter(|_| !foreign).filter_map(|v| v.to_str().ok());
                 let cookies = cookies.flat_map(|v| v.split(';')).map(str::trim);
                 let pairs = query.unwrap_or_default().split('&');
                 let mut shown = cookies.chain(pairs).filter_map(|pair| pair.strip_prefix("session_id="));

@@ -8,10 +8,10 @@ use super::{
     rest::{Rows, ask},
 };
 use crate::{
+    api::{Api, ChannelRequest, Dialect, Length},
     config::{LxdConfig, Verify},
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, ChannelRequest, Dialect, Length},
     tls::{Identity, TlsUpgrade},
     wire::{Address, Dialer, Wire},
 };

@@ -2,10 +2,10 @@
 //! One driver a kind of hypervisor. Vendor words stay below this file.
 
 use crate::{
+    api::Api,
     config::HypervisorConfig,
     error::{Error, Fault},
     fleet::Board,
-    forward::Api,
     tls::TlsUpgrade,
     wire::Stream,
 };

@@ -13,10 +13,10 @@ use super::{
     rest::{Call, Rows, Told},
 };
 use crate::{
+    api::{Api, Dialect, Length},
     config::{ProxmoxConfig, Verify, read_secret},
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, Dialect, Length},
     framed::Framed,
     tls::TlsUpgrade,
     wire::{Address, CONNECT, Dialer, Stream},

@@ -14,10 +14,10 @@ pub(crate) use pool::{Pool, Session, is_over};
 
 use super::{Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text};
 use crate::{
+    api::{Api, Dialect, Length},
     config::{Verify, XapiConfig, read_secret},
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, Dialect, Length},
     tls::TlsUpgrade,
     wire::{Address, CONNECT, Dialer, Early, Stream, Wire},
 };
@@ -137,7 +137,9 @@ impl Xapi {
                 Reply::Failed(why) => return Err(pool::refused(&why)),
             };
             let next = text(&batch, "token").ok_or_else(|| wrong("events without a token"))?.to_owned();
-            let Some(Value::List(events)) = batch.member("events") else { return Err(wrong("events that are no list")) };
+            let Some(Value::List(events)) = batch.member("events") else {
+                return Err(wrong("events that are no list"));
+            };
             let is_changed = events.iter().fold(false, |changed, event| state.learn(event) || changed);
             if is_changed || token.is_empty() {
                 let (machines, index, notes) = state.told();
@@ -247,7 +249,8 @@ async fn shake(wire: &mut Wire, head: &[u8]) -> std::io::Result<(u16, Bytes)> {
         }
         if let Some(end) = got.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = got.split_to(end + 4);
-            let line = head.as_ref().split(|b| *b == b'\r').next().and_then(|l| str::from_utf8(l).ok()).unwrap_or_default();
+            let line =
+                head.as_ref().split(|b| *b == b'\r').next().and_then(|l| str::from_utf8(l).ok()).unwrap_or_default();
             let mut words = line.split(' ');
             let is_http = words.next().is_some_and(|v| matches!(v, "HTTP/1.0" | "HTTP/1.1"));
             let status = words.next().filter(|s| is_http && s.len() == 3).and_then(|s| s.parse().ok());

@@ -14,7 +14,18 @@ use std::{
 
 /// Beginnings of methods that change something, whatever a row says.
 const CHANGES: [&str; 12] = [
-    "set_", "add_", "remove_", "create", "destroy", "forget", "enable", "disable", "introduce", "apply", "unplug", "plug",
+    "set_",
+    "add_",
+    "remove_",
+    "create",
+    "destroy",
+    "forget",
+    "enable",
+    "disable",
+    "introduce",
+    "apply",
+    "unplug",
+    "plug",
 ];
 
 #[derive(Debug, Deserialize)]
@@ -226,7 +237,9 @@ pub(super) fn build(verdicts: &str, operations: &'static str) -> Result<Inner, S
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
-    let (Some((pc, pm)), Some((class, message))) = (pattern.split_once('.'), name.split_once('.')) else { return false };
+    let (Some((pc, pm)), Some((class, message))) = (pattern.split_once('.'), name.split_once('.')) else {
+        return false;
+    };
     let fits = |p: &str, text: &str| p.strip_suffix('*').map_or(p == text, |begin| text.starts_with(begin));
     fits(pc, class) && fits(pm, message)
 }
@@ -246,7 +259,9 @@ fn check(name: &str, pattern: &str, args: &[Arg], row: Option<&Row>, meaning: &M
     let objects = args.iter().filter(|a| a.names_objects()).count();
     match ask.object {
         Object::Named if objects == 0 => Err("no parameter names a machine or a part of one".to_owned()),
-        Object::Hypervisor | Object::Visible | Object::Task if objects > 0 && row.is_none_or(|r| r.others.is_none()) => {
+        Object::Hypervisor | Object::Visible | Object::Task
+            if objects > 0 && row.is_none_or(|r| r.others.is_none()) =>
+        {
             Err("a parameter names a machine or a part of one: say what is asked of it (others)".to_owned())
         }
         _ => Ok(()),
@@ -267,14 +282,23 @@ impl Row {
             return Err("it names no method".to_owned());
         }
         if let Some(reason) = &self.deny {
-            let more = self.action.is_some() || self.object.is_some() || self.effect.is_some() || self.session.is_some();
+            let more =
+                self.action.is_some() || self.object.is_some() || self.effect.is_some() || self.session.is_some();
             let wrong = more || reason.is_empty();
-            return if wrong { Err("a row with deny says why, and nothing else".into()) } else { Ok(Meaning::Deny(reason.clone())) };
+            return if wrong {
+                Err("a row with deny says why, and nothing else".into())
+            } else {
+                Ok(Meaning::Deny(reason.clone()))
+            };
         }
         if let Some(session) = self.session {
             let more = self.action.is_some() || self.object.is_some() || self.effect.is_some();
             let entrance = if session == RowSession::Login { Entrance::Login } else { Entrance::Logout };
-            return if more { Err("a row with session says nothing else".into()) } else { Ok(Meaning::Session(entrance)) };
+            return if more {
+                Err("a row with session says nothing else".into())
+            } else {
+                Ok(Meaning::Session(entrance))
+            };
         }
         let (Some(action), Some(object), Some(effect)) =
             (action_of(self.action.as_ref())?, self.object, effect_of(self.effect))
@@ -297,7 +321,9 @@ impl Row {
         }
         let others = action_of(self.others.as_ref())?.unwrap_or(action);
         let hypervisor = action_of(self.hypervisor.as_ref())?;
-        if self.others.is_some() && !Kind::Machine.answers(others) || hypervisor.is_some_and(|a| !Kind::Hypervisor.answers(a)) {
+        if self.others.is_some() && !Kind::Machine.answers(others)
+            || hypervisor.is_some_and(|a| !Kind::Hypervisor.answers(a))
+        {
             return Err("that cannot be asked of it".to_owned());
         }
         Ok(Meaning::Ask(Ask { action, object, effect, others, hypervisor, answer: self.answer }))

@@ -21,7 +21,9 @@ fn every_method_and_request_of_the_api_has_a_verdict() {
     let known: BTreeSet<&str> = table.entries().map(|e| e.name).chain(table.addresses()).collect();
     let missing: Vec<&str> = lines().map(name).filter(|n| !known.contains(n)).collect();
     let (methods, requests) = (table.entries().count(), table.addresses().count());
-    println!("XAPI: {methods} of {METHODS} methods and {requests} of 52 requests have a verdict, {missing:?} have none");
+    println!(
+        "XAPI: {methods} of {METHODS} methods and {requests} of 52 requests have a verdict, {missing:?} have none"
+    );
     assert!(missing.is_empty(), "{missing:?}");
     assert_eq!((methods, requests), (METHODS, 52));
 }
@@ -33,11 +35,25 @@ fn no_method_that_changes_something_passes_for_a_view() {
     assert!(views.len() > 1000);
     // Reviewed one by one.
     let reads = [
-        "VBD.assert_attachable", "VM.assert_agile", "VM.assert_can_boot_here", "VM.assert_operation_valid",
-        "VM.compute_memory_overhead", "VM.maximise_memory", "VM.query_data_source", "VM.query_services",
-        "VM.retrieve_wlb_recommendations", "VM.wait_memory_target_live", "SR.query_data_source", "event.from",
-        "host.compute_free_memory", "host.compute_memory_overhead", "host.has_extension", "host.list_methods",
-        "host.list_timezones", "host.query_data_source", "pool.has_extension",
+        "VBD.assert_attachable",
+        "VM.assert_agile",
+        "VM.assert_can_boot_here",
+        "VM.assert_operation_valid",
+        "VM.compute_memory_overhead",
+        "VM.maximise_memory",
+        "VM.query_data_source",
+        "VM.query_services",
+        "VM.retrieve_wlb_recommendations",
+        "VM.wait_memory_target_live",
+        "SR.query_data_source",
+        "event.from",
+        "host.compute_free_memory",
+        "host.compute_memory_overhead",
+        "host.has_extension",
+        "host.list_methods",
+        "host.list_timezones",
+        "host.query_data_source",
+        "pool.has_extension",
     ];
     for entry in views {
         let message = entry.name.split_once('.').unwrap().1;
@@ -140,7 +156,11 @@ fn each_method_asks_what_was_reviewed() {
         ("VDI.copy", &format!("\"{DISK}\",\"{HOST}\",\"{SHARED}\""), "storage on xen/a + storage on xen/b"),
         ("VDI.destroy", &format!("\"{FREE}\""), "storage on xen"),
         ("VGPU.create", &format!("\"{VM}\",\"{HOST}\""), "configure on xen/a + node-admin on xen"),
-        ("pool.ha_compute_vm_failover_plan", &format!("[],[\"{VM}\",\"{OTHER}\"]"), "node-admin on xen + view on xen/a + view on xen/b"),
+        (
+            "pool.ha_compute_vm_failover_plan",
+            &format!("[],[\"{VM}\",\"{OTHER}\"]"),
+            "node-admin on xen + view on xen/a + view on xen/b",
+        ),
         ("host.shutdown", &format!("\"{HOST}\""), "node-admin on xen"),
         ("subject.get_all", "", "access-admin on xen"),
         ("PBD.get_device_config", &format!("\"{HOST}\""), "storage on xen"),
@@ -184,7 +204,10 @@ fn what_is_not_known_or_leads_past_the_gateway_is_denied() {
         ("VM.snapshot", &format!("\"{VM}\",\"s\",[\"OpaqueRef:2\"]"), "unknown VDI OpaqueRef:2"),
     ] {
         let told = told(method, args);
-        assert!((told.starts_with("denied: ") || told.starts_with("unknown ")) && told.contains(why), "{method} {args}: {told}");
+        assert!(
+            (told.starts_with("denied: ") || told.starts_with("unknown ")) && told.contains(why),
+            "{method} {args}: {told}"
+        );
     }
 }
 
@@ -192,12 +215,14 @@ fn what_is_not_known_or_leads_past_the_gateway_is_denied() {
 fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed() {
     let table = Methods::builtin(MethodsKind::Xapi);
     let known = Known(vec!["a".parse().unwrap(), "b".parse().unwrap()]);
-    let ask = |method: &str, path: &str, query: &str| {
-        match table.classify_web(&"xen".parse().unwrap(), (method, path, Some(query).filter(|q| !q.is_empty())), &known) {
-            Verdict::Operation { operation, .. } => operation.to_string(),
-            Verdict::Denied(why) => format!("denied: {why}"),
-            other => panic!("{other:?}"),
-        }
+    let ask = |method: &str, path: &str, query: &str| match table.classify_web(
+        &"xen".parse().unwrap(),
+        (method, path, Some(query).filter(|q| !q.is_empty())),
+        &known,
+    ) {
+        Verdict::Operation { operation, .. } => operation.to_string(),
+        Verdict::Denied(why) => format!("denied: {why}"),
+        other => panic!("{other:?}"),
     };
     let id = &VM[10..];
     for (method, path, query, what) in [
@@ -232,8 +257,11 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
 fn a_table_that_takes_a_change_for_a_read_or_forgets_an_object_is_refused() {
     let head = "api = \"x\"\nnames = {}\nweb = []\n[machine]\nclasses = [\"VM\"]\n";
     let row = |methods: &str, rest: &str| format!("{head}[[rule]]\nmethods = [{methods}]\n{rest}\n");
-    let ask = |action: &str, object: &str, effect: &str| format!("action = \"{action}\"\nobject = \"{object}\"\neffect = \"{effect}\"");
-    const OPERATIONS: &str = "VM.get_all\nVM.start vm:VM\nVM.set_name self:VM value\nhost.evict vms:[VM]\nhost.get_log\n";
+    let ask = |action: &str, object: &str, effect: &str| {
+        format!("action = \"{action}\"\nobject = \"{object}\"\neffect = \"{effect}\"")
+    };
+    const OPERATIONS: &str =
+        "VM.get_all\nVM.start vm:VM\nVM.set_name self:VM value\nhost.evict vms:[VM]\nhost.get_log\n";
     for (methods, rest, why) in [
         ("\"VM.set_*\"", ask("view", "named", "safe"), "calls it safe"),
         ("\"VM.set_name\"", ask("configure", "named", "safe"), "calls it safe"),

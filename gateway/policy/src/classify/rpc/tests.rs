@@ -4,7 +4,9 @@ use super::*;
 use proptest::prelude::*;
 
 fn xml(inside: &str) -> String {
-    format!("<?xml version='1.0'?>\n<methodCall>\n<methodName>VM.start</methodName>\n<params>\n{inside}</params>\n</methodCall>\n")
+    format!(
+        "<?xml version='1.0'?>\n<methodCall>\n<methodName>VM.start</methodName>\n<params>\n{inside}</params>\n</methodCall>\n"
+    )
 }
 
 fn param(value: &str) -> String {
@@ -14,9 +16,16 @@ fn param(value: &str) -> String {
 #[test]
 fn a_call_is_sent_as_it_was_understood_with_our_session() {
     let session = param("<string>OpaqueRef:theirs</string>");
-    let more = ["<string>a &lt; b &amp; &#x263a;</string>", "plain", "<boolean>1</boolean>", "<i4>-7</i4>", "<double>1.5</double>",
-        "<dateTime.iso8601>20261128T19:00:00Z</dateTime.iso8601>", "<array><data><value/><value><nil/></value></data></array>",
-        "<struct><member><name>k</name><value><string></string></value></member></struct>"];
+    let more = [
+        "<string>a &lt; b &amp; &#x263a;</string>",
+        "plain",
+        "<boolean>1</boolean>",
+        "<i4>-7</i4>",
+        "<double>1.5</double>",
+        "<dateTime.iso8601>20261128T19:00:00Z</dateTime.iso8601>",
+        "<array><data><value/><value><nil/></value></data></array>",
+        "<struct><member><name>k</name><value><string></string></value></member></struct>",
+    ];
     let body = xml(&[session, more.map(param).concat()].concat());
     let call = Call::read(Wire::Xml, Some("text/xml"), body.as_bytes()).unwrap();
     assert_eq!((&*call.method, call.session()), ("VM.start", Some("OpaqueRef:theirs")));
@@ -120,7 +129,10 @@ fn what_could_be_read_in_two_ways_is_refused() {
 
 #[test]
 fn an_answer_survives_in_either_way_of_writing() {
-    let value = Value::Map(vec![("a<".into(), Value::List(vec![Value::Int(-3), Value::Bool(false), Value::from_text("x&\r\"")]))]);
+    let value = Value::Map(vec![(
+        "a<".into(),
+        Value::List(vec![Value::Int(-3), Value::Bool(false), Value::from_text("x&\r\"")]),
+    )]);
     for wire in [Wire::Xml, Wire::Json] {
         let to = Caller { wire, id: "7".into() };
         for reply in [Reply::Done(value.clone()), Reply::Failed(vec!["SESSION_INVALID".into(), "OpaqueRef:x".into()])] {
@@ -134,7 +146,12 @@ fn an_answer_survives_in_either_way_of_writing() {
 
 fn values() -> impl Strategy<Value = Value<'static>> {
     let text = "[^\u{0}-\u{8}\u{b}\u{c}\u{e}-\u{1f}\u{fffe}\u{ffff}]{0,12}".prop_map(|t| Value::Text(t.into()));
-    let leaf = prop_oneof![text, (-MAX_EXACT..MAX_EXACT).prop_map(Value::Int), any::<bool>().prop_map(Value::Bool), Just(Value::Nil)];
+    let leaf = prop_oneof![
+        text,
+        (-MAX_EXACT..MAX_EXACT).prop_map(Value::Int),
+        any::<bool>().prop_map(Value::Bool),
+        Just(Value::Nil)
+    ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),

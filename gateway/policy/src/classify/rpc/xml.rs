@@ -170,7 +170,8 @@ pub(super) fn has_twins(all: &[(Cow<'_, str>, Value<'_>)]) -> bool {
 
 fn int<'a>(text: &str) -> Result<Value<'a>, &'static str> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    let is_plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    let is_plain =
+        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     let number = if is_plain { text.parse().ok() } else { None };
     number.map(Value::Int).ok_or("A whole number is not written as one.")
 }
@@ -214,7 +215,8 @@ fn character(name: &str) -> Option<char> {
     let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
     let is_plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| char::from(b).is_digit(radix));
     let c = if is_plain { char::from_u32(u32::from_str_radix(digits, radix).ok()?)? } else { return None };
-    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}').then_some(c)
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
+        .then_some(c)
 }
 
 pub(super) fn read_call(text: &str) -> Result<Call<'_>, &'static str> {

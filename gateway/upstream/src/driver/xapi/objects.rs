@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// Classes whose objects belong to one VM, which their record names, and how the API writes them.
-const PARTS: [(&str, &str); 6] = [
-    ("vbd", "VBD"), ("vif", "VIF"), ("console", "console"), ("vgpu", "VGPU"), ("vusb", "VUSB"), ("vtpm", "VTPM"),
-];
+const PARTS: [(&str, &str); 6] =
+    [("vbd", "VBD"), ("vif", "VIF"), ("console", "console"), ("vgpu", "VGPU"), ("vusb", "VUSB"), ("vtpm", "VTPM")];
 /// The most objects that are kept.
 const MAX_OBJECTS: usize = MAX_MACHINES * 20;
 

@@ -188,4 +188,3 @@ pub(crate) fn task(answer: &[u8], to: &Caller) -> Option<String> {
         _ => None,
     }
 }
-
