@@ -326,3 +326,34 @@ async fn a_session_is_the_gateways_own_and_ends_with_its_token() {
     assert!(!log(&pool).contains("wrong arity"));
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_master_is_followed_only_where_the_configuration_names_it() {
+    let pools = [Peer::xapi("unix:/nowhere"), Peer::xapi("unix:/nowhere")];
+    let [first, second] = &pools;
+    std::fs::write(Path::new(first.get("DIR")).join("slave"), "127.0.0.1").expect("written");
+    let trust = tempfile::tempdir().expect("a folder");
+    let ca = trust.path().join("both.pem");
+    let both = pools.each_ref().map(|p| std::fs::read_to_string(p.get("CA_FILE")).expect("PEM")).concat();
+    std::fs::write(&ca, both).expect("written");
+    // Both know the same password.
+    let password = second.get("PASSWORD_FILE");
+    let member = second.get("ADDRESS").replace("localhost", "127.0.0.1");
+    let config = |name: &str, members: &str| {
+        format!(
+            "[[hypervisors]]\nname = {name:?}\nkind = \"xapi\"\naddress = {:?}\n{members}username = \"gateway\"\n\
+             password_file = {password:?}\n[hypervisors.tls]\nca_file = {:?}\n",
+            first.get("ADDRESS"),
+            ca.display().to_string(),
+        )
+    };
+    let all = config("named", &format!("members = [{member:?}]\n")) + &config("other", "");
+    let gateway = TestGateway::start(&all).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, "web-1", "running").await;
+    let list: Value = ada.get("/api/v1/machines").await.json().await.expect("JSON");
+    assert!(list["machines"].as_array().expect("a list").iter().all(|m| m["hypervisor"] == "named"), "{list}");
+    let page = ada.page("/hypervisors").await;
+    assert!(page.contains("127.0.0.1 is, which"), "the other one says whom it would have to follow: {page}");
+    gateway.stop().await;
+}

@@ -222,12 +222,11 @@ impl Methods {
         let whole = || Resource::Hypervisor(hypervisor.clone());
         let back = if is_async { Back::Task } else { ask.back(method.class) };
         let resource = match ask.object {
-            Object::Visible if is_async => return Err(unknown.into()),
+            Object::Visible | Object::Task if is_async => return Err(unknown.into()),
             Object::Visible => {
                 let verdict = Verdict::Visible { hypervisor: hypervisor.clone(), answer: Answer::Pass };
                 return Ok(Told::Asked(verdict, back));
             }
-            Object::Task if is_async => return Err(unknown.into()),
             Object::Task => return task(hypervisor, ask.effect, args),
             Object::Hypervisor => whole(),
             Object::Named => match named.first {
@@ -336,8 +335,7 @@ impl ArgReader<'_> {
     ) -> Result<Option<Missing<'v>>, Cow<'static, str>> {
         let wrong = || Cow::from("A parameter has another shape than the API says.");
         match (arg, value) {
-            (Arg::Plain, _) => Ok(None),
-            (Arg::Other, Value::Text(_)) => Ok(None),
+            (Arg::Plain, _) | (Arg::Other, Value::Text(_)) => Ok(None),
             (Arg::Object(class), Value::Text(text)) => self.object(class, text, named),
             (Arg::Set(inner), Value::List(all)) => {
                 for value in all {

@@ -327,3 +327,6 @@ impl Driver for Xapi {
         Err(Fault::NoScreen("it is switched off, or has no graphical one".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ in the wrong state. Calls come as XML-RPC or JSON-RPC 2.0, read by Python's own 
 
 Known differences: one host, which calls itself 192.0.2.1; records hold the fields that tests look at; tasks end at once;
 methods that it has no code for answer with nothing and are noted down; no roles; an export is a text. Files that appear in
-DIR change it: `expire` ends every session, `lost` loses all events, `full` lets nobody look at screens any more.
+DIR change it: `expire` ends every session, `lost` loses all events, `full` lets nobody look at screens any more,
+`slave` says that the host whose address it holds is the master.
 
 Prints a line for each request: `asked METHOD FIRST`, `beside METHOD PATH`, or `wrong WHAT`.
 """
@@ -206,6 +207,10 @@ def call(method, args):
         raise Failure("MESSAGE_METHOD_UNKNOWN", method)
     least, most, kinds = METHODS[name]
     kind, message = name.split(".")
+    slave = os.path.join(DIR, "slave")
+    if os.path.exists(slave):
+        with open(slave, encoding="utf-8") as file:
+            raise Failure("HOST_IS_SLAVE", file.read())
     if name == "session.login_with_password":
         if not least <= len(args) <= most:
             raise Failure("MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(most), str(len(args)))

@@ -7,7 +7,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -165,7 +168,7 @@ fn quote(out: &mut String, text: &str) {
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
-                c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+                c if c < ' ' => drop(write!(out, "\\u{:04x}", u32::from(c))),
                 c => out.push(c),
             }
         }
@@ -176,9 +179,10 @@ fn quote(out: &mut String, text: &str) {
 fn write_value(out: &mut String, value: &Value<'_>) {
     match value {
         Value::Text(text) | Value::Date(text) => quote(out, text),
-        Value::Int(n) => out.push_str(&n.to_string()),
+        // Writing to a string cannot fail.
+        Value::Int(n) => drop(write!(out, "{n}")),
         // With a point, so that it stays what it was.
-        Value::Double(n) => out.push_str(&format!("{n:?}")),
+        Value::Double(n) => drop(write!(out, "{n:?}")),
         Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
         Value::Nil => out.push_str("null"),
         Value::List(all) => {

@@ -318,7 +318,9 @@ fn write_value(out: &mut String, value: &Value<'_>) {
         Value::Nil => out.push_str("<nil/>"),
         Value::List(all) => {
             out.push_str("<array><data>");
-            all.iter().for_each(|v| write_value(out, v));
+            for value in all {
+                write_value(out, value);
+            }
             out.push_str("</data></array>");
         }
         Value::Map(all) => {
