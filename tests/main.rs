@@ -47,5 +47,6 @@ mod journeys {
     mod scripts;
     mod second_person;
     mod sign_in;
+    mod xapi;
 }
 mod support;

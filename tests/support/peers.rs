@@ -43,6 +43,11 @@ impl Peer {
         Self::start("openstack.sh", &[], &[])
     }
 
+    /// A simulated XCP-ng pool, whose machine `web-1` has the screen that listens there.
+    pub(crate) fn xapi(screen: &str) -> Self {
+        Self::start("xapi.sh", &[screen], &[])
+    }
+
     /// Runs the client that belongs to it; gives what it says.
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
         let all: Vec<String> = [&[self.get("CLIENT")], arguments].concat().iter().map(ToString::to_string).collect();

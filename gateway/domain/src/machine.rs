@@ -3,7 +3,7 @@
 
 use crate::{id::HypervisorName, resource::MachineRef};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What kind of thing a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,23 +95,29 @@ pub struct Machine {
 /// Every known machine at one instant. A machine that is not here does not exist for policy: denied.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    machines: BTreeMap<MachineRef, Machine>,
+    /// By hypervisor, then id.
+    machines: Vec<Machine>,
+    /// Where each is. Every decision looks one up: a tree of texts costs more than the decision.
+    places: HashMap<MachineRef, usize>,
 }
 
 impl Inventory {
     /// A snapshot of these machines.
     pub fn new(machines: impl IntoIterator<Item = Machine>) -> Self {
-        Self { machines: machines.into_iter().map(|m| (m.at.clone(), m)).collect() }
+        // The last one of a reference counts.
+        let all: BTreeMap<_, _> = machines.into_iter().map(|m| (m.at.clone(), m)).collect();
+        let places = all.keys().enumerate().map(|(place, at)| (at.clone(), place)).collect();
+        Self { machines: all.into_values().collect(), places }
     }
 
     /// The machine at a reference.
     pub fn find(&self, at: &MachineRef) -> Option<&Machine> {
-        self.machines.get(at)
+        self.machines.get(*self.places.get(at)?)
     }
 
     /// All machines, by hypervisor, then id.
     pub fn iter(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.values()
+        self.machines.iter()
     }
 
     /// How many there are.
@@ -127,13 +133,7 @@ impl Inventory {
     /// The same snapshot with one hypervisor's machines replaced.
     #[must_use]
     pub fn with(&self, hypervisor: &HypervisorName, machines: Vec<Machine>) -> Self {
-        let mut all: BTreeMap<_, _> = self
-            .machines
-            .iter()
-            .filter(|(at, _)| at.hypervisor != *hypervisor)
-            .map(|(a, m)| (a.clone(), m.clone()))
-            .collect();
-        all.extend(machines.into_iter().filter(|m| m.at.hypervisor == *hypervisor).map(|m| (m.at.clone(), m)));
-        Self { machines: all }
+        let others = self.iter().filter(|m| m.at.hypervisor != *hypervisor).cloned();
+        Self::new(others.chain(machines.into_iter().filter(|m| m.at.hypervisor == *hypervisor)))
     }
 }

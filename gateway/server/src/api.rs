@@ -5,7 +5,7 @@
 
 use crate::{
     body::{Body, Passing, Response, Sent, done},
-    dialect::Way,
+    dialect::{self, Way},
     events,
     layers::{self, Peer},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
@@ -45,6 +45,9 @@ pub(crate) async fn proxy(
 ) -> Response {
     let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
     let way = Way { house, hypervisor: name, kind, peer };
+    if let Some(methods) = house.tables.get(name).and_then(|api| api.methods.as_ref()) {
+        return Box::pin(dialect::xapi::proxy(way, shard, methods, request)).await;
+    }
     let walked = match read(way, shard, request.map(Sent::Stream)) {
         Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
         // Boxed: it waits for a body, which most requests have not.
@@ -372,6 +375,14 @@ pub(crate) struct Leash {
 }
 
 impl Leash {
+    pub(crate) fn new(house: &Arc<House>, permit: Permit, actor: Arc<Actor>) -> Self {
+        Self { house: Arc::clone(house), permit, actor }
+    }
+
+    pub(crate) const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
     /// Why it may not go on, if so: the token was revoked, the person disabled, the grant ended, the policy changed.
     pub(crate) fn pulled(&self) -> Option<String> {
         let Via::Token(token) = self.actor.via else { return Some("the token no longer counts".into()) };

@@ -21,7 +21,7 @@ use portcullis_governance::Locks;
 use portcullis_identity::{Feed, Identity, Scope};
 use portcullis_policy::{
     Engine,
-    classify::{ApiKind, Table},
+    classify::{ApiKind, Methods, MethodsKind, Table},
 };
 use portcullis_store::{Apart, Keys, Store};
 use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig, Kind};
@@ -251,10 +251,12 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
             Kind::Incus => ApiKind::Incus,
             Kind::Proxmox => ApiKind::Proxmox,
             Kind::OpenStack => ApiKind::OpenStack,
+            Kind::Xapi => ApiKind::Xapi,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };
-        Some((h.name().clone(), Api { kind, table: Table::builtin(kind) }))
+        let methods = (kind == ApiKind::Xapi).then(|| Methods::builtin(MethodsKind::Xapi));
+        Some((h.name().clone(), Api { kind, table: Table::builtin(kind), methods }))
     };
     apis.filter_map(of).collect()
 }

@@ -20,7 +20,7 @@ use portcullis_governance::{Grants, Locks, Requests};
 use portcullis_identity::Identity;
 use portcullis_policy::{
     Decision, Engine,
-    classify::{ApiKind, Table, Task},
+    classify::{ApiKind, Methods, Table, Task},
 };
 use portcullis_store::{Keys, Store};
 use portcullis_upstream::{Fleet, Forwarder};
@@ -76,6 +76,8 @@ pub(crate) struct House {
 pub(crate) struct Api {
     pub(crate) kind: ApiKind,
     pub(crate) table: Table,
+    /// The table of an API that is called by method names.
+    pub(crate) methods: Option<Methods>,
 }
 
 /// What one shard has for itself.

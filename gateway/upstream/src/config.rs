@@ -30,6 +30,8 @@ pub enum Kind {
     Proxmox,
     /// An OpenStack cloud.
     OpenStack,
+    /// A pool of XCP-ng or XenServer.
+    Xapi,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Incus => "incus",
             Self::Proxmox => "proxmox",
             Self::OpenStack => "openstack",
+            Self::Xapi => "xapi",
         }
     }
 }
@@ -62,6 +65,8 @@ pub enum HypervisorConfig {
     Proxmox(ProxmoxConfig),
     /// `kind = "openstack"`.
     OpenStack(OpenStackConfig),
+    /// `kind = "xapi"`.
+    Xapi(XapiConfig),
 }
 
 impl HypervisorConfig {
@@ -73,6 +78,7 @@ impl HypervisorConfig {
             Self::Lxd(c) | Self::Incus(c) => &c.name,
             Self::Proxmox(c) => &c.name,
             Self::OpenStack(c) => &c.name,
+            Self::Xapi(c) => &c.name,
         }
     }
 
@@ -85,6 +91,7 @@ impl HypervisorConfig {
             Self::Incus(_) => Kind::Incus,
             Self::Proxmox(_) => Kind::Proxmox,
             Self::OpenStack(_) => Kind::OpenStack,
+            Self::Xapi(_) => Kind::Xapi,
         }
     }
 
@@ -94,6 +101,7 @@ impl HypervisorConfig {
             Self::Lxd(c) | Self::Incus(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
             Self::OpenStack(c) => c.api.as_ref(),
+            Self::Xapi(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -127,6 +135,10 @@ impl HypervisorConfig {
             }
             Self::OpenStack(c) => {
                 rebase(&mut c.secret_file);
+                optional.push(&mut c.tls.ca_file);
+            }
+            Self::Xapi(c) => {
+                rebase(&mut c.password_file);
                 optional.push(&mut c.tls.ca_file);
             }
         }
@@ -323,6 +335,33 @@ pub struct OpenStackConfig {
     pub application_credential: Option<String>,
     /// File with the user's password, or the application credential's secret.
     pub secret_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
+}
+
+/// A pool of XCP-ng or XenServer, by its master.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XapiConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// `https://host` of the pool's master.
+    pub address: String,
+    /// `https://host` of the pool's other hosts, by the address that the pool knows them by: where one becomes the
+    /// master it is followed, and the screens of machines are where these run.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// How their certificates are checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// The gateway's user there.
+    pub username: String,
+    /// File with its password.
+    pub password_file: PathBuf,
     /// Where clients of its API reach it through the gateway.
     #[serde(default)]
     pub api: Option<ApiDoor>,

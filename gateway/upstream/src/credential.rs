@@ -4,13 +4,15 @@
 //! [`Injected`] has no `Debug`, no `Serialize`, no public constructor and never leaves this crate. Only a permit for
 //! the very hypervisor makes one, and it must not have run out.
 
-use crate::{badge::Badge, error::Error, wire::Dialer};
+use crate::{badge::Badge, called, driver::Session, error::Error, wire::Dialer};
+use http::HeaderValue;
 use portcullis_domain::{Action, HypervisorName, MachineRef, Resource};
-use portcullis_policy::Permit;
+use portcullis_policy::{Permit, classify::rpc::Hollow};
 use time::OffsetDateTime;
 
 /// A hypervisor's credential in use. For LXD and libvirt that is the way to a connection that is already authenticated,
-/// by a client certificate or the process's own user; elsewhere it is a header of each request.
+/// by a client certificate or the process's own user; elsewhere it is a header of each request,
+/// and for XCP-ng a session in each call.
 pub(crate) struct Injected<'a> {
     dialer: &'a Dialer,
 }
@@ -33,6 +35,18 @@ impl<'a> Injected<'a> {
             return Err(Error::WrongPermit(operation.to_string()));
         }
         Ok(Self { dialer })
+    }
+
+    /// The body of a call with the gateway's session.
+    #[expect(clippy::unused_self, reason = "only who holds a credential in use may fill it in")]
+    pub(crate) fn filled(&self, session: &Session, hollow: &Hollow) -> Option<Vec<u8>> {
+        hollow.filled(session.reference())
+    }
+
+    /// The cookie of a request beside the calls.
+    #[expect(clippy::unused_self, reason = "only who holds a credential in use may show it")]
+    pub(crate) fn cookie(&self, session: &Session) -> Option<HeaderValue> {
+        called::cookie(session)
     }
 
     /// Where and how to connect.

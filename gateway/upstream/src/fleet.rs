@@ -2,13 +2,13 @@
 //! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
 
 use crate::{
+    api::Api,
     badge::Account,
     broker::{Broker, Reuse, TaskOwner, relate},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
     driver::{self, Built, Driver, PowerVerb, Screen},
     error::{Error, Fault},
-    forward::Api,
 };
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;

@@ -5,19 +5,21 @@
 //! connection's client certificate, or the one header that is set after the client's were stripped.
 
 use crate::{
+    api::{Api, Dialect, Length},
     body::ResponseBody,
     broker::{Broker, TaskOwner},
     credential::Injected,
+    driver::{MethodApi, Session},
     error::{Error, Fault},
     exchange::{Broken, Live, Progress, Sending},
-    fleet::{Fleet, Seen},
+    fleet::Fleet,
     headers::{self, Asked, Payload},
     wire::{Dialer, Tunnel},
 };
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, Uri, Version,
-    header::{LOCATION, UPGRADE},
+    header::{COOKIE, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
 use hyper::body::{Body, Incoming};
@@ -138,7 +140,7 @@ where
     }
 }
 
-struct Target<B>
+pub(crate) struct Target<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
@@ -147,6 +149,38 @@ where
     origins: Vec<String>,
     dialect: &'static Dialect,
     pool: Arc<Pool<B>>,
+    /// Where it is signed in at, and the other hosts of it.
+    api: Option<Arc<MethodApi>>,
+    others: Vec<Target<B>>,
+}
+
+impl<B> Target<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    fn new(api: &Api, dialer: &Arc<Dialer>, host: &HeaderValue) -> Self {
+        let pool = Pool {
+            idle: Mutex::new(Vec::new()),
+            slots: Arc::new(Semaphore::new(api.connections)),
+            sweeps: AtomicU64::new(0),
+        };
+        let (dialer, host, pool) = (Arc::clone(dialer), host.clone(), Arc::new(pool));
+        let (origins, others) = (api.origins.clone(), Vec::new());
+        Self { dialer, host, origins, dialect: api.dialect, pool, api: api.pool.clone(), others }
+    }
+
+    pub(crate) const fn api(&self) -> Option<&Arc<MethodApi>> {
+        self.api.as_ref()
+    }
+
+    pub(crate) const fn dialer(&self) -> &Arc<Dialer> {
+        &self.dialer
+    }
+
+    /// The host of a number.
+    pub(crate) fn member(&self, number: usize) -> Option<&Self> {
+        number.checked_sub(1).map_or(Some(self), |n| self.others.get(n))
+    }
 }
 
 /// Sends permitted requests to hypervisors. One a shard; cheap to clone, clones share the pool.
@@ -154,9 +188,9 @@ pub struct Forwarder<B = Incoming>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    targets: Arc<HashMap<HypervisorName, Target<B>>>,
+    pub(crate) targets: Arc<HashMap<HypervisorName, Target<B>>>,
     broker: Broker,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl<B> Clone for Forwarder<B>
@@ -176,13 +210,9 @@ where
     /// A forwarder for every hypervisor of the fleet that has an HTTP API.
     pub fn new(fleet: &Fleet) -> Self {
         let targets = fleet.apis().map(|api| {
-            let pool = Pool {
-                idle: Mutex::new(Vec::new()),
-                slots: Arc::new(Semaphore::new(api.connections)),
-                sweeps: AtomicU64::new(0),
-            };
-            let (host, origins, dialect) = (api.host.clone(), api.origins.clone(), api.dialect);
-            let target = Target { dialer: Arc::clone(&api.dialer), host, origins, dialect, pool: Arc::new(pool) };
+            let mut target = Target::new(api, &api.dialer, &api.host);
+            let others = api.pool.iter().flat_map(|pool| pool.members().iter().skip(1));
+            target.others = others.map(|m| Target::new(api, &m.dialer, &m.host)).collect();
             (api.name.clone(), target)
         });
         Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
@@ -190,7 +220,7 @@ where
 
     /// Closes connections that have been idle for ten sweeps; call it every [`SWEEP`].
     pub fn sweep(&self) {
-        for target in self.targets.values() {
+        for target in self.targets.values().flat_map(|t| std::iter::once(t).chain(&t.others)) {
             target.pool.sweep();
         }
     }
@@ -208,8 +238,20 @@ where
         request: Request<B>,
         context: RequestContext,
     ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
+        self.forward_signed(permit, path, request, context, None)
+    }
+
+    /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
+    pub(crate) fn forward_signed<'a>(
+        &'a self,
+        permit: &'a Permit,
+        path: &Canonical,
+        request: Request<B>,
+        context: RequestContext,
+        session: Option<&Session>,
+    ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
         // Not in the future itself, which would hold what it was given beside what became of it, and is moved whole.
-        let call = self.call(permit, path, request, context);
+        let call = self.call(permit, path, request, context, session);
         async move { self.send_call(call?, permit.operation(), permit.user()).await }
     }
 
@@ -220,10 +262,12 @@ where
         path: &Canonical,
         request: Request<B>,
         context: RequestContext,
+        session: Option<&Session>,
     ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let target = self.targets.get(name).and_then(|t| t.member(session.map_or(0, |s| s.member)));
+        let target = target.ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
         let (mut request, asked, progress) = canonical(request, address, context, &target.host)?;
@@ -238,6 +282,9 @@ where
             if let Some((header, value)) = badge.tie(context.request.uuid()) {
                 request.headers_mut().insert(header, value);
             }
+        }
+        if let Some(cookie) = session.filter(|_| *request.method() != Method::POST).and_then(|s| injected.cookie(s)) {
+            request.headers_mut().insert(COOKIE, cookie);
         }
         Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
     }
@@ -427,49 +474,4 @@ pub(crate) fn fault(error: &hyper::Error) -> Fault {
     }
     let cause = error.source().map(|s| format!(": {s}")).unwrap_or_default();
     Fault::hung_up(format!("the connection broke{cause}"))
-}
-
-/// How a hypervisor's API is reached.
-pub(crate) struct Api {
-    pub(crate) name: HypervisorName,
-    pub(crate) dialer: Arc<Dialer>,
-    pub(crate) host: HeaderValue,
-    pub(crate) origins: Vec<String>,
-    pub(crate) connections: usize,
-    pub(crate) dialect: &'static Dialect,
-}
-
-/// What must be known of an API's addresses.
-pub(crate) struct Dialect {
-    /// Tells an address that opens a channel with a secret.
-    pub(crate) channel: for<'a> fn(&'a str, Option<&'a str>) -> Option<ChannelRequest<'a>>,
-    /// The address that opens a channel of a task with the real secret.
-    pub(crate) channel_address: fn(&str, &str) -> String,
-    /// Whether an address answers only when something has happened.
-    pub(crate) is_long_poll: fn(&str) -> bool,
-    /// Whether it takes bodies of unknown length.
-    pub(crate) length: Length,
-    /// Leaves out of an answer what somebody may not see; none where the API has no lists that are made smaller.
-    pub(crate) rows: Option<KeepRows>,
-    /// The task that an answer names, where it stands in its body.
-    pub(crate) task: fn(&[u8]) -> Option<String>,
-}
-
-/// Leaves rows out of a list, and takes its secrets out.
-pub(crate) type KeepRows = fn(&[u8], &Seen<'_>) -> Result<Vec<u8>, Fault>;
-
-/// What an API wants to know of a request's body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Length {
-    /// Nothing: it takes chunks.
-    Any,
-    /// How long it is.
-    Needed,
-}
-
-/// A wish to open a channel.
-pub(crate) struct ChannelRequest<'a> {
-    pub(crate) task: &'a str,
-    /// What was presented; none where it is missing or there twice.
-    pub(crate) secret: Option<&'a str>,
 }

@@ -31,9 +31,11 @@
 //! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
 //! would be good for anybody who reaches the cluster.
 
+mod api;
 mod badge;
 mod body;
 mod broker;
+mod called;
 mod config;
 mod credential;
 mod driver;
@@ -50,9 +52,10 @@ mod wire;
 pub use badge::Account;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
+pub use called::{Called, Objects};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig,
-    ProxmoxConfig, QemuConfig, Trust, Verify,
+    ProxmoxConfig, QemuConfig, Trust, Verify, XapiConfig,
 };
 pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
 pub use error::{Error, Fault};
@@ -61,4 +64,4 @@ pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
 pub use framed::Framed;
 pub use outbound::Outbound;
 pub use tls::TlsUpgrade;
-pub use wire::{Joined, Stream, Tunnel};
+pub use wire::{Early, Joined, Stream, Tunnel};

@@ -139,6 +139,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// A WebSocket's bytes.
     Framed(Box<Framed>),
+    /// What follows a head that was read already.
+    Early(Box<Early>),
 }
 
 /// A socket, or TLS on one.
@@ -257,7 +259,7 @@ macro_rules! pass {
     };
 }
 
-pass!(Stream { Tcp, Unix, Framed });
+pass!(Stream { Tcp, Unix, Framed, Early });
 pass!(Wire { Plain, Tls });
 
 /// Dials one peer and shows it the gateway's credential: the client certificate in the handshake, the process's own
@@ -282,21 +284,25 @@ impl Dialer {
     }
 }
 
-/// The hypervisor's side of an upgraded connection, after its 101. It counts as one of the hypervisor's connections
-/// until dropped.
-pub struct Tunnel {
+/// A connection of which more was read than was needed.
+pub struct Early {
     early: Bytes,
     wire: Wire,
-    _slot: OwnedSemaphorePermit,
 }
 
-impl Tunnel {
-    pub(crate) fn new(wire: Wire, early: Bytes, slot: OwnedSemaphorePermit) -> Self {
-        Self { early, wire, _slot: slot }
+impl Early {
+    pub(crate) const fn new(wire: Wire, early: Bytes) -> Self {
+        Self { early, wire }
     }
 }
 
-impl AsyncRead for Tunnel {
+impl std::fmt::Debug for Early {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Early")
+    }
+}
+
+impl AsyncRead for Early {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.early.is_empty() {
@@ -311,7 +317,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for Early {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().wire).poll_write(cx, buf)
     }
@@ -334,6 +340,51 @@ impl AsyncWrite for Tunnel {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
+    }
+}
+
+/// The hypervisor's side of an upgraded connection, after its 101. It counts as one of the hypervisor's connections
+/// until dropped.
+pub struct Tunnel {
+    inner: Early,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Tunnel {
+    pub(crate) fn new(wire: Wire, early: Bytes, slot: OwnedSemaphorePermit) -> Self {
+        Self { inner: Early::new(wire, early), _slot: slot }
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 

@@ -8,9 +8,11 @@
 mod canonical;
 mod form;
 mod json;
+mod methods;
 pub mod own;
 mod params;
 mod query;
+pub mod rpc;
 mod table;
 mod tree;
 mod volume;
@@ -18,6 +20,7 @@ mod volume;
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};
 pub use json::{Json, MAX_JSON};
+pub use methods::{Back, Entrance, MethodEntry, Methods, MethodsKind, Objects, Owner, Told, reference};
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};

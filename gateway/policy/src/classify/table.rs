@@ -31,6 +31,8 @@ pub enum ApiKind {
     Proxmox,
     /// OpenStack: Nova, behind a Keystone that the gateway plays.
     OpenStack,
+    /// XCP-ng and XenServer: its calls have a table of methods, and of addresses it has none.
+    Xapi,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
@@ -119,23 +121,26 @@ fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
         // A test reads it, so this is a broken build. An empty table denies everything.
         tracing::error!(%error, "the table of an API is wrong: every request is denied");
-        let machine =
-            MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
-        Table(Arc::new(Inner {
-            base: Vec::new(),
-            bodies: Bodies::default(),
-            reads_nested: false,
-            answer: Answer::StripSecrets,
-            machine,
-            task: TaskNaming { id: String::new(), secret: None, inside: None },
-            everywhere: Vec::new(),
-            refuse: Vec::new(),
-            sets: Sets::default(),
-            meanings: Vec::new(),
-            tree: Tree::default(),
-            entries: Vec::new(),
-        }))
+        empty()
     })
+}
+
+/// A table that denies everything.
+fn empty() -> Table {
+    let machine = MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
+    Table(Arc::new(Inner {
+        base: Vec::new(),
+        bodies: Bodies::default(),
+        answer: Answer::StripSecrets,
+        machine,
+        task: TaskNaming { id: String::new(), secret: None, inside: None },
+        everywhere: Vec::new(),
+        refuse: Vec::new(),
+        sets: Sets::default(),
+        meanings: Vec::new(),
+        tree: Tree::default(),
+        entries: Vec::new(),
+    }))
 }
 
 impl Table {
@@ -146,6 +151,7 @@ impl Table {
             ApiKind::Incus => BUILTIN_INCUS.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
             ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
+            ApiKind::Xapi => empty(),
         }
     }
 

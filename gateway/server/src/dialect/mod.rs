@@ -6,6 +6,7 @@
 mod lxd;
 mod openstack;
 mod proxmox;
+pub(crate) mod xapi;
 
 use crate::{
     body::{Body, Response},
@@ -46,6 +47,8 @@ impl Way<'_> {
             ApiKind::Lxd | ApiKind::Incus => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
             ApiKind::OpenStack => openstack::shown(headers),
+            // It stands in the calls.
+            ApiKind::Xapi => None,
         };
         self.known(shown.as_ref(), Some(method))
     }
@@ -91,7 +94,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
             ApiKind::OpenStack => openstack::path(raw),
         };
@@ -101,7 +104,7 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => false,
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
             ApiKind::OpenStack => openstack::is_own(method, path),
         }
@@ -158,7 +161,7 @@ impl Way<'_> {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
         let body = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => lxd::refusal(refusal, &said, self.peer.request),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
             ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
         };

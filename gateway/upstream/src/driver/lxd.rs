@@ -9,10 +9,10 @@ use super::{
     rest::{Rows, ask},
 };
 use crate::{
+    api::{Api, ChannelRequest, Dialect, Length},
     config::{LxdConfig, Verify},
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, ChannelRequest, Dialect, Length},
     tls::{Identity, TlsUpgrade},
     wire::{Address, Dialer, Wire},
 };
@@ -93,6 +93,7 @@ pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
         origins,
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     Ok(Built { driver: Box::new(Lxd { dialer, host, hypervisor: config.name }), api: Some(api), warnings, address })
 }

@@ -2,10 +2,10 @@
 //! One driver a kind of hypervisor. Vendor words stay below this file.
 
 use crate::{
+    api::Api,
     config::HypervisorConfig,
     error::{Error, Fault},
     fleet::Board,
-    forward::Api,
     tls::TlsUpgrade,
     wire::Stream,
 };
@@ -18,6 +18,9 @@ mod openstack;
 mod proxmox;
 mod qemu;
 mod rest;
+mod xapi;
+
+pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 pub use lxd::split_tags;
 
@@ -123,6 +126,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Lxd(config) | HypervisorConfig::Incus(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
         HypervisorConfig::OpenStack(config) => openstack::build(config),
+        HypervisorConfig::Xapi(config) => xapi::build(config),
     }
 }
 

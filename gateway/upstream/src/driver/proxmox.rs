@@ -13,10 +13,10 @@ use super::{
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
+    api::{Api, Dialect, Length},
     config::{ProxmoxConfig, Verify, read_secret},
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, Dialect, Length},
     tls::TlsUpgrade,
     wire::{Address, Dialer},
 };
@@ -76,6 +76,7 @@ pub(super) fn build(config: ProxmoxConfig) -> Result<Built, Error> {
         origins: vec![format!("https://{rest}")],
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     let driver = Box::new(Proxmox { dialer, host, hypervisor: config.name, changed: Notify::new() });
     Ok(Built { driver, api: Some(api), warnings, address: shown })

@@ -3,7 +3,7 @@
 //! one that hangs hurts nothing else.
 
 use crate::{
-    driver::{LIST, MAX_ANSWER, clean_text},
+    driver::{MAX_ANSWER, clean_text},
     error::Fault,
     exchange::{Broken, Live, Sending},
     fleet::MAX_MACHINES,
@@ -88,7 +88,12 @@ pub(super) struct Told {
 impl Call<'_> {
     /// Asks once, on a connection of its own.
     pub(super) async fn send(self, dialer: &Dialer, host: &HeaderValue) -> Result<Told, Fault> {
-        self.send_with(dialer, host, &[]).await.map(|(told, _)| told)
+        self.ask(dialer, host, &[], MAX_ANSWER).await.map(|(told, _)| told)
+    }
+
+    /// The same, where the answer may have so many bytes.
+    pub(super) async fn send_up_to(self, dialer: &Dialer, host: &HeaderValue, most: usize) -> Result<Told, Fault> {
+        self.ask(dialer, host, &[], most).await.map(|(told, _)| told)
     }
 
     /// The same with headers of the API's own, and those of the answer.
@@ -97,6 +102,16 @@ impl Call<'_> {
         dialer: &Dialer,
         host: &HeaderValue,
         headers: &[(&str, &str)],
+    ) -> Result<(Told, HeaderMap), Fault> {
+        self.ask(dialer, host, headers, MAX_ANSWER).await
+    }
+
+    async fn ask(
+        self,
+        dialer: &Dialer,
+        host: &HeaderValue,
+        headers: &[(&str, &str)],
+        most: usize,
     ) -> Result<(Told, HeaderMap), Fault> {
         let Self { method, target, body, patience } = self;
         let wire = dialer.dial().await?;
@@ -117,7 +132,7 @@ impl Call<'_> {
             }
             let (body, progress) = Sending::new(Full::new(Bytes::from(body.map(|(_, b)| b).unwrap_or_default())));
             let request = request.body(body).map_err(wrong)?;
-            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(LIST)).await {
+            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(patience)).await {
                 Ok(response) => response,
                 Err(Broken::Failed(e)) => return Err(fault(&e)),
                 Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
@@ -133,7 +148,7 @@ impl Call<'_> {
             {
                 badge.refused();
             }
-            let text = collect(&mut live, body).await?;
+            let text = collect(&mut live, body, most).await?;
             Ok((Told { status, reason, text }, head.headers))
         };
         match tokio::time::timeout(patience, run).await {
@@ -250,7 +265,7 @@ pub(super) fn encoded(text: &str) -> String {
     out
 }
 
-async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<BytesMut, Fault> {
+async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, most: usize) -> Result<BytesMut, Fault> {
     let mut all = BytesMut::new();
     loop {
         let frame = poll_fn(|cx| {
@@ -266,8 +281,8 @@ async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<Byt
             Some(Err(e)) => return Err(fault(&e)),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    if all.len() + data.len() > MAX_ANSWER {
-                        return Err(Fault::Protocol("an answer larger than 32 MiB".to_owned()));
+                    if all.len() + data.len() > most {
+                        return Err(Fault::Protocol(format!("an answer larger than {} MiB", most >> 20)));
                     }
                     all.extend_from_slice(data);
                 }

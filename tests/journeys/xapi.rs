@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+//! XCP-ng through the gateway: an unchanged XenAPI with a token of ours, lists and events that show one's own machines
+//! only, power from the pages, a screen by the pool's own tunnel, and a session of the pool that nobody else ever sees.
+
+use crate::support::{
+    Person, TestGateway,
+    gateway::{files, free_port, letters},
+    lab::ticket_for,
+    peers::Peer,
+    screen::Screen,
+};
+use reqwest::{Client, StatusCode, header};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+/// What every session of the simulated pool begins with.
+const SESSION: &str = "ca9a41e5";
+
+struct Lab {
+    guest: Peer,
+    pool: Peer,
+    port: u16,
+    gateway: TestGateway,
+}
+
+async fn lab() -> Lab {
+    let guest = Peer::qemu("web-1", "none");
+    let pool = Peer::xapi(guest.get("VNC"));
+    let port = free_port();
+    let gateway = TestGateway::start(&format!(
+        "[[hypervisors]]\nname = \"xen\"\nkind = \"xapi\"\naddress = {:?}\nusername = \"gateway\"\npassword_file = {:?}\n\
+         [hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+        pool.get("ADDRESS"),
+        pool.get("PASSWORD_FILE"),
+        pool.get("CA_FILE"),
+    ))
+    .await;
+    Lab { guest, pool, port, gateway }
+}
+
+/// The id of a machine, once somebody sees it in a state.
+async fn sees(person: &Person<'_>, name: &str, state: &str) -> String {
+    for _ in 0..150 {
+        let list: Value = person.get("/api/v1/machines").await.json().await.expect("JSON");
+        let found =
+            list["machines"].as_array().and_then(|all| all.iter().find(|m| m["name"] == name && m["state"] == state));
+        if let Some(found) = found {
+            return found["id"].as_str().expect("an id").to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{} does not see that {name} is {state}", person.name);
+}
+
+/// What a step of the client came to, by the step's name.
+fn steps(said: &str) -> BTreeMap<String, Value> {
+    let lines = said.lines().map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
+    lines.map(|l| (l["step"].as_str().expect("a step").to_owned(), l["value"].clone())).collect()
+}
+
+/// Calls of JSON-RPC with a token.
+struct Tool {
+    client: Client,
+    url: String,
+    session: String,
+}
+
+impl Tool {
+    async fn new(gateway: &TestGateway, port: u16, name: &str, token: &str) -> Self {
+        let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+        let mut tool = Self { client, url: format!("https://localhost:{port}/jsonrpc"), session: String::new() };
+        let answer = tool
+            .send(&json!({"jsonrpc": "2.0", "id": 1, "method": "session.login_with_password",
+            "params": [name, token, "2.21", "tests"]}))
+            .await;
+        answer["result"].as_str().expect("a session").clone_into(&mut tool.session);
+        tool
+    }
+
+    async fn send(&self, body: &Value) -> Value {
+        let answer = self.client.post(&self.url).json(body).send().await.expect("an answer");
+        assert!(!answer.headers().contains_key(header::SET_COOKIE));
+        answer.json().await.expect("JSON")
+    }
+
+    /// What a call gives; its code and what belongs to it when it fails.
+    async fn call(&self, method: &str, args: Value) -> Result<Value, Vec<Value>> {
+        let Value::Array(args) = args else { panic!("parameters") };
+        let params: Vec<Value> = [vec![json!(self.session)], args].concat();
+        let answer = self.send(&json!({"jsonrpc": "2.0", "id": "x", "method": method, "params": params})).await;
+        assert_eq!((&answer["jsonrpc"], &answer["id"]), (&json!("2.0"), &json!("x")), "{answer}");
+        assert!(!answer.to_string().contains(SESSION), "a session of the pool came out: {answer}");
+        match answer.get("error") {
+            None => Ok(answer["result"].clone()),
+            Some(error) => {
+                Err([vec![error["message"].clone()], error["data"].as_array().cloned().expect("data")].concat())
+            }
+        }
+    }
+
+    async fn named(&self, class: &str, name: &str) -> String {
+        let all = self.call(&format!("{class}.get_by_name_label"), json!([name])).await.expect("a list");
+        all[0].as_str().unwrap_or_else(|| panic!("no {class} {name}")).to_owned()
+    }
+}
+
+fn log(pool: &Peer) -> String {
+    std::fs::read_to_string(pool.get("LOG")).expect("the log")
+}
+
+fn happens(pool: &Peer, what: &str) {
+    std::fs::write(Path::new(pool.get("DIR")).join(what), "").expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
+    let Lab { guest: _guest, pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "tag", "web").await;
+    sees(&bob, "web-1", "running").await;
+    sees(&bob, "dns-1", "off").await;
+    sees(&ada, "our template", "off").await;
+    let list = ada.get("/api/v1/machines").await.text().await.expect("a list");
+    for left_out in ["Control domain", "Debian Bookworm"] {
+        assert!(!list.contains(left_out), "{left_out} is no machine of anybody");
+    }
+    let payroll = sees(&ada, "payroll", "running").await;
+    let of_ada = Tool::new(&gateway, port, "ada", &ada.token("xen").await).await;
+    let foreign = of_ada.named("VM", "payroll").await;
+    let (disk, free) = (of_ada.named("VDI", "payroll disk").await, of_ada.named("VDI", "free disk").await);
+    let task = of_ada.call("Async.VM.snapshot", json!([foreign, "before"])).await.expect("a task");
+    let task = task.as_str().expect("a task");
+    let token = bob.token("xen").await;
+    let ca = gateway.dir.path().join("tls/ca.pem").display().to_string();
+    let url = format!("https://localhost:{port}");
+    let said = pool.client(&[&url, &ca, "bob", &token, &payroll, &foreign, &disk, &free, task]);
+    assert!(!said.contains(SESSION) && !said.contains(pool.get("PASSWORD")), "the credential came out: {said}");
+    let mut step = steps(&said);
+    let mut take = |name: &str| step.remove(name).unwrap_or_else(|| panic!("no step {name}: {said}"));
+    assert_eq!(take("wrong")["failure"][0], "SESSION_AUTHENTICATION_FAILED");
+    let handle = take("handle").as_str().expect("a session").to_owned();
+    assert!(handle.starts_with("OpaqueRef:") && !handle.contains(&token));
+    assert_eq!(take("version"), "2.21");
+    assert_eq!(take("machines"), json!(["dns-1", "web-1"]), "of the other tenant nothing is listed");
+    assert_eq!(take("disks"), json!(["dns-1 disk", "web-1 disk"]));
+    let hosts = take("hosts");
+    assert_eq!(
+        (&hosts[0]["name_label"], hosts[0].get("license_params"), hosts[1].is_null()),
+        (&json!("xs1"), None, true)
+    );
+    let pools = take("pools");
+    assert_eq!((&pools[0]["name_label"], pools[0].get("other_config")), (&json!("lab"), None));
+    let networks = take("networks");
+    assert_eq!(networks["failure"][0], "RBAC_PERMISSION_DENIED", "what is the pool's is not for who has machines only");
+    assert_eq!(take("named"), 0);
+    assert_eq!(take("record"), json!(["web-1", ["web", "production"], {"note": "a < b & \"c\""}]));
+    assert_eq!(take("foreign uuid")["failure"][0], "UUID_INVALID");
+    assert_eq!(take("absent")["failure"][0], "HANDLE_INVALID");
+    for hidden in ["foreign", "foreign power", "no reference"] {
+        assert_eq!(take(hidden)["failure"][0], "HANDLE_INVALID", "{hidden} is answered like what does not exist");
+    }
+    assert_eq!(take("foreign task"), take("absent task"), "whether somebody else began one is not told");
+    for closed in ["foreign disk", "attach"] {
+        let why = take(closed);
+        assert!(
+            ["HANDLE_INVALID", "RBAC_PERMISSION_DENIED"].contains(&why["failure"][0].as_str().expect("a code")),
+            "{why}"
+        );
+    }
+    assert_eq!(take("wrong state")["failure"][0], "VM_BAD_POWER_STATE", "the pool's own word");
+    for refused in ["arity", "unknown", "denied", "settings"] {
+        let why = take(refused);
+        assert_eq!(why["failure"][0], "RBAC_PERMISSION_DENIED", "{refused}: {why}");
+        assert!(why["failure"][2].as_str().is_some_and(|w| w.contains("You may not do this")), "{why}");
+    }
+    assert_eq!(take("screen"), "rfb");
+    assert_eq!(take("events"), json!(["dns-1", "lab", "vbd", "web-1", "xs1"]));
+    assert_eq!(take("counts"), json!({}));
+    assert_eq!(take("stop"), "");
+    assert_eq!(take("followed"), json!([["vm", "Halted"]]));
+    assert_eq!(take("start"), json!(["Async.VM.start", "success", true]));
+    assert_eq!(take("after"), Value::Null);
+    assert!(step.is_empty(), "{step:?}");
+    let log = log(&pool);
+    assert!(!log.contains("wrong") && !log.contains(&token), "{log}");
+    for never in ["unheard_of", "secret.get_all_records", "set_name_description", "VBD.create", "VDI.destroy"] {
+        assert!(!log.contains(never), "{never} came through:\n{log}");
+    }
+
+    // From the pages.
+    let id = sees(&bob, "web-1", "running").await;
+    for (verb, state) in
+        [("pause", "paused"), ("resume", "running"), ("reset", "running"), ("stop", "off"), ("start", "running")]
+    {
+        let answer = bob.submit(&format!("/machines/xen/{id}/power"), &[("verb", verb), ("next", "/")]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{verb}");
+        sees(&bob, "web-1", state).await;
+    }
+    let answer = bob.submit(&format!("/machines/xen/{payroll}/power"), &[("verb", "stop"), ("next", "/")]).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    let by_bob = |e: &Value| e["what"] == "power" && e["on"] == format!("xen/{id}") && e["outcome"] == "done";
+    gateway.find_event(&["--kind", "api", "--user", "bob"], by_bob).await;
+    let shown = serde_json::to_string(&gateway.search(&["--limit", "1000"])).expect("JSON");
+    let dir = gateway.stop().await;
+    let mut kept = Vec::new();
+    files(dir.path(), &mut kept);
+    for secret in [SESSION, pool.get("PASSWORD"), &token] {
+        assert!(!shown.contains(secret), "{secret} is in the trail");
+        for (place, bytes) in &kept {
+            assert!(!letters(bytes).contains(secret), "{secret} is in {place}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_screen_opens_by_the_pools_tunnel() {
+    let Lab { guest, pool, gateway, .. } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let id = sees(&ada, "web-1", "running").await;
+    let at = format!("xen/{id}");
+    let mut screen = Screen::open(&ada, &at, "control", &ticket_for(&ada, &at, "control").await).await;
+    screen.handshake().await;
+    assert!(screen.picture().await > 10_000, "the first picture arrives");
+    screen.press("typed-by-hand").await;
+    guest.wait_for_text("typed-by-hand").await;
+    assert_eq!(ada.submit("/sign-out", &[]).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(screen.ended(Duration::from_secs(5)).await.0, 4000);
+
+    // A session that is over is begun anew; a machine that is off and a pool that shows no more say so.
+    let ada = ada.another_browser().await;
+    happens(&pool, "expire");
+    let mut again = Screen::open(&ada, &at, "view", &ticket_for(&ada, &at, "view").await).await;
+    again.handshake().await;
+    let off = format!("xen/{}", sees(&ada, "dns-1", "off").await);
+    let mut none = Screen::open(&ada, &off, "view", &ticket_for(&ada, &off, "view").await).await;
+    let (_, why) = none.ended(Duration::from_secs(10)).await;
+    assert!(why.contains("switched off"), "{why}");
+    happens(&pool, "full");
+    let mut full = Screen::open(&ada, &at, "view", &ticket_for(&ada, &at, "view").await).await;
+    let (_, why) = full.ended(Duration::from_secs(10)).await;
+    assert!(why.contains("as many people"), "{why}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_the_gateways_own_and_ends_with_its_token() {
+    let Lab { guest: _guest, pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, "web-1", "running").await;
+    let tool = Tool::new(&gateway, port, "ada", &ada.token("xen").await).await;
+    // Whoever may see everything sees no session all the same, by events or by what somebody wrote down.
+    let record = tool.call("pool.get_all_records", json!([])).await.expect("pools");
+    assert!(record.to_string().contains("xxxxxxxx"), "what was there is crossed out: {record}");
+    let batch = tool.call("event.from", json!([["*"], "", 1.0])).await.expect("events");
+    let classes: Vec<&str> =
+        batch["events"].as_array().expect("events").iter().filter_map(|e| e["class"].as_str()).collect();
+    assert!(classes.contains(&"sr") && !classes.contains(&"session"), "{classes:?}");
+    assert!(batch["valid_ref_counts"]["vm"].is_number());
+    // Something that was made a moment ago can be used at once.
+    let template = tool.named("VM", "our template").await;
+    let made = tool.call("VM.clone", json!([template, "fresh"])).await.expect("a machine");
+    let answer = tool.call("VM.set_name_description", json!([made, "new"])).await;
+    assert_eq!(answer, Ok(json!("")));
+    // The pool forgets its sessions: nobody notices.
+    happens(&pool, "expire");
+    assert!(tool.call("VM.get_all", json!([])).await.is_ok());
+    happens(&pool, "lost");
+    sees(&ada, "fresh", "off").await;
+    assert_eq!(tool.call("VM.destroy", json!([made])).await, Ok(json!("")));
+    // A machine with its disks, by a session in the address, in a cookie, or by name and token.
+    let id = sees(&ada, "web-1", "running").await;
+    let export = format!("https://localhost:{port}/export?uuid={id}");
+    let get = |url: &str| tool.client.get(url);
+    let token = ada.token("xen").await;
+    for request in [
+        get(&format!("{export}&session_id={}", tool.session)),
+        get(&export).header(header::COOKIE, format!("session_id={}", tool.session)),
+        get(&export).basic_auth("ada", Some(&token)),
+    ] {
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.text().await.expect("text"), format!("machine {id}"));
+    }
+    for (request, status) in [
+        (get(&export), StatusCode::UNAUTHORIZED),
+        (get(&export).basic_auth("bob", Some(&token)), StatusCode::UNAUTHORIZED),
+        (get(&format!("{export}&host=x&session_id={}", tool.session)), StatusCode::FORBIDDEN),
+        (get(&format!("https://localhost:{port}/host_backup?session_id={}", tool.session)), StatusCode::FORBIDDEN),
+        (get(&format!("https://localhost:{port}/console?session_id={}", tool.session)), StatusCode::FORBIDDEN),
+    ] {
+        assert_eq!(request.send().await.expect("an answer").status(), status);
+    }
+    // What could be read in two ways, or shows no session of ours, goes no further.
+    let before = log(&pool).matches("asked VM.hard_shutdown").count();
+    let call =
+        |session: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "VM.hard_shutdown", "params": [session, made]});
+    for body in [
+        json!([call(&tool.session)]).to_string(),
+        call(&tool.session).to_string().replace("\"id\":1", "\"id\":1,\"id\":2"),
+        call(&tool.session).to_string().replace("2.0", "1.0"),
+        call("OpaqueRef:NULL").to_string(),
+        call("").to_string(),
+        call(&format!("{}x", tool.session)).to_string(),
+        call(&token).to_string(),
+    ] {
+        let answer = tool.client.post(&tool.url).header(header::CONTENT_TYPE, "application/json").body(body.clone());
+        let text = answer.send().await.expect("an answer").text().await.expect("text");
+        assert!(text.contains("\"error\"") && !text.contains(SESSION), "{body}: {text}");
+    }
+    assert_eq!(log(&pool).matches("asked VM.hard_shutdown").count(), before);
+    let html = ada.page("/me").await;
+    for part in html.split("action=\"/me/tokens/revoke\"").skip(1) {
+        let id = part.split("name=\"id\" value=\"").nth(1).and_then(|p| p.split('"').next()).expect("an id");
+        assert_eq!(ada.submit("/me/tokens/revoke", &[("id", id)]).await.status(), StatusCode::SEE_OTHER);
+    }
+    let mut answer = tool.call("VM.get_all", json!([])).await;
+    for _ in 0..50 {
+        if answer.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        answer = tool.call("VM.get_all", json!([])).await;
+    }
+    assert_eq!(answer.expect_err("its token was taken back")[0], "SESSION_INVALID");
+    assert!(!log(&pool).contains("wrong arity"));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_master_is_followed_only_where_the_configuration_names_it() {
+    let pools = [Peer::xapi("unix:/nowhere"), Peer::xapi("unix:/nowhere")];
+    let [first, second] = &pools;
+    std::fs::write(Path::new(first.get("DIR")).join("slave"), "127.0.0.1").expect("written");
+    let trust = tempfile::tempdir().expect("a folder");
+    let ca = trust.path().join("both.pem");
+    let both = pools.each_ref().map(|p| std::fs::read_to_string(p.get("CA_FILE")).expect("PEM")).concat();
+    std::fs::write(&ca, both).expect("written");
+    // Both know the same password.
+    let password = second.get("PASSWORD_FILE");
+    let member = second.get("ADDRESS").replace("localhost", "127.0.0.1");
+    let config = |name: &str, members: &str| {
+        format!(
+            "[[hypervisors]]\nname = {name:?}\nkind = \"xapi\"\naddress = {:?}\n{members}username = \"gateway\"\n\
+             password_file = {password:?}\n[hypervisors.tls]\nca_file = {:?}\n",
+            first.get("ADDRESS"),
+            ca.display().to_string(),
+        )
+    };
+    let all = config("named", &format!("members = [{member:?}]\n")) + &config("other", "");
+    let gateway = TestGateway::start(&all).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, "web-1", "running").await;
+    let list: Value = ada.get("/api/v1/machines").await.json().await.expect("JSON");
+    assert!(list["machines"].as_array().expect("a list").iter().all(|m| m["hypervisor"] == "named"), "{list}");
+    let page = ada.page("/hypervisors").await;
+    assert!(page.contains("127.0.0.1 is, which"), "the other one says whom it would have to follow: {page}");
+    gateway.stop().await;
+}
