@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What native clients of a hypervisor's API say and expect that is not the API itself: how they show who they are, how
+//! they sign in, and how they are refused. Everything that they show is a token of ours, or a pass that stands for one.
+//! One file a dialect; what counts as shown, and for how long, is the same for all and stands here.
+
+mod lxd;
+mod proxmox;
+
+use crate::{
+    body::{Body, Response},
+    layers::Peer,
+    passage::{self, Asked, Caller, Passed, Trailed, Visit},
+    reply::Refusal,
+    state::House,
+};
+use http::{HeaderMap, HeaderValue, Method, header};
+use hyper::ext::ReasonPhrase;
+use portcullis_domain::{Actor, HypervisorName};
+use portcullis_policy::classify::{self, ApiKind, Canonical, Form};
+use std::{borrow::Cow, sync::Arc};
+
+/// What somebody shows.
+enum Shown<'h> {
+    /// A token of ours, and the name that it is said to be of.
+    Token(&'h str, Option<&'h str>),
+    /// A ticket of the dialect, and what a change has to bring.
+    Ticket(String, Option<&'h str>),
+}
+
+/// Where a request goes, and from where.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) house: &'a Arc<House>,
+    pub(crate) hypervisor: &'a HypervisorName,
+    pub(crate) kind: ApiKind,
+    pub(crate) peer: Peer,
+}
+
+impl Way<'_> {
+    /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
+    pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let shown = match self.kind {
+            ApiKind::Lxd => lxd::shown(headers),
+            ApiKind::Proxmox => proxmox::shown(headers),
+        };
+        self.known(shown.as_ref(), Some(method))
+    }
+
+    fn known(self, shown: Option<&Shown<'_>>, method: Option<&Method>) -> Result<Caller, Refusal> {
+        let Self { house, hypervisor, peer, .. } = self;
+        let actor = shown.and_then(|shown| self.actor(shown, method));
+        match actor {
+            Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == hypervisor) => Ok(Caller::Known(actor)),
+            _ if house.strangers.check(peer.ip) => {
+                let elsewhere = match shown {
+                    Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
+                    Some(Shown::Ticket(..)) | None => None,
+                };
+                Ok(elsewhere
+                    .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
+            }
+            _ => {
+                house.strangers.refused(peer.ip);
+                Err(Refusal::TooMany(5))
+            }
+        }
+    }
+
+    fn actor(self, shown: &Shown<'_>, method: Option<&Method>) -> Option<Arc<Actor>> {
+        let Self { house, hypervisor, peer, .. } = self;
+        match shown {
+            Shown::Token(token, name) => {
+                let actor = house.identity.token_actor(token, peer.ip)?;
+                name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
+            }
+            Shown::Ticket(ticket, guard) => {
+                let (name, pass) = proxmox::pass(ticket)?;
+                let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
+                let reads = method.is_none_or(|m| *m == Method::GET);
+                let is_guarded = reads || guard.is_some_and(|guard| house.identity.is_guard(guard, pass, hypervisor));
+                (is_guarded && is_name(name, &actor)).then_some(actor)
+            }
+        }
+    }
+
+    /// The path of a request in the one form that is decided on and sent.
+    pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
+        let raw = match self.kind {
+            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Proxmox => proxmox::path(raw),
+        };
+        classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
+    }
+
+    /// Whether a request is the dialect's own sign-in, which the gateway answers itself.
+    pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
+        match self.kind {
+            ApiKind::Lxd => false,
+            ApiKind::Proxmox => proxmox::is_sign_in(method, path),
+        }
+    }
+
+    /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours.
+    pub(crate) async fn sign_in(self, form: &Form) -> Result<Response, Refusal> {
+        let Self { house, hypervisor, peer, .. } = self;
+        let name = form.value("username").unwrap_or_default();
+        let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
+        let caller = self.known(Some(&shown), None)?;
+        let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
+        let answer = |passed: Passed| std::future::ready(proxmox::signed_in(house, hypervisor, name, passed));
+        passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
+    }
+
+    /// A refusal as the API's own clients read it, beside the fields of RFC 9457.
+    pub(crate) fn refuse(self, refusal: &Refusal) -> Response {
+        let (title, detail) = refusal.words();
+        let said = format!("{title}: {detail}");
+        let body = match self.kind {
+            ApiKind::Lxd => lxd::refusal(refusal, &said, self.peer.request),
+            ApiKind::Proxmox => proxmox::refusal(refusal, &said),
+        };
+        let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Clients of Proxmox read no further than the status line.
+        if self.kind == ApiKind::Proxmox
+            && let Ok(reason) = ReasonPhrase::try_from(in_a_line(&said))
+        {
+            answer.extensions_mut().insert(reason);
+        }
+        answer
+    }
+}
+
+/// Words as a status line takes them.
+fn in_a_line(words: &str) -> String {
+    words.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(500).collect()
+}
+
+/// The one `Authorization` there is.
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    authorization(headers)?.strip_prefix("Bearer ")
+}
+
+/// Whether `name@realm`, or the bare name, is somebody's.
+fn is_name(said: &str, actor: &Actor) -> bool {
+    let bare = said.rsplit_once('@').map_or(said, |(name, _)| name);
+    [said, bare].contains(&&*actor.name)
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How clients of Proxmox VE show who they are, sign in, write the names of volumes and read a refusal.
+
+use super::{Shown, authorization};
+use crate::{
+    body::{Body, Response},
+    passage::{self, Passed},
+    reply::Refusal,
+    state::House,
+};
+use http::{HeaderMap, HeaderValue, Method, header};
+use portcullis_domain::{HypervisorName, Outcome};
+use std::borrow::Cow;
+
+/// The cookie and the header of somebody who signed in at Proxmox VE.
+const COOKIE: &str = "PVEAuthCookie";
+const GUARD: &str = "csrfpreventiontoken";
+/// What a pass stands behind in a ticket, beside the name.
+const TICKET: &str = "PVE:";
+/// The realm that people of the gateway are said to be of.
+const REALM: &str = "portcullis";
+
+/// A volume's name holds slashes, which clients of Proxmox write as `%2F` in an address that ends with it. Proxmox decodes
+/// an address before it looks at it, so both spellings are one there; here it is the one with slashes. Nowhere else.
+pub(super) fn path(raw: &str) -> Cow<'_, str> {
+    let place = raw.strip_prefix("/api2/").and_then(|rest| {
+        let parts: Vec<&str> = rest.splitn(7, '/').collect();
+        match parts.as_slice() {
+            [_, "nodes", _, "storage", _, "content", volume] => Some(raw.len() - volume.len()),
+            _ => None,
+        }
+    });
+    match place.and_then(|at| raw.split_at_checked(at)) {
+        Some((before, volume)) if volume.contains('%') => {
+            Cow::Owned(format!("{before}{}", volume.replace("%2F", "/").replace("%2f", "/")))
+        }
+        _ => Cow::Borrowed(raw),
+    }
+}
+
+/// `PVEAPIToken=name@realm!tool=token`, or the cookie of somebody who signed in. A browser sends no cookie of ours here,
+/// and one that it was made to send is refused with its `Origin`.
+pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        let text = authorization(headers)?;
+        if let Some(token) = text.strip_prefix("Bearer ") {
+            return Some(Shown::Token(token, None));
+        }
+        let (id, token) = text.strip_prefix("PVEAPIToken=")?.rsplit_once('=')?;
+        let (name, _) = id.split_once('!')?;
+        return Some(Shown::Token(token, Some(name)));
+    }
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return None;
+    }
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    let mut tickets = cookies.flat_map(|v| v.split(';')).filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == COOKIE).then_some(value)
+    });
+    let (Some(ticket), None) = (tickets.next(), tickets.next()) else { return None };
+    let mut guards = headers.get_all(GUARD).iter();
+    let guard = match (guards.next(), guards.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        _ => None,
+    };
+    Some(Shown::Ticket(plain(ticket), guard))
+}
+
+/// A cookie's value without the codes that clients write for `:` and `@`. Whatever else is coded proves nothing.
+fn plain(value: &str) -> String {
+    value.trim_matches('"').replace("%3A", ":").replace("%3a", ":").replace("%40", "@")
+}
+
+/// The name and the pass of a ticket of ours.
+pub(super) fn pass(ticket: &str) -> Option<(&str, &str)> {
+    ticket.strip_prefix(TICKET)?.rsplit_once(':')
+}
+
+/// Whether a request is the sign-in.
+pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
+    *method == Method::POST && ["/api2/json/access/ticket", "/api2/extjs/access/ticket"].contains(&path)
+}
+
+/// What somebody shows who signs in: a token, or a ticket that is renewed. A second factor of Proxmox's own has no place
+/// here: the token was made with one.
+pub(super) fn signing_in<'a>(name: &'a str, password: &'a str) -> Shown<'a> {
+    if password.starts_with(TICKET) {
+        Shown::Ticket(password.to_owned(), None)
+    } else {
+        Shown::Token(password, Some(name))
+    }
+}
+
+/// A refusal in the API's own form, with the fields of RFC 9457 beside it.
+pub(super) fn refusal(refusal: &Refusal, said: &str) -> serde_json::Value {
+    let (title, detail) = refusal.words();
+    serde_json::json!({
+        "data": null, "message": said, "success": 0,
+        "title": title, "detail": detail, "status": refusal.status().as_u16(),
+    })
+}
+
+pub(super) fn signed_in(
+    house: &House,
+    hypervisor: &HypervisorName,
+    name: &str,
+    passed: Passed,
+) -> Result<Response, Refusal> {
+    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
+        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
+    };
+    let pass = house.identity.mint_pass(&actor, hypervisor);
+    let Some(pass) = pass.as_ref().and_then(|p| p.expose_text()) else {
+        passage::end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
+        return Err(Refusal::Unknown);
+    };
+    let user = if name.contains('@') { name.to_owned() } else { format!("{}@{REALM}", actor.name) };
+    let body = serde_json::json!({ "data": {
+        "username": user,
+        "ticket": format!("{TICKET}{}:{pass}", actor.name),
+        "CSRFPreventionToken": house.identity.guard_of(pass, hypervisor),
+        "cap": {},
+    }});
+    passage::end(open, Outcome::Done, "signed in to the API", &[]);
+    let mut answer = Response::new(Body::from(body.to_string()));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_policy::classify;
+
+    fn shown(pairs: &[(&'static str, &str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a value"));
+        }
+        super::shown(&headers).map(|shown| match shown {
+            Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
+            Shown::Ticket(ticket, guard) => format!("{ticket} {}", guard.unwrap_or("-")),
+        })
+    }
+
+    #[test]
+    fn a_slash_may_be_written_as_a_code_in_a_volume_and_nowhere_else() {
+        let path = |raw: &str| classify::canonical(&super::path(raw)).map(|c| c.as_str().to_owned()).ok();
+        let content = "/api2/json/nodes/pve1/storage/local/content";
+        for volume in ["local:iso/x.iso", "local:iso%2Fx.iso", "local:iso%2fx.iso", "local%3Aiso%2Fx.iso"] {
+            assert_eq!(path(&format!("{content}/{volume}")), Some(format!("{content}/local:iso/x.iso")), "{volume}");
+        }
+        for bad in [
+            format!("{content}/local:iso%2F..%2F..%2Faccess"),
+            format!("{content}/local:iso%2F%2Fx"),
+            format!("{content}/local:iso%252Fx"),
+            format!("{content}%2Fx"),
+            "/api2/json/nodes/pve1%2Fqemu/100".to_owned(),
+            "/api2/json/nodes/pve1/qemu%2F100/content/x".to_owned(),
+            "/api2/json/nodes/a%2Fb/storage/local/content/x".to_owned(),
+        ] {
+            assert_eq!(path(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_credential_counts_and_a_header_wins_over_a_cookie() {
+        let token = ("authorization", "PVEAPIToken=ada@portcullis!tool=pct_x");
+        let cookie = ("cookie", "a=b; PVEAuthCookie=PVE%3Aada%3Ap.q; c=d");
+        assert_eq!(shown(&[token]).as_deref(), Some("ada@portcullis pct_x"));
+        assert_eq!(shown(&[token, cookie]).as_deref(), Some("ada@portcullis pct_x"));
+        assert_eq!(shown(&[("authorization", "Bearer pct_x")]).as_deref(), Some("- pct_x"));
+        assert_eq!(shown(&[cookie]).as_deref(), Some("PVE:ada:p.q -"));
+        assert_eq!(shown(&[cookie, ("csrfpreventiontoken", "g")]).as_deref(), Some("PVE:ada:p.q g"));
+        for none in [
+            &[][..],
+            &[token, token],
+            &[("authorization", "Basic x"), cookie],
+            &[("authorization", "PVEAPIToken=ada@portcullis")],
+            &[("authorization", "PVEAPIToken=ada@portcullis=pct_x")],
+            &[cookie, cookie],
+            &[cookie, ("origin", "https://evil.example")],
+            &[cookie, ("sec-fetch-site", "cross-site")],
+        ] {
+            assert_eq!(shown(none), None, "{none:?}");
+        }
+    }
+}
