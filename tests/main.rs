@@ -40,5 +40,6 @@ mod journeys {
     mod requests;
     mod scim;
     mod sign_in;
+    mod vsphere;
 }
 mod support;

@@ -5,7 +5,7 @@
 
 use crate::{
     body::{Body, Passing, Response, Sent, done},
-    dialect::Way,
+    dialect::{self, Way},
     events,
     layers::Peer,
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
@@ -45,6 +45,11 @@ pub(crate) async fn proxy(
 ) -> Response {
     let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
     let way = Way { house, hypervisor: name, kind, peer };
+    // Its calls stand in bodies, and go through sessions of people's own.
+    let request = match kind {
+        ApiKind::Vsphere if dialect::vsphere::is_call(&request) => return Box::pin(dialect::vsphere::answer(way, request)).await,
+        _ => request,
+    };
     let walked = match read(way, shard, request.map(Sent::Stream)) {
         Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
         // Boxed: it waits for a body, which most requests have not.
@@ -355,6 +360,14 @@ pub(crate) struct Leash {
 }
 
 impl Leash {
+    pub(crate) const fn new(house: Arc<House>, permit: Permit, actor: Arc<Actor>) -> Self {
+        Self { house, permit, actor }
+    }
+
+    pub(crate) const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
     /// Why it may not go on, if so: the token was revoked, the person disabled, the grant ended, the policy changed.
     pub(crate) fn pulled(&self) -> Option<String> {
         let Via::Token(token) = self.actor.via else { return Some("the token no longer counts".into()) };
@@ -365,7 +378,7 @@ impl Leash {
     }
 
     /// Waits until it may not go on.
-    async fn lost(&self) -> String {
+    pub(crate) async fn lost(&self) -> String {
         let mut changes = self.house.identity.changes();
         loop {
             tokio::select! {

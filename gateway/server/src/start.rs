@@ -238,6 +238,7 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
         let kind = match h.kind() {
             Kind::Lxd => ApiKind::Lxd,
             Kind::Proxmox => ApiKind::Proxmox,
+            Kind::Vsphere => ApiKind::Vsphere,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };

@@ -26,6 +26,8 @@ pub enum Kind {
     Lxd,
     /// A Proxmox VE cluster.
     Proxmox,
+    /// A vCenter, or one ESXi host.
+    Vsphere,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Self::Libvirt => "libvirt",
             Self::Lxd => "lxd",
             Self::Proxmox => "proxmox",
+            Self::Vsphere => "vsphere",
         }
     }
 }
@@ -52,6 +55,8 @@ pub enum HypervisorConfig {
     Lxd(LxdConfig),
     /// `kind = "proxmox"`.
     Proxmox(ProxmoxConfig),
+    /// `kind = "vsphere"`.
+    Vsphere(VsphereConfig),
 }
 
 impl HypervisorConfig {
@@ -62,6 +67,7 @@ impl HypervisorConfig {
             Self::Libvirt(c) => &c.name,
             Self::Lxd(c) => &c.name,
             Self::Proxmox(c) => &c.name,
+            Self::Vsphere(c) => &c.name,
         }
     }
 
@@ -72,6 +78,7 @@ impl HypervisorConfig {
             Self::Libvirt(_) => Kind::Libvirt,
             Self::Lxd(_) => Kind::Lxd,
             Self::Proxmox(_) => Kind::Proxmox,
+            Self::Vsphere(_) => Kind::Vsphere,
         }
     }
 
@@ -80,6 +87,7 @@ impl HypervisorConfig {
         match self {
             Self::Lxd(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
+            Self::Vsphere(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -109,6 +117,10 @@ impl HypervisorConfig {
             }
             Self::Proxmox(c) => {
                 rebase(&mut c.token_file);
+                optional.push(&mut c.tls.ca_file);
+            }
+            Self::Vsphere(c) => {
+                rebase(&mut c.password_file);
                 optional.push(&mut c.tls.ca_file);
             }
         }
@@ -270,6 +282,58 @@ pub struct ProxmoxConfig {
     /// How many requests one shard may have with it at a time, 1 to 65,536.
     #[serde(default = "connections")]
     pub connections: usize,
+}
+
+/// A vCenter, or one ESXi host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsphereConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// `https://host:port`; the port is 443 where none is said.
+    pub address: String,
+    /// How its certificate is checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// Whom the gateway signs in as.
+    pub username: String,
+    /// File with the password.
+    pub password_file: PathBuf,
+    /// What of it is a pool.
+    #[serde(default)]
+    pub pools: PoolsOf,
+    /// The custom attribute that holds a machine's tags, with commas between them.
+    #[serde(default = "tags_attribute")]
+    pub tags_attribute: String,
+    /// Hosts whose screens may be dialled: names or addresses, `:port` where it is not 443. A ticket that names another
+    /// one is refused, so that a hypervisor cannot point the gateway somewhere else.
+    #[serde(default)]
+    pub screen_hosts: Vec<String>,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many sessions the gateway may have with it for people's clients, 1 to 1,000.
+    #[serde(default = "sessions")]
+    pub sessions: usize,
+}
+
+fn tags_attribute() -> String {
+    "tags".to_owned()
+}
+
+const fn sessions() -> usize {
+    200
+}
+
+/// What of a vCenter is a pool. Its label is the path of names from the top, with `/` between them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolsOf {
+    /// The folder that a machine is in.
+    #[default]
+    Folders,
+    /// The resource pool that it runs in.
+    ResourcePools,
 }
 
 /// Where clients of a hypervisor's API reach it through the gateway.

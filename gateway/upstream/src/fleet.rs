@@ -5,6 +5,7 @@ use crate::{
     broker::{Broker, Reuse, TaskOwner},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
+    desk::Desk,
     driver::{self, Built, Driver, PowerVerb, Screen},
     error::{Error, Fault},
     forward::Api,
@@ -273,6 +274,10 @@ impl Fleet {
         let api = self.0.apis.iter().find(|a| a.name == *name);
         let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         keep(answer, seen).map_err(|f| f.at(name))
+    }
+
+    pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<&Desk> {
+        self.member(name).ok()?.driver.desk()
     }
 
     pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {

@@ -33,8 +33,10 @@
 
 mod body;
 mod broker;
+mod calls;
 mod config;
 mod credential;
+mod desk;
 mod driver;
 mod error;
 mod exchange;
@@ -47,11 +49,13 @@ mod tls;
 mod wire;
 
 pub use body::ResponseBody;
+pub use calls::{Calling, Objects};
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
-    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
-    Trust, Verify,
+    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, PoolsOf, ProxmoxConfig,
+    QemuConfig, Trust, Verify, VsphereConfig,
 };
+pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{PowerVerb, Screen, ScreenLogin};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};

@@ -10,6 +10,7 @@ mod form;
 pub mod own;
 mod params;
 mod query;
+pub mod soap;
 mod table;
 mod tree;
 mod volume;

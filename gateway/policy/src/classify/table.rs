@@ -27,10 +27,13 @@ pub enum ApiKind {
     Lxd,
     /// Proxmox VE 8 and 9.
     Proxmox,
+    /// vSphere 6.5 to 9: what of it is no SOAP.
+    Vsphere,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
+const VSPHERE: &str = include_str!("../../../../policies/classify/vsphere-rest.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -99,6 +102,7 @@ pub struct Table(Arc<Inner>);
 
 static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
+static BUILTIN_VSPHERE: LazyLock<Table> = LazyLock::new(|| builtin(VSPHERE));
 
 fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
@@ -128,6 +132,7 @@ impl Table {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
+            ApiKind::Vsphere => BUILTIN_VSPHERE.clone(),
         }
     }
 

@@ -54,6 +54,7 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
         Some(HypervisorConfig::Libvirt(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Lxd(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
+        Some(HypervisorConfig::Vsphere(c)) => words(&Some(c.address.clone()), &c.tls),
         None => String::new(),
     }
 }

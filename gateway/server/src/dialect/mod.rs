@@ -5,6 +5,7 @@
 
 mod lxd;
 mod proxmox;
+pub(crate) mod vsphere;
 
 use crate::{
     body::{Body, Response},
@@ -25,6 +26,8 @@ enum Shown<'h> {
     Token(&'h str, Option<&'h str>),
     /// A ticket of the dialect, and what a change has to bring.
     Ticket(String, Option<&'h str>),
+    /// A pass alone.
+    Pass(&'h str),
 }
 
 /// Where a request goes, and from where.
@@ -42,6 +45,7 @@ impl Way<'_> {
         let shown = match self.kind {
             ApiKind::Lxd => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
+            ApiKind::Vsphere => vsphere::shown(headers).map(|(pass, _)| Shown::Pass(pass)),
         };
         self.known(shown.as_ref(), Some(method))
     }
@@ -54,7 +58,7 @@ impl Way<'_> {
             _ if house.strangers.check(peer.ip) => {
                 let elsewhere = match shown {
                     Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
-                    Some(Shown::Ticket(..)) | None => None,
+                    Some(Shown::Ticket(..) | Shown::Pass(_)) | None => None,
                 };
                 Ok(elsewhere
                     .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
@@ -73,6 +77,7 @@ impl Way<'_> {
                 let actor = house.identity.token_actor(token, peer.ip)?;
                 name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
             }
+            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
             Shown::Ticket(ticket, guard) => {
                 let (name, pass) = proxmox::pass(ticket)?;
                 let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
@@ -86,7 +91,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Vsphere => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
         };
         classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
@@ -95,7 +100,7 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd => false,
+            ApiKind::Lxd | ApiKind::Vsphere => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
         }
     }
@@ -118,6 +123,7 @@ impl Way<'_> {
         let body = match self.kind {
             ApiKind::Lxd => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
+            ApiKind::Vsphere => vsphere::refusal(refusal),
         };
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -4,6 +4,7 @@
 use crate::{
     config::HypervisorConfig,
     error::{Error, Fault},
+    desk::Desk,
     fleet::Board,
     forward::Api,
     tls::TlsUpgrade,
@@ -17,6 +18,9 @@ mod lxd;
 mod proxmox;
 mod qemu;
 mod rest;
+pub(crate) mod vsphere;
+
+pub(crate) use rest::collect;
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -98,6 +102,10 @@ pub(crate) trait Driver: Send + Sync {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
     /// Connects to a machine's screen.
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
+    /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
+    fn desk(&self) -> Option<&Desk> {
+        None
+    }
     /// Whether it knows how to do that at all.
     fn can(&self, _: PowerVerb) -> bool {
         true
@@ -119,6 +127,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Libvirt(config) => libvirt::build(config),
         HypervisorConfig::Lxd(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
+        HypervisorConfig::Vsphere(config) => vsphere::build(config),
     }
 }
 

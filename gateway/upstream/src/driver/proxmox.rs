@@ -17,9 +17,9 @@ use crate::{
     error::{Error, Fault},
     fleet::Board,
     forward::{Api, Dialect, Length},
-    framed::Framed,
+    framed,
     tls::TlsUpgrade,
-    wire::{Address, CONNECT, Dialer, Stream},
+    wire::{Address, Dialer, Stream},
 };
 use async_trait::async_trait;
 use http::{
@@ -30,10 +30,7 @@ use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, Machine
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
-use tokio_tungstenite::{
-    client_async_with_config,
-    tungstenite::{Error as WsError, client::IntoClientRequest, protocol::WebSocketConfig},
-};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const MACHINES: &str = "/api2/json/cluster/resources?type=vm";
 /// How often machines are read. The nodes tell each other every 10 s.
@@ -42,8 +39,6 @@ const POLL: Duration = Duration::from_secs(5);
 const POWER: Duration = Duration::from_secs(20);
 /// How often a task is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(300);
-/// The largest message that a screen may send.
-const MAX_MESSAGE: usize = 1024 * 1024;
 /// Ports that Proxmox opens screens at.
 const PORTS: std::ops::RangeInclusive<u16> = 5900..=5999;
 
@@ -295,17 +290,7 @@ impl Proxmox {
         if let Some(authorization) = &self.dialer.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let wire = self.dialer.dial().await?;
-        // Nothing is kept back: a key press goes out at once.
-        let config = WebSocketConfig::default()
-            .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
-        match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
-            Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
-            Ok(Err(error)) => Err(explain(error)),
-            Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
-        }
+        framed::open(request, self.dialer.dial().await?).await
     }
 }
 
@@ -385,18 +370,6 @@ fn encoded(text: &str) -> String {
         }
     }
     out
-}
-
-/// Without what was asked, which holds the ticket.
-fn explain(error: WsError) -> Fault {
-    match error {
-        WsError::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
-        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
-        WsError::Http(response) => {
-            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
-        }
-        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
-    }
 }
 
 #[cfg(test)]

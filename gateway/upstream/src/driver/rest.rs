@@ -169,7 +169,8 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for RowsVisitor<T> {
     }
 }
 
-async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<BytesMut, Fault> {
+/// The whole of an answer's body, at most 32 MiB.
+pub(crate) async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming) -> Result<BytesMut, Fault> {
     let mut all = BytesMut::new();
     loop {
         let frame = poll_fn(|cx| {
