@@ -21,7 +21,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 use tokio_tungstenite::{
@@ -251,24 +251,8 @@ impl Inside {
         let (vnc, upgrade) = (TcpStream::connect(&self.vnc).await.expect("a screen"), hyper::upgrade::on(request));
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
-            let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-            let (mut from, mut to) = vnc.into_split();
-            let mut part = vec![0; 64 * 1024];
-            loop {
-                tokio::select! {
-                    read = from.read(&mut part) => match read {
-                        Ok(n) if n > 0 => {
-                            if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
-                        }
-                        _ => { socket.close(None).await.ok(); return }
-                    },
-                    message = socket.next() => match message {
-                        Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        _ => return,
-                    },
-                }
-            }
+            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+            carry(socket, vnc).await;
         });
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -281,6 +265,27 @@ impl Inside {
             answer.headers_mut().insert(name, value.parse().expect("a value"));
         }
         answer
+    }
+}
+
+/// Carries a screen's bytes between a WebSocket and where it is.
+pub(crate) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>, vnc: TcpStream) {
+    let (mut from, mut to) = vnc.into_split();
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        tokio::select! {
+            read = from.read(&mut part) => match read {
+                Ok(n) if n > 0 => {
+                    if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
+                }
+                _ => { socket.close(None).await.ok(); return }
+            },
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return,
+            },
+        }
     }
 }
 

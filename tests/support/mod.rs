@@ -4,6 +4,7 @@
 // The one authenticator in software, which the identity room's own tests use too.
 #[path = "../../gateway/identity/src/testing/authenticator.rs"]
 pub(crate) mod authenticator;
+pub(crate) mod fake_esx;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_pve;
 pub(crate) mod gateway;
@@ -16,6 +17,7 @@ pub(crate) mod provider;
 pub(crate) mod screen;
 pub(crate) mod trail;
 
+pub(crate) use fake_esx::FakeEsx;
 pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use fake_pve::FakePve;
 pub(crate) use gateway::TestGateway;

@@ -83,6 +83,8 @@ impl std::fmt::Debug for Reply {
     }
 }
 
+/// What a hypervisor says that does not know the session.
+const UNKNOWN: &str = "NotAuthenticated";
 /// What stands in the place of a session's key.
 const MASK: &str = "portcullis";
 
@@ -90,6 +92,11 @@ impl Reply {
     /// Whether it is a refusal.
     pub fn is_fault(&self) -> bool {
         self.is_fault
+    }
+
+    /// Whether it says that an object is not there.
+    pub fn is_absent(&self) -> bool {
+        self.is_fault && answer::says(&self.root, "ManagedObjectNotFound")
     }
 
     /// The task that it names, if it does.
@@ -159,7 +166,7 @@ impl Desk {
             let real = unmasked(call.clone(), &session.key);
             let (root, is_fault) = self.center.ask(&session, &real, release, patience).await?;
             // Nothing was done: the hypervisor ended the session, or began anew.
-            if is_fault && answer::is_unknown(&root) && !is_new {
+            if is_fault && answer::says(&root, UNKNOWN) && !is_new {
                 self.leave(&seat, &session);
                 continue;
             }

@@ -132,7 +132,10 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         }
         // The least that a client needs to sign in.
         (_, Ok(call)) if call.method == "RetrieveServiceContent" => Ok(content(way)?),
-        (_, Ok(call)) if call.method == "Login" => Ok(sign_in(way, &call).await?),
+        (_, Ok(call)) if call.method == "Login" => {
+            let this = Some(call.this.clone());
+            sign_in(way, &call).await.map_err(|refusal| Refused { refusal, this })
+        }
         (caller, Ok(call)) => {
             let this = Some(call.this);
             Err(Refused { refusal: walk_nowhere(way, caller, Asked::Presence).await, this })
@@ -341,6 +344,11 @@ async fn forward(
         if let Some(reason) = leash.pulled() {
             end(open, Outcome::Failed, &format!("access ended: {reason}"), &method);
             return Err(Refusal::Unknown);
+        }
+        // In the one way that what is hidden is answered, too.
+        if reply.is_absent() {
+            end(open, Outcome::Failed, ABSENT, &method);
+            return Err(Refusal::NotFound);
         }
         let is_fault = reply.is_fault();
         let status = if is_fault { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };

@@ -120,14 +120,14 @@ fn refusal(root: &Element) -> Option<(&str, &str)> {
     Some((kind, words))
 }
 
-/// Whether it says that the session is not known.
-pub(super) fn is_unknown(root: &Element) -> bool {
-    refusal(root).is_some_and(|(kind, _)| kind == "NotAuthenticated")
+/// Whether it is a refusal of a type.
+pub(super) fn says(root: &Element, kind: &str) -> bool {
+    refusal(root).is_some_and(|(found, _)| found == kind)
 }
 
 /// What an answer to the gateway itself returns.
 pub(super) fn returned(root: Element, is_success: bool) -> Result<Vec<Element>, Fault> {
-    if is_unknown(&root) {
+    if says(&root, super::UNKNOWN) {
         return Err(Fault::Unauthenticated);
     }
     if let Some((kind, words)) = refusal(&root) {

@@ -184,12 +184,13 @@ impl Tree {
         }
         for _ in 0..MAX_DEPTH {
             let Some(object) = next else { break };
-            // Roots have names that say nothing; the one of everything has nothing above it.
-            let is_top = object.parent.is_none();
-            if !is_root(object) && !is_top {
+            let above = object.parent.as_ref().and_then(|p| self.objects.get(&p.id));
+            // Roots have names that say nothing, and so have a datacenter's own folders and the one of everything.
+            let is_own_folder = object.of == "Folder" && above.is_some_and(|a| a.of == "Datacenter");
+            if !is_root(object) && !is_own_folder && object.parent.is_some() {
                 names.push(&object.name);
             }
-            next = object.parent.as_ref().and_then(|p| self.objects.get(&p.id));
+            next = above;
         }
         names.reverse();
         Some(names.join("/"))

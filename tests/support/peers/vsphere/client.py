@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""client.py HOST PORT CA USER TOKEN VERB…: what an unchanged pyvmomi sees. Prints one line of JSON a step.
+"""client.py HOST PORT CA USER TOKEN VERB: what an unchanged pyvmomi sees. Prints one line of JSON a step.
 
-all       everything of one journey
+all:ID    what an operator of some machines gets, ID being a machine of somebody else
+admin     what an administrator of everything gets
+off:ID    switches one machine off
+names     signs in and lists
 watch     waits for updates until it is cut, and says how
 """
 import json
 import os
 import ssl
 import sys
-import threading
 import time
 
 from pyVim.connect import Disconnect, SmartConnect
@@ -98,6 +100,46 @@ def hidden(si, moid):
         attempt(f"{step} as folder", lambda: str(reference(si, vim.Folder, id).Destroy()))
 
 
+def admin(si):
+    content = si.RetrieveContent()
+    attempt("names", lambda: names(si))
+    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
+    web = {vm.name: vm for vm in view.view}["web-1"]
+    attempt("snapshot", lambda: WaitForTask(web.CreateSnapshot("first", "", False, False)))
+    deadline = time.time() + 10
+
+    def remove():
+        # The gateway has to have heard of it, too.
+        while True:
+            try:
+                return WaitForTask(web.snapshot.rootSnapshotList[0].snapshot.Remove(False))
+            except vmodl.fault.ManagedObjectNotFound:
+                if time.time() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    attempt("remove snapshot", remove)
+    spec = vim.vm.ConfigSpec
+    option = vim.option.OptionValue
+    attempt("annotate", lambda: WaitForTask(web.ReconfigVM_Task(spec(annotation="a <b> & session[portcullis]"))))
+    attempt("annotation", lambda: web.config.annotation)
+    secret = [option(key="guestinfo.db.password", value="canary-guest-secret")]
+    attempt("option", lambda: WaitForTask(web.ReconfigVM_Task(spec(extraConfig=secret))))
+    attempt("options", lambda: [o.key for o in web.config.extraConfig if "password" in o.key])
+    disk = [d for d in web.config.hardware.device if isinstance(d, vim.vm.device.VirtualDisk)][0]
+    change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=disk)
+    attempt("disk", lambda: WaitForTask(web.ReconfigVM_Task(spec(deviceChange=[change]))))
+    where = vim.vm.RelocateSpec(pool=web.resourcePool)
+    copy = vim.vm.CloneSpec(location=where, powerOn=False, template=False)
+    attempt("clone", lambda: WaitForTask(web.Clone(folder=web.parent, name="copy", spec=copy)))
+    attempt("names after", lambda: names(si))
+    attempt("sessions", lambda: [s.key for s in content.sessionManager.sessionList])
+    attempt("events", lambda: len(content.eventManager.QueryEvents(vim.event.EventFilterSpec())) > 0)
+    attempt("ticket", lambda: content.sessionManager.AcquireCloneTicket())
+    attempt("screen", lambda: web.AcquireTicket("mks").ticket)
+    attempt("export", lambda: str(web.ExportVm()))
+
+
 def watch(si):
     content = si.RetrieveContent()
     query = vmodl.query.PropertyCollector
@@ -122,7 +164,7 @@ def watch(si):
         say("update", changed)
 
 
-if verb == "all" or verb.startswith("all:"):
+if verb.startswith("all:"):
     try:
         connect("pct_" + "x" * 43)
         say("wrong", "taken")
@@ -130,8 +172,7 @@ if verb == "all" or verb.startswith("all:"):
         say("wrong", type(error).__name__)
     si = connect(token)
     everything(si)
-    if ":" in verb:
-        hidden(si, verb.split(":", 1)[1])
+    hidden(si, verb[4:])
     Disconnect(si)
     attempt("after", lambda: si.CurrentTime() and "answered")
 elif verb == "names":
@@ -139,6 +180,10 @@ elif verb == "names":
         say("names", names(connect(token)))
     except vmodl.MethodFault as error:
         say("names", type(error).__name__)
+elif verb == "admin":
+    admin(connect(token))
+elif verb.startswith("off:"):
+    attempt("off", lambda: WaitForTask(reference(connect(token), vim.VirtualMachine, verb[4:]).PowerOff()))
 elif verb == "watch":
     si = connect(token)
     try:

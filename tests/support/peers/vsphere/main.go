@@ -5,64 +5,86 @@
 // a resource pool of the same name. vim SOAP at /sdk.
 //
 // Known differences from a real one: its API says 6.5; RetrieveProperties is answered before anybody signed in; a
-// reference counts only with its right type; tasks end at once; AcquireTicket is missing, so it is added here, for
-// webmks only, and what stands at the place that the ticket names is whatever -screen is: a QEMU's WebSocket behind TLS
+// reference counts only with its right type; tasks end at once; AcquireTicket is missing, so it is added in front of it,
+// for webmks only, and what stands at the place that the ticket names is whatever -screen is: a QEMU's WebSocket behind TLS
 // in the tests, which speaks plain RFB and never sees the ticket checked.
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/signal"
-	"strconv"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
-	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
-	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/mo"
-	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
 // Where the screens of all machines are.
-var screens struct {
-	host, thumbprint string
-	port             int32
+var screens struct{ host, port, thumbprint string }
+
+// The machine that a call for a screen's ticket is for.
+var acquire = regexp.MustCompile(`(?s)<AcquireTicket[ >].*?<_this [^>]*type="VirtualMachine"[^>]*>([a-z0-9-]+)</_this>.*>webmks<`)
+
+// front answers calls for tickets, and passes on everything else. The simulator is asked first whether whoever calls is
+// signed in and whether the machine is there and on.
+func front(inner http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		found := acquire.FindSubmatch(body)
+		if found == nil {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			inner.ServeHTTP(w, r)
+			return
+		}
+		ask := envelope(`<Fetch xmlns="urn:vim25"><_this type="VirtualMachine">` + string(found[1]) +
+			`</_this><prop>runtime</prop></Fetch>`)
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(ask)), int64(len(ask))
+		told := httptest.NewRecorder()
+		inner.ServeHTTP(told, r)
+		text := told.Body.String()
+		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+		if told.Code == http.StatusOK && !strings.Contains(text, ">poweredOn<") {
+			told.Code = http.StatusInternalServerError
+			text = envelope(`<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>it is off</faultstring>` +
+				`<detail><InvalidStateFault xmlns="urn:vim25" xsi:type="InvalidState"/></detail></soapenv:Fault>`)
+		} else if told.Code == http.StatusOK {
+			secret := make([]byte, 12)
+			_, err := rand.Read(secret)
+			must(err)
+			text = envelope(fmt.Sprintf(`<AcquireTicketResponse xmlns="urn:vim25"><returnval><ticket>canaryticket%s</ticket>`+
+				`<cfgFile>x</cfgFile><host>%s</host><port>%s</port><sslThumbprint>%s</sslThumbprint></returnval>`+
+				`</AcquireTicketResponse>`, hex.EncodeToString(secret), screens.host, screens.port, screens.thumbprint))
+		}
+		w.WriteHeader(told.Code)
+		_, _ = io.WriteString(w, text)
+	})
 }
 
-// A machine with a screen. The simulator looks for the machine itself in the first field.
-type machine struct{ simulator.VirtualMachine }
-
-func (m *machine) AcquireTicket(req *types.AcquireTicket) soap.HasFault {
-	body := new(methods.AcquireTicketBody)
-	if req.TicketType != "webmks" || m.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
-		body.Fault_ = simulator.Fault("no such ticket now", new(types.InvalidState))
-		return body
-	}
-	secret := make([]byte, 12)
-	if _, err := rand.Read(secret); err != nil {
-		log.Fatal(err)
-	}
-	body.Res = &types.AcquireTicketResponse{Returnval: types.VirtualMachineTicket{
-		Ticket:        "canaryticket" + hex.EncodeToString(secret),
-		CfgFile:       m.Config.Files.VmPathName,
-		Host:          screens.host,
-		Port:          screens.port,
-		SslThumbprint: screens.thumbprint,
-	}}
-	return body
+func envelope(inner string) string {
+	return `<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope ` +
+		`xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" ` +
+		`xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body>` + inner +
+		`</soapenv:Body></soapenv:Envelope>`
 }
 
 func must(err error) {
@@ -107,8 +129,6 @@ func settle(place *url.URL) {
 	must(client.Logout(ctx))
 }
 
-var _ object.Reference = (*mo.VirtualMachine)(nil)
-
 func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "host:port")
 	user := flag.String("user", "gateway@vsphere.local", "who may sign in")
@@ -124,23 +144,17 @@ func main() {
 	pair, err := tls.LoadX509KeyPair(*certificate, *key)
 	must(err)
 	if host, port, err := net.SplitHostPort(*screen); err == nil {
-		number, err := strconv.Atoi(port)
-		must(err)
-		screens.host, screens.port = host, int32(number)
+		screens.host, screens.port = host, port
 	}
 	model := simulator.VPX()
 	model.Host, model.Machine = 0, 4
 	must(model.Create())
-	for _, e := range simulator.Map.All("VirtualMachine") {
-		if vm, ok := simulator.Map.Get(e.Reference()).(*simulator.VirtualMachine); ok {
-			simulator.Map.Put(&machine{*vm})
-		}
-	}
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	model.Service.Listen = &url.URL{
 		User: url.UserPassword(*user, strings.TrimSpace(string(secret))), Host: *listen, Path: "/sdk",
 	}
 	server := model.Service.NewServer()
+	server.Config.Handler = front(server.Config.Handler)
 	settle(server.URL)
 	log.Printf("ready %s", server.URL.Host)
 	stop := make(chan os.Signal, 1)

@@ -15,6 +15,7 @@ use file::{File, Object, Row};
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
 use std::{
     borrow::Cow,
+    cell::Cell,
     collections::{HashMap, HashSet},
     sync::{Arc, LazyLock},
 };
@@ -24,6 +25,8 @@ const OPERATIONS: &str = include_str!("../../../../../policies/classify/vsphere-
 
 /// The most machines that one call may name.
 const MAX_MACHINES: usize = 500;
+/// The id of no machine.
+const NOTHING: &str = "-";
 const UNKNOWN: &str = "The gateway does not know this method of the API, so it is not passed on.";
 /// What is said of an object that is not there, or not to be known about.
 pub const ABSENT: &str = "There is no such object.";
@@ -127,8 +130,12 @@ impl Methods {
 
     /// What a call asks of a hypervisor.
     pub fn classify(&self, hypervisor: &HypervisorName, call: &Call, owners: &dyn Owners) -> Told {
-        let asked = Asked { table: &self.0, hypervisor, owners };
-        asked.tell(call).unwrap_or_else(Told::Denied)
+        let asked = Asked { table: &self.0, hypervisor, owners, is_lying: Cell::new(false) };
+        let mut told = asked.tell(call).unwrap_or_else(Told::Denied);
+        if asked.is_lying.get() {
+            asked.hide(&mut told);
+        }
+        told
     }
 
     /// What a method asks without its arguments: the action, and whether it can change something; none where it is
@@ -232,6 +239,8 @@ struct Asked<'a> {
     table: &'a Inner,
     hypervisor: &'a HypervisorName,
     owners: &'a dyn Owners,
+    /// A reference calls something what it is not.
+    is_lying: Cell<bool>,
 }
 
 type Why = Cow<'static, str>;
@@ -335,6 +344,19 @@ impl Asked<'_> {
         Ok(Told::Operation { operation, also })
     }
 
+    /// What is called something that it is not is answered like what is not there: whoever lacks a right on the
+    /// hypervisor hears that, and everybody else that there is no such machine.
+    fn hide(&self, told: &mut Told) {
+        let (also, effect) = match told {
+            Told::Operation { operation, also } => (also, operation.effect),
+            Told::Visible(_) | Told::Task { .. } => return *told = Told::Denied(ABSENT.into()),
+            Told::Denied(_) => return,
+        };
+        if let Ok(nothing) = NOTHING.parse() {
+            also.push(Operation { action: Action::View, resource: self.machine(&nothing), effect });
+        }
+    }
+
     fn machine(&self, id: &MachineId) -> Resource {
         Resource::Machine(MachineRef { hypervisor: self.hypervisor.clone(), machine: id.clone() })
     }
@@ -351,10 +373,10 @@ impl Asked<'_> {
     /// What a reference is, by the inventory. One that is called something else there is none.
     fn place(&self, reference: &Reference) -> Result<Place, Why> {
         if let Some(known) = self.owners.find(&reference.id) {
-            if known.of != reference.of {
-                return Err(ABSENT.into());
+            if known.of == reference.of {
+                return Ok(known.machine.map_or(Place::Entity, Place::Machine));
             }
-            return Ok(known.machine.map_or(Place::Entity, Place::Machine));
+            self.is_lying.set(true);
         }
         match reference.of.as_str() {
             // Not known is not there: policy denies it.

@@ -217,11 +217,12 @@ fn settings_ask_for_what_they_reach() {
 fn a_reference_that_could_be_read_in_two_ways_is_refused() {
     for (method, this, arguments, why) in [
         // Called something else than it is: a hypervisor that goes by the id would do it to the machine.
-        ("Destroy_Task", ("Folder", "vm-2"), "", "no such object"),
         ("PowerOffVM_Task", ("Datacenter", "vm-2"), "", "no such object"),
         ("PowerOffVM_Task", ("VirtualMachineSnapshot", "vm-2"), "", "no such object"),
+        ("Fetch", ("HostNetworkSystem", "vm-2"), "<prop>name</prop>", "no such object"),
+        ("CancelTask", ("Task", "vm-2"), "", "no such object"),
         ("RevertToSnapshot_Task", ("VirtualMachineSnapshot", "snapshot-99"), "", "no such object"),
-        ("PowerOnMultiVM_Task", ("Datacenter", "d-1"), "<vm type='Folder'>vm-2</vm>", "no such object"),
+        ("PowerOnMultiVM_Task", ("Datacenter", "d-1"), "<vm type='Folder'>vm-2</vm>", "names no machine"),
         // Without its type.
         ("PowerOnMultiVM_Task", ("Datacenter", "d-1"), "<vm>vm-2</vm>", "does not say which type"),
         ("RelocateVM_Task", VM, "<spec><pool>resgroup-5</pool></spec>", "does not say which type"),
@@ -236,6 +237,10 @@ fn a_reference_that_could_be_read_in_two_ways_is_refused() {
         let told = told(method, this, arguments);
         assert!(told.starts_with("denied") && told.contains(why), "{method} {arguments}: {told}");
     }
+    // What it is called decides what is asked first, as of something that is not there; then there is no such machine.
+    let lying = told("Destroy_Task", ("Folder", "vm-2"), "");
+    assert_eq!(lying, "destroy on vc + node-admin on vc + view on vc/-");
+    assert_eq!(told("Destroy_Task", ("Folder", "vm-99"), ""), "destroy on vc + node-admin on vc");
     // One that the inventory does not know is decided on as what it says, and policy denies it.
     assert_eq!(told("PowerOffVM_Task", ("VirtualMachine", "vm-99"), ""), "power on vc/vm-99");
     assert_eq!(told("PowerOffVM_Task", ("VirtualMachine", "../x"), ""), "denied: There is no such object.");
