@@ -47,7 +47,9 @@ pub(crate) async fn proxy(
     let way = Way { house, hypervisor: name, kind, peer };
     // Its calls stand in bodies, and go through sessions of people's own.
     let request = match kind {
-        ApiKind::Vsphere if dialect::vsphere::is_call(&request) => return Box::pin(dialect::vsphere::answer(way, request)).await,
+        ApiKind::Vsphere if dialect::vsphere::is_call(&request) => {
+            return Box::pin(dialect::vsphere::answer(way, request)).await;
+        }
         _ => request,
     };
     let walked = match read(way, shard, request.map(Sent::Stream)) {

@@ -39,7 +39,8 @@ impl Fleet {
         let desk = self.desk(name)?;
         // Lent for this one call: whoever has no permit for this hypervisor gets no further.
         let _lent = Injected::lend(permit, name, &desk.center.dialer, self.clock().now())?;
-        let reply = desk.ask(calling.seat, calling.call, calling.release, calling.wait).await.map_err(|f| f.at(name))?;
+        let reply =
+            desk.ask(calling.seat, calling.call, calling.release, calling.wait).await.map_err(|f| f.at(name))?;
         if operation.effect == Effect::Unsafe
             && let Some(task) = reply.task()
         {

@@ -49,8 +49,8 @@ mod tls;
 mod wire;
 
 pub use body::ResponseBody;
-pub use calls::{Calling, Objects};
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
+pub use calls::{Calling, Objects};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, PoolsOf, ProxmoxConfig,
     QemuConfig, Trust, Verify, VsphereConfig,

@@ -101,8 +101,8 @@ impl Element {
     /// What it refers to, if it is a reference.
     pub fn as_reference(&self) -> Option<Reference> {
         let of = self.of.clone()?;
-        // Ids of views hold brackets, those of filters and collectors a path.
-        let is_id = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]/ ".contains(&b);
+        // Ids of views hold brackets; a simulator's datastores are called by their paths.
+        let is_id = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]/@ ".contains(&b);
         let is_well = !self.text.is_empty() && self.text.len() <= MAX_ID && self.text.bytes().all(is_id);
         (is_well && self.text.trim() == self.text && self.children.is_empty())
             .then(|| Reference { of, id: self.text.clone() })

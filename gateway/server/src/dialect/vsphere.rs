@@ -200,12 +200,7 @@ async fn sign_in(way: Way<'_>, call: &Call) -> Result<Response, Refusal> {
     passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
 }
 
-fn signed_in(
-    house: &House,
-    hypervisor: &HypervisorName,
-    name: &str,
-    passed: Passed,
-) -> Result<Response, Refusal> {
+fn signed_in(house: &House, hypervisor: &HypervisorName, name: &str, passed: Passed) -> Result<Response, Refusal> {
     let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
         return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
     };
@@ -300,13 +295,7 @@ fn asked(way: Way<'_>, actor: &Actor, call: &Call) -> Asked {
     }
 }
 
-async fn forward(
-    way: Way<'_>,
-    actor: Arc<Actor>,
-    call: &Call,
-    seat: Seat,
-    release: &str,
-) -> Result<Response, Refusal> {
+async fn forward(way: Way<'_>, actor: Arc<Actor>, call: &Call, seat: Seat, release: &str) -> Result<Response, Refusal> {
     let Way { house, hypervisor, peer, .. } = way;
     // Decided as whoever asks from there: grants may count from some networks only.
     let mut from = Arc::clone(&actor);
@@ -376,7 +365,8 @@ fn content(way: Way<'_>) -> Result<Response, Refusal> {
     let service = |name: &str| face.services.iter().find(|(n, _)| n == name).map(|(_, r)| r);
     let reference = |name: &str| service(name).map(|r| Element::reference(name, &r.of, &r.id));
     let about = face.about.iter().map(|(name, text)| Element::text(name, text)).collect();
-    let mut parts: Vec<Element> = ["rootFolder", "propertyCollector", "viewManager"].iter().filter_map(|n| reference(n)).collect();
+    let mut parts: Vec<Element> =
+        ["rootFolder", "propertyCollector", "viewManager"].iter().filter_map(|n| reference(n)).collect();
     parts.push(Element::of_children("about", about));
     parts.extend(["sessionManager", "searchIndex"].iter().filter_map(|n| reference(n)));
     let returned = Element::of_children("returnval", parts);
@@ -418,7 +408,9 @@ fn fault(refusal: &Refusal, this: Option<&Reference>) -> Response {
         Refusal::Forbidden(_) | Refusal::Locked(_) | Refusal::StepUp | Refusal::Banner | Refusal::Foreign => {
             ("NoPermission", no_permission())
         }
-        Refusal::Bad(_) | Refusal::TooLarge(_) | Refusal::HeadTooLarge | Refusal::Method => ("InvalidRequest", Vec::new()),
+        Refusal::Bad(_) | Refusal::TooLarge(_) | Refusal::HeadTooLarge | Refusal::Method => {
+            ("InvalidRequest", Vec::new())
+        }
         Refusal::NotFound
         | Refusal::TooMany(_)
         | Refusal::Misdirected

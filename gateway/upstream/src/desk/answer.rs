@@ -222,7 +222,8 @@ impl Part<'_> {
     fn objects(&self, element: &mut Element) {
         element.children.retain_mut(|child| {
             let of = child.child("obj").and_then(Element::as_reference);
-            let holds_properties = ["propSet", "changeSet", "missingSet", "kind"].iter().any(|n| child.child(n).is_some());
+            let holds_properties =
+                ["propSet", "changeSet", "missingSet", "kind"].iter().any(|n| child.child(n).is_some());
             let is_object = matches!(child.name.as_str(), "objects" | "objectSet") || holds_properties;
             match of {
                 Some(of) if is_object => self.object(&of, child),

@@ -291,8 +291,10 @@ mod tests {
                     ),
                 ],
             );
-            let tag =
-                Element::of_children("CustomFieldValue", vec![Element::text("key", "7"), Element::text("value", "a, b")]);
+            let tag = Element::of_children(
+                "CustomFieldValue",
+                vec![Element::text("key", "7"), Element::text("value", "a, b")],
+            );
             update(
                 MACHINE,
                 id,
@@ -323,7 +325,8 @@ mod tests {
     #[test]
     fn a_pool_is_the_whole_path_of_a_folder_or_of_a_resource_pool() {
         let text = |t: &str| Some(t.to_owned());
-        let wanted = [("web".into(), text("north/DC0/blue")), ("payroll".into(), text("north/DC0/red")), ("loose".into(), None)];
+        let wanted =
+            [("web".into(), text("north/DC0/blue")), ("payroll".into(), text("north/DC0/red")), ("loose".into(), None)];
         assert_eq!(pools(PoolsOf::Folders), wanted);
         let wanted = [("web".into(), text("north/DC0/C0/gold")), ("payroll".into(), None), ("loose".into(), None)];
         assert_eq!(pools(PoolsOf::ResourcePools), wanted);
@@ -336,8 +339,17 @@ mod tests {
         let mut places: Vec<String> = tree.places(&[&web]).into_iter().collect();
         places.sort_unstable();
         let wanted = [
-            "datacenter-3", "domain-c8", "group-d1", "group-d2", "group-h7", "group-v4", "group-v5", "host-11",
-            "resgroup-10", "resgroup-9", "snapshot-vm-20",
+            "datacenter-3",
+            "domain-c8",
+            "group-d1",
+            "group-d2",
+            "group-h7",
+            "group-v4",
+            "group-v5",
+            "host-11",
+            "resgroup-10",
+            "resgroup-9",
+            "snapshot-vm-20",
         ];
         assert_eq!(places, wanted);
         assert!(tree.places(&[]).is_empty());

@@ -3,8 +3,8 @@
 
 use crate::{
     config::HypervisorConfig,
-    error::{Error, Fault},
     desk::Desk,
+    error::{Error, Fault},
     fleet::Board,
     forward::Api,
     tls::TlsUpgrade,

@@ -236,7 +236,11 @@ impl Vsphere {
     }
 
     async fn watch(&self, board: &Board, session: &Session, content: &Element) -> Result<(), Fault> {
-        let (root, collector) = (service(content, "rootFolder")?, service(content, "propertyCollector")?);
+        let (root, shared) = (service(content, "rootFolder")?, service(content, "propertyCollector")?);
+        // One of its own: whatever else waits in this session takes no update away.
+        let collector = self.ask(session, &call("CreatePropertyCollector", shared, Vec::new())).await?;
+        let collector = collector.first().and_then(Element::as_reference);
+        let collector = collector.ok_or_else(|| Fault::Protocol("a collector without a name".to_owned()))?;
         let tags = self.tags(session, content).await;
         let mut arguments = vec![reference("container", &root)];
         arguments.extend(PROPERTIES.iter().map(|(of, _)| Element::text("type", of)));

@@ -108,11 +108,24 @@ def admin(si):
     attempt("snapshot", lambda: WaitForTask(web.CreateSnapshot("first", "", False, False)))
     deadline = time.time() + 10
 
+    def finish(task):
+        # The simulator says that this task is about a snapshot, which pyvmomi takes for an error: read its state alone.
+        query = vmodl.query.PropertyCollector
+        wanted = query.FilterSpec(
+            objectSet=[query.ObjectSpec(obj=task)],
+            propSet=[query.PropertySpec(type=vim.Task, pathSet=["info.state"], all=False)],
+        )
+        while True:
+            state = content.propertyCollector.RetrieveContents([wanted])[0].propSet[0].val
+            if state != "running" and state != "queued":
+                return state
+            time.sleep(0.1)
+
     def remove():
         # The gateway has to have heard of it, too.
         while True:
             try:
-                return WaitForTask(web.snapshot.rootSnapshotList[0].snapshot.Remove(False))
+                return finish(web.snapshot.rootSnapshotList[0].snapshot.Remove(False))
             except vmodl.fault.ManagedObjectNotFound:
                 if time.time() > deadline:
                     raise

@@ -5,9 +5,10 @@
 // a resource pool of the same name. vim SOAP at /sdk.
 //
 // Known differences from a real one: its API says 6.5; RetrieveProperties is answered before anybody signed in; a
-// reference counts only with its right type; tasks end at once; AcquireTicket is missing, so it is added in front of it,
-// for webmks only, and what stands at the place that the ticket names is whatever -screen is: a QEMU's WebSocket behind TLS
-// in the tests, which speaks plain RFB and never sees the ticket checked.
+// reference counts only with its right type; tasks end at once, and some say that they are about a snapshot; of sessions
+// that wait for updates at the collector that all have, only the last hears of any; pools do not list machines that moved
+// into them; datastores are called by their paths. AcquireTicket is missing, so it is added in front of it, for webmks
+// only; its ticket names the host that -screen says, and nothing here asks for it again.
 package main
 
 import (

@@ -52,14 +52,21 @@ fn a_list_holds_what_may_be_seen_and_of_the_rest_no_more_than_the_name() {
     let text = kept(
         "RetrievePropertiesEx",
         &page(&[
-            object("VirtualMachine", "vm-1", &[
-                ("name", "<val>web</val>"),
-                ("permission", "<val>hidden-permission</val>"),
-                ("parent", "<val type='Folder'>group-v5</val>"),
-                ("parentVApp", "<val type='VirtualApp'>resgroup-v66</val>"),
-                ("config.extraConfig", "<val><OptionValue><key>RemoteDisplay.vnc.password</key><value>hidden-vnc</value>
-                  </OptionValue><OptionValue><key>svga.present</key><value>TRUE</value></OptionValue></val>"),
-            ]),
+            object(
+                "VirtualMachine",
+                "vm-1",
+                &[
+                    ("name", "<val>web</val>"),
+                    ("permission", "<val>hidden-permission</val>"),
+                    ("parent", "<val type='Folder'>group-v5</val>"),
+                    ("parentVApp", "<val type='VirtualApp'>resgroup-v66</val>"),
+                    (
+                        "config.extraConfig",
+                        "<val><OptionValue><key>RemoteDisplay.vnc.password</key><value>hidden-vnc</value>
+                  </OptionValue><OptionValue><key>svga.present</key><value>TRUE</value></OptionValue></val>",
+                    ),
+                ],
+            ),
             object("VirtualMachine", "vm-2", &[("name", "<val>hidden-payroll</val>")]),
             object("Folder", "group-v5", &[("name", "<val>blue</val>"), ("permission", "<val>hidden-acl</val>")]),
             object("Folder", "group-v6", &[("name", "<val>hidden-red</val>")]),
@@ -100,7 +107,13 @@ fn updates_of_what_may_not_be_seen_are_none() {
         "<WaitForUpdatesExResponse xmlns='urn:vim25'><returnval><version>2</version>{}{}</returnval>
          </WaitForUpdatesExResponse>",
         filter("f1", &[update("VirtualMachine", "vm-1"), update("VirtualMachine", "vm-2")]),
-        filter("f2", &[update("VirtualMachine", "vm-2"), "<objectSet><kind>leave</kind><obj type='VirtualMachine'>vm-3</obj></objectSet>".to_owned()]),
+        filter(
+            "f2",
+            &[
+                update("VirtualMachine", "vm-2"),
+                "<objectSet><kind>leave</kind><obj type='VirtualMachine'>vm-3</obj></objectSet>".to_owned()
+            ]
+        ),
     );
     let text = kept("WaitForUpdatesEx", &inner, &part());
     assert!(text.contains("name-of-vm-1") && text.contains("<version>2</version>") && text.contains(">f1<"));

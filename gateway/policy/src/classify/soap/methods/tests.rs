@@ -51,20 +51,66 @@ fn every_method_of_the_api_has_a_verdict() {
     let table = Methods::read(VSPHERE, OPERATIONS).unwrap();
     // What a method is called says whether it may be called a read.
     let reads = [
-        "Query", "Retrieve", "Find", "Get", "get", "query", "Has", "Check", "Lookup", "List", "Fetch", "Is", "Read",
-        "Estimate", "Are", "Validate", "HostRetrieve", "HostList", "HostVStorageObjectRetrieve", "HostImageConfigGet",
-        "HostSpecGet", "HostQuery", "Decode", "ConvertNamespace", "Recommend", "Reconfiguration", "CanProvision",
-        "BatchQuery", "DirectPathProfileManagerList", "DirectPathProfileManagerQuery", "Current", "ExtractOvf",
-        "ContinueRetrieve", "WaitFor",
+        "Query",
+        "Retrieve",
+        "Find",
+        "Get",
+        "get",
+        "query",
+        "Has",
+        "Check",
+        "Lookup",
+        "List",
+        "Fetch",
+        "Is",
+        "Read",
+        "Estimate",
+        "Are",
+        "Validate",
+        "HostRetrieve",
+        "HostList",
+        "HostVStorageObjectRetrieve",
+        "HostImageConfigGet",
+        "HostSpecGet",
+        "HostQuery",
+        "Decode",
+        "ConvertNamespace",
+        "Recommend",
+        "Reconfiguration",
+        "CanProvision",
+        "BatchQuery",
+        "DirectPathProfileManagerList",
+        "DirectPathProfileManagerQuery",
+        "Current",
+        "ExtractOvf",
+        "ContinueRetrieve",
+        "WaitFor",
     ];
     // They change nothing but the session's own.
     let own = [
-        "CancelRetrievePropertiesEx", "CancelWaitForUpdates", "CreateFilter", "CreatePropertyCollector",
-        "DestroyPropertyCollector", "DestroyPropertyFilter", "CreateContainerView", "CreateInventoryView",
-        "CreateListView", "CreateListViewFromView", "DestroyView", "ModifyListView", "ResetListView",
-        "ResetListViewFromView", "OpenInventoryViewFolder", "CloseInventoryViewFolder", "CreateCollectorForEvents",
-        "CreateCollectorForTasks", "CreateCollectorWithInfoFilterForTasks", "SetCollectorPageSize", "RewindCollector",
-        "ResetCollector", "DestroyCollector",
+        "CancelRetrievePropertiesEx",
+        "CancelWaitForUpdates",
+        "CreateFilter",
+        "CreatePropertyCollector",
+        "DestroyPropertyCollector",
+        "DestroyPropertyFilter",
+        "CreateContainerView",
+        "CreateInventoryView",
+        "CreateListView",
+        "CreateListViewFromView",
+        "DestroyView",
+        "ModifyListView",
+        "ResetListView",
+        "ResetListViewFromView",
+        "OpenInventoryViewFolder",
+        "CloseInventoryViewFolder",
+        "CreateCollectorForEvents",
+        "CreateCollectorForTasks",
+        "CreateCollectorWithInfoFilterForTasks",
+        "SetCollectorPageSize",
+        "RewindCollector",
+        "ResetCollector",
+        "DestroyCollector",
     ];
     let (mut known, mut denied, mut wrong) = (0, 0, Vec::new());
     for line in OPERATIONS.lines().filter(|l| !l.starts_with(['#', '@'])) {
@@ -108,8 +154,12 @@ fn calls_ask_for_what_they_are_called_on() {
             "<spec><pool type='ResourcePool'>resgroup-5</pool><datastore type='Datastore'>d-1</datastore></spec>",
             "migrate on vc/vm-1 + access-admin on vc + storage on vc/vm-1",
         ),
-        ("MigrateVM_Task", VM, "<pool type='ResourcePool'>resgroup-5</pool><priority>defaultPriority</priority>",
-            "migrate on vc/vm-1 + access-admin on vc"),
+        (
+            "MigrateVM_Task",
+            VM,
+            "<pool type='ResourcePool'>resgroup-5</pool><priority>defaultPriority</priority>",
+            "migrate on vc/vm-1 + access-admin on vc",
+        ),
         (
             "RelocateVM_Task",
             VM,
@@ -128,16 +178,30 @@ fn calls_ask_for_what_they_are_called_on() {
             "<vm type='VirtualMachine'>vm-2</vm><auth/><spec><programPath>/bin/sh</programPath></spec>",
             "guest-exec on vc/vm-2",
         ),
-        ("QueryPerf", ("PerformanceManager", "PerfMgr"), "<querySpec><entity type='VirtualMachine'>vm-2</entity></querySpec>", "view on vc/vm-2"),
-        ("QueryPerf", ("PerformanceManager", "PerfMgr"), "<querySpec><entity type='HostSystem'>host-6</entity></querySpec>", "view on vc"),
+        (
+            "QueryPerf",
+            ("PerformanceManager", "PerfMgr"),
+            "<querySpec><entity type='VirtualMachine'>vm-2</entity></querySpec>",
+            "view on vc/vm-2",
+        ),
+        (
+            "QueryPerf",
+            ("PerformanceManager", "PerfMgr"),
+            "<querySpec><entity type='HostSystem'>host-6</entity></querySpec>",
+            "view on vc",
+        ),
         (
             "QueryPerf",
             ("PerformanceManager", "PerfMgr"),
             "<querySpec><entity type='HostSystem'>host-6</entity></querySpec><querySpec><entity type='VirtualMachine'>vm-2</entity></querySpec>",
             "view on vc + view on vc/vm-2",
         ),
-        ("MoveIntoFolder_Task", ("Folder", "group-v4"), "<list type='VirtualMachine'>vm-2</list>",
-            "access-admin on vc + configure on vc/vm-2"),
+        (
+            "MoveIntoFolder_Task",
+            ("Folder", "group-v4"),
+            "<list type='VirtualMachine'>vm-2</list>",
+            "access-admin on vc + configure on vc/vm-2",
+        ),
         ("CancelTask", ("Task", "task-9"), "", "task task-9, else node-admin on vc"),
         ("Fetch", VM, "<prop>name</prop>", "visible: vm-1"),
         ("RetrieveServiceContent", ("ServiceInstance", "ServiceInstance"), "", "visible: "),
@@ -148,8 +212,12 @@ fn calls_ask_for_what_they_are_called_on() {
             "visible: group-v4",
         ),
         ("EnterMaintenanceMode_Task", ("HostSystem", "host-6"), "<timeout>0</timeout>", "node-admin on vc"),
-        ("AcquireTicket", VM, "<ticketType>webmks</ticketType>",
-            "denied: A screen opens on the portal's console page, where it is decided on and recorded."),
+        (
+            "AcquireTicket",
+            VM,
+            "<ticketType>webmks</ticketType>",
+            "denied: A screen opens on the portal's console page, where it is decided on and recorded.",
+        ),
     ] {
         assert_eq!(told(method, this, arguments), wanted, "{method} {arguments}");
     }
@@ -172,31 +240,42 @@ fn settings_ask_for_what_they_reach() {
         (
             "<deviceChange><operation>add</operation><device i:type='VirtualVmxnet3'><key>-1</key>
              <backing i:type='VirtualEthernetCardNetworkBackingInfo'><deviceName>VM Network</deviceName></backing>
-             </device></deviceChange>".to_owned(),
+             </device></deviceChange>"
+                .to_owned(),
             "configure on vc/vm-1 + network on vc/vm-1",
         ),
         (
             "<deviceChange><operation>add</operation><device i:type='VirtualCdrom'><key>-1</key>
              <backing i:type='VirtualCdromIsoBackingInfo'><fileName>[ds] iso/debian.ISO</fileName></backing>
-             </device></deviceChange>".to_owned(),
+             </device></deviceChange>"
+                .to_owned(),
             "configure on vc/vm-1 + storage on vc/vm-1",
         ),
         (
             "<deviceChange><operation>add</operation><device i:type='VirtualSerialPort'><key>-1</key>
              <backing i:type='VirtualSerialPortURIBackingInfo'><serviceURI>tcp://evil</serviceURI></backing>
-             </device></deviceChange>".to_owned(),
+             </device></deviceChange>"
+                .to_owned(),
             "configure on vc/vm-1 + node-admin on vc",
         ),
-        ("<extraConfig><key>guestinfo.userdata</key><value>x</value></extraConfig>".to_owned(),
-            "configure on vc/vm-1 + guest-exec on vc/vm-1"),
-        ("<extraConfig><key>RemoteDisplay.vnc.enabled</key><value>true</value></extraConfig>".to_owned(),
-            "configure on vc/vm-1 + node-admin on vc"),
-        ("<files><vmPathName>[ds] payroll/payroll.vmx</vmPathName></files>".to_owned(),
-            "configure on vc/vm-1 + storage on vc"),
+        (
+            "<extraConfig><key>guestinfo.userdata</key><value>x</value></extraConfig>".to_owned(),
+            "configure on vc/vm-1 + guest-exec on vc/vm-1",
+        ),
+        (
+            "<extraConfig><key>RemoteDisplay.vnc.enabled</key><value>true</value></extraConfig>".to_owned(),
+            "configure on vc/vm-1 + node-admin on vc",
+        ),
+        (
+            "<files><vmPathName>[ds] payroll/payroll.vmx</vmPathName></files>".to_owned(),
+            "configure on vc/vm-1 + storage on vc",
+        ),
         ("<tagSpecs><id/></tagSpecs>".to_owned(), "configure on vc/vm-1 + access-admin on vc"),
         ("<unheard>1</unheard>".to_owned(), "denied: The gateway does not know the field unheard here."),
-        ("<deviceChange><device i:type='VirtualUnheard'/></deviceChange>".to_owned(),
-            "denied: The gateway does not know this type of device."),
+        (
+            "<deviceChange><device i:type='VirtualUnheard'/></deviceChange>".to_owned(),
+            "denied: The gateway does not know this type of device.",
+        ),
         ("<deviceChange><device/></deviceChange>".to_owned(), "denied: The gateway does not know this type of device."),
         ("<extraConfig><value>x</value></extraConfig>".to_owned(), "denied: A line of the settings file has no key."),
     ] {
@@ -226,7 +305,12 @@ fn a_reference_that_could_be_read_in_two_ways_is_refused() {
         // Without its type.
         ("PowerOnMultiVM_Task", ("Datacenter", "d-1"), "<vm>vm-2</vm>", "does not say which type"),
         ("RelocateVM_Task", VM, "<spec><pool>resgroup-5</pool></spec>", "does not say which type"),
-        ("QueryPerf", ("PerformanceManager", "p"), "<querySpec><entity>vm-2</entity></querySpec>", "does not say which"),
+        (
+            "QueryPerf",
+            ("PerformanceManager", "p"),
+            "<querySpec><entity>vm-2</entity></querySpec>",
+            "does not say which",
+        ),
         ("CreateTask", ("TaskManager", "t"), "<obj i:type='ManagedObjectReference'>vm-2</obj>", "does not say which"),
         // Not in the API's list.
         ("PowerOffVM_Task", VM, "<force>true</force>", "does not know an argument"),
