@@ -155,13 +155,11 @@ impl Desk {
         let patience = if wait == Wait::Updates { UPDATES } else { ANSWER };
         let mut is_new = false;
         loop {
-            let known = self.seated(&seat);
-            let session = match known {
-                Some(session) => session,
-                None => {
-                    is_new = true;
-                    self.sit(seat).await?
-                }
+            let session = if let Some(session) = self.seated(&seat) {
+                session
+            } else {
+                is_new = true;
+                self.sit(seat).await?
             };
             let real = unmasked(call.clone(), &session.key);
             let (root, is_fault) = self.center.ask(&session, &real, release, patience).await?;
@@ -273,3 +271,6 @@ fn unmasked(mut call: Call, key: &str) -> Call {
     call.arguments.iter_mut().for_each(|a| inside(a, &from, &to));
     call
 }
+
+#[cfg(test)]
+mod tests;

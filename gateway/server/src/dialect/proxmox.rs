@@ -143,6 +143,7 @@ mod tests {
         super::shown(&headers).map(|shown| match shown {
             Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
             Shown::Ticket(ticket, guard) => format!("{ticket} {}", guard.unwrap_or("-")),
+            Shown::Pass(pass) => pass.to_owned(),
         })
     }
 

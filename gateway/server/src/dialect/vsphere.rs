@@ -383,12 +383,17 @@ fn releases(way: Way<'_>) -> Result<Response, Refusal> {
     let face = house.fleet.face(hypervisor);
     let face = face.ok_or_else(|| Refusal::Unavailable("The hypervisor does not answer.".into()))?;
     // Releases are letters, digits and dots.
-    let older: String = face.older.iter().map(|v| format!("<version>{v}</version>")).collect();
-    let text = format!(
+    let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<namespaces version=\"1.0\"><namespace><name>urn:vim25</name>\
-         <version>{}</version><priorVersions>{older}</priorVersions></namespace></namespaces>",
+         <version>{}</version><priorVersions>",
         face.release
     );
+    for release in &face.older {
+        text.push_str("<version>");
+        text.push_str(release);
+        text.push_str("</version>");
+    }
+    text.push_str("</priorVersions></namespace></namespaces>");
     Ok(xml(StatusCode::OK, text))
 }
 
@@ -441,4 +446,83 @@ fn xml(status: StatusCode, text: String) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(pairs: &[(&'static str, &str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a value"));
+        }
+        shown(&headers).map(|(pass, value)| format!("{pass} {value}"))
+    }
+
+    #[test]
+    fn one_cookie_counts_as_clients_send_it_and_none_of_a_browser() {
+        let good = Some("p.q.r p.q.r~01");
+        for value in [
+            "vmware_soap_session=p.q.r~01",
+            "vmware_soap_session=\"p.q.r~01\"",
+            // pyvmomi sends back the whole of what it was given.
+            "vmware_soap_session=\"p.q.r~01\"; Path=/; HttpOnly; Secure",
+            "other=x; vmware_soap_session=p.q.r~01",
+        ] {
+            assert_eq!(cookie(&[("cookie", value)]).as_deref(), good, "{value}");
+        }
+        let one = ("cookie", "vmware_soap_session=p.q.r~01");
+        for none in [
+            &[][..],
+            &[one, one],
+            &[("cookie", "vmware_soap_session=p.q.r~01; vmware_soap_session=p.q.r~02")],
+            &[("cookie", "vmware_soap_session=p.q.r")],
+            &[("cookie", "__Host-portcullis=p.q.r~01")],
+            &[one, ("origin", "https://evil.example")],
+            &[one, ("sec-fetch-site", "same-origin")],
+        ] {
+            assert_eq!(cookie(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_the_fault_that_clients_know() {
+        let machine = Reference { of: "VirtualMachine".to_owned(), id: "vm-1".to_owned() };
+        let sessions = Reference { of: "SessionManager".to_owned(), id: "s".to_owned() };
+        let kind = |refusal: &Refusal, this: &Reference| {
+            let answer = fault(refusal, Some(this));
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let Body::Whole(Some(bytes)) = answer.into_body() else { panic!("a whole answer") };
+            String::from_utf8(bytes.to_vec()).expect("text")
+        };
+        for (refusal, this, wanted) in [
+            (Refusal::Unknown, &sessions, "InvalidLogin"),
+            (Refusal::Unknown, &machine, "NotAuthenticated"),
+            (Refusal::Forbidden("no".into()), &machine, "NoPermission"),
+            (Refusal::StepUp, &machine, "NoPermission"),
+            (Refusal::Locked("locked".into()), &machine, "NoPermission"),
+            (Refusal::Bad("bad".into()), &machine, "InvalidRequest"),
+            (Refusal::Upstream("broken".into()), &machine, "HostCommunication"),
+        ] {
+            let text = kind(&refusal, this);
+            assert!(text.contains(&format!("xsi:type=\"vim:{wanted}\"")), "{wanted}: {text}");
+        }
+        // Hidden and absent are one answer.
+        assert_eq!(kind(&Refusal::NotFound, &machine), kind(&Refusal::Forbidden(ABSENT.into()), &machine));
+        assert!(kind(&Refusal::NotFound, &machine).contains("vim:ManagedObjectNotFound"));
+    }
+
+    #[test]
+    fn only_calls_and_the_list_of_releases_are_answered_here() {
+        let is = |method: &str, path: &str| {
+            is_call(&Request::builder().method(method).uri(path).body(()).expect("a request"))
+        };
+        assert!(is("POST", "/sdk") && is("POST", "/sdk/") && is("GET", "/sdk/vimServiceVersions.xml"));
+        for (method, path) in
+            [("GET", "/sdk"), ("PUT", "/sdk"), ("POST", "/sdk/vim25/8.0/x"), ("POST", "/pbm"), ("POST", "//sdk")]
+        {
+            assert!(!is(method, path), "{method} {path}");
+        }
+    }
 }

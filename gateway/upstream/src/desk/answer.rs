@@ -126,16 +126,16 @@ pub(super) fn says(root: &Element, kind: &str) -> bool {
 }
 
 /// What an answer to the gateway itself returns.
-pub(super) fn returned(root: Element, is_success: bool) -> Result<Vec<Element>, Fault> {
-    if says(&root, super::UNKNOWN) {
+pub(super) fn returned(root: &Element, is_success: bool) -> Result<Vec<Element>, Fault> {
+    if says(root, super::UNKNOWN) {
         return Err(Fault::Unauthenticated);
     }
-    if let Some((kind, words)) = refusal(&root) {
+    if let Some((kind, words)) = refusal(root) {
         let said = if words.is_empty() { kind } else { words };
         return Err(Fault::Refused(crate::driver::clean_text(said)));
     }
     let wrong = || Fault::Protocol("an answer of another shape".to_owned());
-    let response = body(&root).filter(|b| is_success && b.name.ends_with("Response")).ok_or_else(wrong)?;
+    let response = body(root).filter(|b| is_success && b.name.ends_with("Response")).ok_or_else(wrong)?;
     Ok(response.all("returnval").cloned().collect())
 }
 
@@ -147,14 +147,22 @@ pub(super) fn keep(root: &mut Element, call: &Call, sight: &Sight) -> Result<(),
     // A header of SOAP's own is for this hop.
     root.children.retain(|c| c.name == "Body");
     strip(root);
+    // One property that is asked for by its path; one that could be two is none.
+    let property = call.argument("prop").map(|p| p.text.clone()).filter(|p| !is_secret(p));
+    if call.method == "Fetch"
+        && property.is_none()
+        && let Some(answer) = root.children.first_mut().and_then(|b| b.children.first_mut())
+        && answer.name != "Fault"
+    {
+        answer.children.clear();
+    }
     let Sight::Part { machines, places, tasks } = sight else { return Ok(()) };
     let part = Part { machines, places, tasks };
     let Some(answer) = root.children.first_mut().and_then(|b| b.children.first_mut()) else { return Ok(()) };
     if answer.name == "Fault" {
         part.prune(answer);
     } else if call.method == "Fetch" {
-        let property = call.argument("prop").map_or("", |p| p.text.as_str());
-        if part.reads(&call.this, property) {
+        if property.is_some_and(|p| part.reads(&call.this, &p)) {
             part.prune_unless_own(&call.this, answer);
         } else {
             answer.children.clear();
@@ -165,18 +173,27 @@ pub(super) fn keep(root: &mut Element, call: &Call, sight: &Sight) -> Result<(),
     Ok(())
 }
 
+/// Whether a line of settings, or a property that is asked for by its path, holds a secret by what it is called.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "secret", "token", "remotedisplay.vnc.key", "userdata", "session.key", "sessionlist"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
 /// Takes secrets out, at any depth.
 fn strip(element: &mut Element) {
     let is_session = element.kind() == Some("UserSession") || element.name == "UserSession";
+    let is_password = element.child("type").is_some_and(|t| t.text.to_ascii_lowercase().starts_with("password"));
     element.children.retain(|c| {
-        let is_secret = SECRETS.contains(&c.name.as_str()) && c.children.is_empty();
-        // A line of settings, or one property that was asked for by its path.
-        let named = c.child("key").or_else(|| c.child("name")).map(|k| k.text.to_ascii_lowercase());
-        let says = |words: &[&str]| named.as_ref().is_some_and(|n| words.iter().any(|w| n.contains(w)));
-        let of_options = c.child("value").is_some() && says(&["password", "secret", "token", "remotedisplay.vnc.key"]);
-        let of_sessions = c.child("val").is_some() && says(&["session.key", "sessionlist", "session.ipaddress"]);
+        let is_field = SECRETS.contains(&c.name.as_str()) && c.children.is_empty();
+        let named = |name: &str| c.child(name).is_some_and(|n| is_secret(&n.text));
+        let is_setting = c.child("value").is_some() && named("key");
+        let is_property = c.child("val").is_some() && named("name");
         let of_session = is_session && matches!(c.name.as_str(), "key" | "ipAddress" | "userAgent");
-        !(is_secret || of_options || of_sessions || of_session)
+        // What a machine is told when it starts, where its type says that it is a password.
+        let of_password = is_password && matches!(c.name.as_str(), "value" | "defaultValue");
+        !(is_field || is_setting || is_property || of_session || of_password)
     });
     element.children.iter_mut().for_each(strip);
 }

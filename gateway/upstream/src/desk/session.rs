@@ -30,6 +30,9 @@ const MAX_ELEMENTS: usize = 1_000_000;
 /// How many connections of a session are kept for its next calls, and for how long.
 const KEPT: usize = 4;
 const KEPT_FOR: Duration = Duration::from_secs(20);
+/// How long nobody signs in after a name or password that was wrong: vCenter locks a name after five of them in three
+/// minutes.
+const TRY_AGAIN: Duration = Duration::from_mins(1);
 /// What is spoken before it is known what the server speaks.
 const FIRST_RELEASE: &str = "6.5";
 const COOKIE_NAME: &str = "vmware_soap_session";
@@ -52,26 +55,45 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+impl Session {
+    pub(super) fn sample(key: &str) -> Self {
+        let cookie = HeaderValue::from_static("vmware_soap_session=cookie");
+        Self { cookie, key: key.to_owned(), idle: Mutex::default() }
+    }
+}
+
 /// Where sessions are with, and who the gateway is there.
 pub(crate) struct Center {
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) host: HeaderValue,
-    pub(crate) username: String,
-    pub(crate) password: Secret,
+    username: String,
+    password: Secret,
+    /// When it last said that they are wrong.
+    refused_at: Mutex<Option<Instant>>,
 }
 
 impl Center {
+    pub(crate) const fn new(dialer: Arc<Dialer>, host: HeaderValue, username: String, password: Secret) -> Self {
+        Self { dialer, host, username, password, refused_at: Mutex::new(None) }
+    }
+
     /// What the server says of itself, to anybody.
     pub(crate) async fn content(&self) -> Result<Element, Fault> {
         let this = Reference { of: "ServiceInstance".to_owned(), id: "ServiceInstance".to_owned() };
         let call = Call { method: "RetrieveServiceContent".to_owned(), this, arguments: Vec::new() };
         let (status, _, root) = self.send(None, &call, FIRST_RELEASE, LIST).await?;
-        let content = answer::returned(root, status.is_success())?;
+        let content = answer::returned(&root, status.is_success())?;
         content.into_iter().next().ok_or_else(|| Fault::Protocol("it says nothing of itself".to_owned()))
     }
 
     /// Signs in.
     pub(crate) async fn sign_in(&self) -> Result<Session, Fault> {
+        // A name that is tried too often with a wrong password is locked, for whoever else uses it, too.
+        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_at.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
+            return Err(Fault::Refused("its name or password was wrong a moment ago".to_owned()));
+        }
         let content = self.content().await?;
         let manager = content.child("sessionManager").and_then(Element::as_reference);
         let manager = manager.ok_or_else(|| Fault::Protocol("it has no sessions".to_owned()))?;
@@ -80,7 +102,9 @@ impl Center {
         let arguments = vec![Element::text("userName", &self.username), Element::text("password", password)];
         let call = Call { method: "Login".to_owned(), this: manager, arguments };
         let (status, cookies, root) = self.send(None, &call, FIRST_RELEASE, LIST).await?;
-        let returned = answer::returned(root, status.is_success())?;
+        let is_wrong = answer::says(&root, "InvalidLogin");
+        *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = is_wrong.then(Instant::now);
+        let returned = answer::returned(&root, status.is_success())?;
         let key = returned.first().and_then(|s| s.child("key")).map(|k| k.text.clone());
         let is_key = |k: &String| !k.is_empty() && k.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let key = key.filter(is_key).ok_or_else(|| Fault::Protocol("a session without a key".to_owned()))?;
@@ -113,7 +137,7 @@ impl Center {
     /// Asks in a session for the gateway's own work; a refusal is a fault.
     pub(crate) async fn own(&self, session: &Session, call: &Call, release: &str) -> Result<Vec<Element>, Fault> {
         let (root, is_fault) = self.ask(session, call, release, LIST).await?;
-        answer::returned(root, !is_fault)
+        answer::returned(&root, !is_fault)
     }
 
     async fn send(

@@ -79,7 +79,7 @@ pub(super) fn build(config: VsphereConfig) -> Result<Built, Error> {
     let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
     let shown = address.to_string();
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
-    let center = Center { dialer, host: header, username: config.username, password };
+    let center = Center::new(dialer, header, config.username, password);
     let driver = Box::new(Vsphere {
         desk: Desk::new(center, config.sessions),
         hypervisor: config.name,

@@ -296,12 +296,11 @@ impl Asked<'_> {
                 push(Action::NodeAdmin, here());
                 return Ok(Told::Operation { operation: Operation { action: other, resource: here(), effect }, also });
             }
-            (Object::Machine, _) => return Err(ABSENT.into()),
+            (Object::Machine, _) | (Object::Named, Place::Machine(_)) => return Err(ABSENT.into()),
             (Object::Task, _) => {
                 let other = Operation { action: ask.other.ok_or(UNKNOWN)?, resource: here(), effect };
                 return Ok(Told::Task { id: call.this.id.clone(), other });
             }
-            (Object::Named, Place::Machine(_)) => return Err(ABSENT.into()),
             (Object::Named, _) => {
                 let is_all = !machines.is_empty() && named.len() == self.count(&named)?;
                 match machines.as_slice() {

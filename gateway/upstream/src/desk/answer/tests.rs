@@ -177,12 +177,26 @@ fn secrets_go_out_to_nobody() {
          </propSet></objects></returnval>",
         "<returnval><objects><obj type='SessionManager'>s</obj><propSet><name>sessionList</name><val>
          <UserSession><key>hidden</key></UserSession></val></propSet></objects></returnval>",
+        "<returnval><property><id>db</id><type>password(8..)</type><value>hidden</value></property></returnval>",
+        "<returnval><extraConfig><key>guestinfo.userdata</key><value>hidden</value></extraConfig></returnval>",
         "<returnval i:type='OptionValue'><key>x</key></returnval><returnval><value><key>guestinfo.db.Password</key>
          <value>hidden</value></value></returnval>",
     ] {
         let inner = format!("<AnyResponse xmlns='urn:vim25'>{secret}</AnyResponse>");
         let text = kept("Any", &inner, &Sight::Whole);
         assert!(!text.contains("hidden"), "{text}");
+    }
+    // Asked for by its path, alone or twice.
+    for properties in [
+        &["config.extraConfig[\"RemoteDisplay.vnc.password\"].value"][..],
+        &["name", "config.extraConfig"],
+        &[],
+        &["currentSession.key"],
+    ] {
+        let mut root = root("<FetchResponse xmlns='urn:vim25'><returnval>hidden</returnval></FetchResponse>");
+        let arguments = properties.iter().map(|p| Element::text("prop", p)).collect();
+        keep(&mut root, &call("Fetch", ("VirtualMachine", "vm-1"), arguments), &Sight::Whole).unwrap();
+        assert!(!root.document().contains("hidden"), "{properties:?}");
     }
     let odd = "<A xmlns='urn:vim25'/><B xmlns='urn:vim25'/>";
     assert!(keep(&mut root(odd), &call("A", ("X", "x"), Vec::new()), &Sight::Whole).is_err());
@@ -198,9 +212,9 @@ fn a_refusal_is_told_from_an_answer() {
     };
     assert!(says(&fault("NotAuthenticated"), "NotAuthenticated"));
     assert!(!says(&fault("NoPermission"), "NotAuthenticated"));
-    assert!(matches!(returned(fault("NotAuthenticated"), false), Err(Fault::Unauthenticated)));
-    assert!(matches!(returned(fault("InvalidLogin"), false), Err(Fault::Refused(_))));
+    assert!(matches!(returned(&fault("NotAuthenticated"), false), Err(Fault::Unauthenticated)));
+    assert!(matches!(returned(&fault("InvalidLogin"), false), Err(Fault::Refused(_))));
     let answer = "<LoginResponse xmlns='urn:vim25'><returnval><key>k</key></returnval></LoginResponse>";
-    assert_eq!(returned(root(answer), true).unwrap().len(), 1);
-    assert!(returned(root(answer), false).is_err());
+    assert_eq!(returned(&root(answer), true).unwrap().len(), 1);
+    assert!(returned(&root(answer), false).is_err());
 }

@@ -14,6 +14,12 @@ pub(super) enum Whose {
     Hypervisor,
 }
 
+fn push_all(asks: &[(Whose, Action)], push: &mut dyn FnMut(Whose, Action)) {
+    for (whose, action) in asks {
+        push(*whose, *action);
+    }
+}
+
 /// What comes of a question: the error is for the person.
 type Done = Result<(), Cow<'static, str>>;
 
@@ -95,7 +101,7 @@ impl Sets {
                 None => return Err(format!("The gateway does not know the field {} here.", field.name).into()),
                 Some(Field::Deny(why)) => return Err(why.clone().into()),
                 Some(Field::Ask { asks, inside, usage }) => {
-                    asks.iter().for_each(|(whose, action)| push(*whose, *action));
+                    push_all(asks, push);
                     if let Some(inside) = inside {
                         self.ask(inside, field, push)?;
                     }
@@ -123,13 +129,13 @@ impl Sets {
         };
         let kind = device.kind().and_then(|kind| self.devices.get(kind));
         let kind = kind.ok_or("The gateway does not know this type of device.")?;
-        kind.iter().for_each(|(whose, action)| push(*whose, *action));
+        push_all(kind, push);
         let mut operations = change.all("fileOperation");
         let is_new = operations.next().is_some_and(|o| o.text == "create") && operations.next().is_none();
         for backing in device.all("backing") {
             let kind = backing.kind().and_then(|kind| self.backings.get(kind));
             let kind = kind.ok_or("The gateway does not know what stands behind this device.")?;
-            kind.iter().for_each(|(whose, action)| push(*whose, *action));
+            push_all(kind, push);
             // A file that is there already may be another machine's.
             if !is_new || backing.child("parent").is_some() {
                 files(backing, push);
