@@ -174,7 +174,8 @@ impl Center {
             if let Some(session) = session {
                 session.keep(live);
             }
-            let is_soap = head.status.is_success() || head.status == StatusCode::INTERNAL_SERVER_ERROR;
+            // A fault is a 500 (SOAP 1.1, section 6.2).
+            let is_soap = head.status.is_success() || head.status.as_u16() == 500;
             if !is_soap {
                 return Err(Fault::Refused(format!("status {}", head.status)));
             }

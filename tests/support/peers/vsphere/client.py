@@ -4,6 +4,7 @@
 all:ID    what an operator of some machines gets, ID being a machine of somebody else
 admin     what an administrator of everything gets
 off:ID    switches one machine off
+end       ends every other session
 names     signs in and lists
 watch     waits for updates until it is cut, and says how
 """
@@ -193,6 +194,11 @@ elif verb == "names":
         say("names", names(connect(token)))
     except vmodl.MethodFault as error:
         say("names", type(error).__name__)
+elif verb == "end":
+    manager = connect(token).RetrieveContent().sessionManager
+    others = [s.key for s in manager.sessionList if s.key != manager.currentSession.key]
+    manager.TerminateSession(others)
+    say("ended", len(others))
 elif verb == "admin":
     admin(connect(token))
 elif verb.startswith("off:"):
