@@ -265,6 +265,30 @@ async fn sessions_that_the_hypervisor_ends_are_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_host_without_a_vcenter_is_driven_alike() {
+    let vc = Peer::vsphere(&["-esx"]);
+    let port = free_port();
+    let gateway = TestGateway::start(&config(&vc, port, "")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let first = sees(&ada, "ha-host_VM0", "running").await;
+    sees(&ada, "ha-host_VM1", "running").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "machine", &format!("vc/{first}")).await;
+    sees(&bob, "ha-host_VM0", "running").await;
+    let token = bob.token("vc").await;
+    let ca = gateway.dir.path().join("tls/ca.pem").display().to_string();
+    let said = vc.client(&["localhost", &port.to_string(), &ca, "bob", &token, "names"]);
+    assert_eq!(steps(&said)["names"], json!(["ha-host_VM0"]));
+    let said = vc.client(&["localhost", &port.to_string(), &ca, "bob", &token, &format!("off:{first}")]);
+    assert_eq!(steps(&said)["off"], "success");
+    sees(&bob, "ha-host_VM0", "off").await;
+    let answer = bob.submit(&format!("/machines/vc/{first}/power"), &[("verb", "start"), ("next", "/")]).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    sees(&bob, "ha-host_VM0", "running").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_tried_once_a_minute_and_said() {
     let vc = Peer::vsphere(&[]);
     std::fs::write(vc.get("PASSWORD_FILE"), "another\n").expect("written");

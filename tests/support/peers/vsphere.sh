@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A simulated vCenter (vsphere/main.go, which says how it differs from a real one) on 127.0.0.1 with TLS.
-#   vsphere.sh start DIR [-screen HOST:PORT] [-thumbprint SHA-1]
+#   vsphere.sh start DIR [-esx] [-screen HOST:PORT] [-thumbprint SHA-1]
 #                            prints ADDRESS, CA_FILE, PASSWORD_FILE, PYTHON, CLIENT and LOG
 #   vsphere.sh stop DIR
 #   vsphere.sh install DIR   builds it, and makes a virtual environment with its client, by vsphere/requirements.txt

@@ -2,7 +2,8 @@
 
 // A simulated vCenter: the simulator of govmomi (Debian's golang-github-vmware-govmomi-dev), which comes without a command
 // there. Four machines on one cluster: web-1 and web-2 in the folder blue, payroll and ledger in the folder red, each in
-// a resource pool of the same name. vim SOAP at /sdk.
+// a resource pool of the same name. With -esx one ESXi host instead, with the simulator's own two machines. vim SOAP at
+// /sdk.
 //
 // Known differences from a real one: its API says 6.5; RetrieveProperties is answered before anybody signed in; a
 // reference counts only with its right type; tasks end at once, and some say that they are about a snapshot; of sessions
@@ -136,6 +137,7 @@ func main() {
 	password := flag.String("password-file", "", "file with the password")
 	certificate := flag.String("cert", "", "PEM file")
 	key := flag.String("key", "", "PEM file")
+	esx := flag.Bool("esx", false, "a host instead of a vCenter")
 	screen := flag.String("screen", "", "host:port in tickets")
 	flag.StringVar(&screens.thumbprint, "thumbprint", "", "SHA-1 in tickets")
 	flag.Parse()
@@ -149,6 +151,9 @@ func main() {
 	}
 	model := simulator.VPX()
 	model.Host, model.Machine = 0, 4
+	if *esx {
+		model = simulator.ESX()
+	}
 	must(model.Create())
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	model.Service.Listen = &url.URL{
@@ -156,7 +161,9 @@ func main() {
 	}
 	server := model.Service.NewServer()
 	server.Config.Handler = front(server.Config.Handler)
-	settle(server.URL)
+	if !*esx {
+		settle(server.URL)
+	}
 	log.Printf("ready %s", server.URL.Host)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
