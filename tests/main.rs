@@ -47,6 +47,7 @@ mod journeys {
     mod scripts;
     mod second_person;
     mod sign_in;
+    mod vsphere;
     mod xapi;
 }
 mod support;

@@ -112,24 +112,8 @@ pub(crate) async fn bridge(request: &mut Request<Incoming>, vnc: &str, protocol:
     let (vnc, upgrade) = (TcpStream::connect(vnc).await.expect("a screen"), hyper::upgrade::on(request));
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-        let (mut from, mut to) = vnc.into_split();
-        let mut part = vec![0; 64 * 1024];
-        loop {
-            tokio::select! {
-                read = from.read(&mut part) => match read {
-                    Ok(n) if n > 0 => {
-                        if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
-                    }
-                    _ => { socket.close(None).await.ok(); return }
-                },
-                message = socket.next() => match message {
-                    Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    _ => return,
-                },
-            }
-        }
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        carry(socket, vnc).await;
     });
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -142,4 +126,35 @@ pub(crate) async fn bridge(request: &mut Request<Incoming>, vnc: &str, protocol:
         answer.headers_mut().insert(name, value.parse().expect("a value"));
     }
     Ok(answer)
+}
+
+/// Carries a screen's bytes between a WebSocket and where it is.
+pub(crate) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>, vnc: TcpStream) {
+    let (mut from, mut to) = vnc.into_split();
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        tokio::select! {
+            read = from.read(&mut part) => match read {
+                Ok(n) if n > 0 => {
+                    if socket.send(Message::binary(part[..n].to_vec())).await.is_err() { return }
+                }
+                _ => { socket.close(None).await.ok(); return }
+            },
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => if to.write_all(&bytes).await.is_err() { return },
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return,
+            },
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next().expect("a digit")).to_digit(16).expect("a digit");
+        bytes.push(if byte == b'%' { u8::try_from(digit() * 16 + digit()).expect("a byte") } else { byte });
+    }
+    String::from_utf8(bytes).expect("UTF-8")
 }

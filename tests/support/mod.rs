@@ -5,6 +5,7 @@
 #[path = "../../gateway/identity/src/testing/authenticator.rs"]
 pub(crate) mod authenticator;
 pub(crate) mod fake;
+pub(crate) mod fake_esx;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_openstack;
 pub(crate) mod fake_pve;
@@ -18,6 +19,7 @@ pub(crate) mod provider;
 pub(crate) mod screen;
 pub(crate) mod trail;
 
+pub(crate) use fake_esx::FakeEsx;
 pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use fake_openstack::FakeOpenStack;
 pub(crate) use fake_pve::FakePve;

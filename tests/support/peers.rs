@@ -48,6 +48,11 @@ impl Peer {
         Self::start("xapi.sh", &[screen], &[])
     }
 
+    /// A simulated vCenter with machines of two tenants. `more` says where its machines' screens are.
+    pub(crate) fn vsphere(more: &[&str]) -> Self {
+        Self::start("vsphere.sh", &[], more)
+    }
+
     /// Runs the client that belongs to it; gives what it says.
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
         let all: Vec<String> = [&[self.get("CLIENT")], arguments].concat().iter().map(ToString::to_string).collect();

@@ -48,6 +48,13 @@ pub(crate) async fn proxy(
     if let Some(methods) = house.tables.get(name).and_then(|api| api.methods.as_ref()) {
         return Box::pin(dialect::xapi::proxy(way, shard, methods, request)).await;
     }
+    // Its calls stand in bodies, and go through sessions of people's own.
+    let request = match kind {
+        ApiKind::Vsphere if dialect::vsphere::is_call(&request) => {
+            return Box::pin(dialect::vsphere::answer(way, request)).await;
+        }
+        _ => request,
+    };
     let walked = match read(way, shard, request.map(Sent::Stream)) {
         Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
         // Boxed: it waits for a body, which most requests have not.
@@ -393,7 +400,7 @@ impl Leash {
     }
 
     /// Waits until it may not go on.
-    async fn lost(&self) -> String {
+    pub(crate) async fn lost(&self) -> String {
         let mut changes = self.house.identity.changes();
         loop {
             tokio::select! {

@@ -252,6 +252,7 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
             Kind::Proxmox => ApiKind::Proxmox,
             Kind::OpenStack => ApiKind::OpenStack,
             Kind::Xapi => ApiKind::Xapi,
+            Kind::Vsphere => ApiKind::Vsphere,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };

@@ -221,7 +221,7 @@ impl Broker {
     }
 
     /// Remembers who started a task, by the address that the hypervisor gave it (`/1.0/operations/<id>`, as in
-    /// `Location`) or its bare id: a UUID, or `UPID:…`. Of 50,000 the oldest is dropped.
+    /// `Location`) or its bare id: a UUID, `UPID:…`, or `task:…`. Of 50,000 the oldest is dropped.
     pub fn remember(&self, hypervisor: &HypervisorName, task: &str, owner: TaskOwner) {
         let Some(id) = task_id(task) else { return };
         let mut tables = self.tables();
@@ -236,6 +236,13 @@ impl Broker {
         }
     }
 
+    /// The tasks that somebody started through this gateway.
+    pub(crate) fn tasks(&self, hypervisor: &HypervisorName, user: UserId) -> Vec<String> {
+        let tables = self.tables();
+        let own = tables.tasks.iter().filter(|((h, _), owner)| h == hypervisor && owner.user == user);
+        own.map(|((_, id), _)| id.clone()).collect()
+    }
+
     /// Who started a task, if it was started through this gateway since it began to run.
     pub fn owner(&self, hypervisor: &HypervisorName, task: &str) -> Option<TaskOwner> {
         self.tables().tasks.get(&(hypervisor.clone(), task_id(task)?)).cloned()
@@ -243,7 +250,7 @@ impl Broker {
 }
 
 fn task_id(text: &str) -> Option<String> {
-    if text.starts_with("UPID:") && text.len() <= 256 {
+    if (text.starts_with("UPID:") || text.starts_with("task:")) && text.len() <= 256 {
         return Some(text.to_owned());
     }
     let path = text.split(['?', '#']).next()?;

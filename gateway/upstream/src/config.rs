@@ -32,6 +32,8 @@ pub enum Kind {
     OpenStack,
     /// A pool of XCP-ng or XenServer.
     Xapi,
+    /// A vCenter, or one ESXi host.
+    Vsphere,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             Self::Proxmox => "proxmox",
             Self::OpenStack => "openstack",
             Self::Xapi => "xapi",
+            Self::Vsphere => "vsphere",
         }
     }
 }
@@ -67,6 +70,8 @@ pub enum HypervisorConfig {
     OpenStack(OpenStackConfig),
     /// `kind = "xapi"`.
     Xapi(XapiConfig),
+    /// `kind = "vsphere"`.
+    Vsphere(VsphereConfig),
 }
 
 impl HypervisorConfig {
@@ -79,6 +84,7 @@ impl HypervisorConfig {
             Self::Proxmox(c) => &c.name,
             Self::OpenStack(c) => &c.name,
             Self::Xapi(c) => &c.name,
+            Self::Vsphere(c) => &c.name,
         }
     }
 
@@ -92,6 +98,7 @@ impl HypervisorConfig {
             Self::Proxmox(_) => Kind::Proxmox,
             Self::OpenStack(_) => Kind::OpenStack,
             Self::Xapi(_) => Kind::Xapi,
+            Self::Vsphere(_) => Kind::Vsphere,
         }
     }
 
@@ -102,6 +109,7 @@ impl HypervisorConfig {
             Self::Proxmox(c) => c.api.as_ref(),
             Self::OpenStack(c) => c.api.as_ref(),
             Self::Xapi(c) => c.api.as_ref(),
+            Self::Vsphere(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -137,9 +145,9 @@ impl HypervisorConfig {
                 rebase(&mut c.secret_file);
                 optional.push(&mut c.tls.ca_file);
             }
-            Self::Xapi(c) => {
-                rebase(&mut c.password_file);
-                optional.push(&mut c.tls.ca_file);
+            Self::Xapi(XapiConfig { password_file, tls, .. }) | Self::Vsphere(VsphereConfig { password_file, tls, .. }) => {
+                rebase(password_file);
+                optional.push(&mut tls.ca_file);
             }
         }
         optional.into_iter().flatten().for_each(rebase);
@@ -372,6 +380,58 @@ pub struct XapiConfig {
 
 fn default_domain() -> String {
     "Default".to_owned()
+}
+
+/// A vCenter, or one ESXi host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsphereConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// `https://host:port`; the port is 443 where none is said.
+    pub address: String,
+    /// How its certificate is checked.
+    #[serde(default)]
+    pub tls: Trust,
+    /// Whom the gateway signs in as.
+    pub username: String,
+    /// File with the password.
+    pub password_file: PathBuf,
+    /// What of it is a pool.
+    #[serde(default)]
+    pub pools: PoolsOf,
+    /// The custom attribute that holds a machine's tags, with commas between them.
+    #[serde(default = "tags_attribute")]
+    pub tags_attribute: String,
+    /// Hosts whose screens may be dialled: names or addresses, `:port` where it is not 443. A ticket that names another
+    /// one is refused, so that a hypervisor cannot point the gateway somewhere else.
+    #[serde(default)]
+    pub screen_hosts: Vec<String>,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many sessions the gateway may have with it for people's clients, 1 to 1,000.
+    #[serde(default = "sessions")]
+    pub sessions: usize,
+}
+
+fn tags_attribute() -> String {
+    "tags".to_owned()
+}
+
+const fn sessions() -> usize {
+    200
+}
+
+/// What of a vCenter is a pool. Its label is the path of names from the top, with `/` between them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolsOf {
+    /// The folder that a machine is in.
+    #[default]
+    Folders,
+    /// The resource pool that it runs in.
+    ResourcePools,
 }
 
 /// Where clients of a hypervisor's API reach it through the gateway.

@@ -24,6 +24,9 @@ pub enum Fault {
     /// It understood and said no; the text is its own, shortened and cleaned.
     #[error("said no: {0}")]
     Refused(String),
+    /// It does not know the gateway's session, or does not know it any more.
+    #[error("does not know the gateway's session")]
+    Unauthenticated,
     /// It sent what its protocol does not allow, or too much of it.
     #[error("sent something wrong: {0}")]
     Protocol(String),

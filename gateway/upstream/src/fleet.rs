@@ -7,6 +7,7 @@ use crate::{
     broker::{Broker, Reuse, TaskOwner, relate},
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
+    desk::Desk,
     driver::{self, Built, Driver, PowerVerb, Screen},
     error::{Error, Fault},
 };
@@ -300,6 +301,10 @@ impl Fleet {
         let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let kept = keep(answer, seen).map_err(|f| f.at(name))?;
         Ok(self.relate(permit, kept))
+    }
+
+    pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<&Desk> {
+        self.member(name).ok()?.driver.desk()
     }
 
     pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A WebSocket read and written as a stream of bytes: for screens that a hypervisor shows over one.
 
-use crate::wire::Wire;
+use crate::{
+    error::Fault,
+    wire::{CONNECT, Stream, Wire},
+};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream as _};
+use http::Request;
 use std::{
     io,
     pin::Pin,
@@ -11,9 +15,12 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Error, Message},
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Error, Message, protocol::WebSocketConfig},
 };
+
+/// The largest message that a screen may send.
+const MAX_MESSAGE: usize = 1024 * 1024;
 
 /// Most bytes of one frame that is sent: a server need not take fragments, nor frames of any length.
 const FRAME: usize = 32 * 1024;
@@ -34,6 +41,32 @@ impl Framed {
 impl std::fmt::Debug for Framed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Framed")
+    }
+}
+
+/// Opens a screen's WebSocket on a connection, at most 10 seconds.
+pub(crate) async fn open(request: Request<()>, wire: Wire) -> Result<Stream, Fault> {
+    // Nothing is kept back: a key press goes out at once.
+    let config = WebSocketConfig::default()
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
+        Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
+        Ok(Err(error)) => Err(explain(error)),
+        Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
+    }
+}
+
+/// Without what was asked, which holds the ticket.
+fn explain(error: Error) -> Fault {
+    match error {
+        Error::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
+        Error::ConnectionClosed | Error::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
+        Error::Http(response) => {
+            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
+        }
+        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
     }
 }
 

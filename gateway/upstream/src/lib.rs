@@ -36,8 +36,10 @@ mod badge;
 mod body;
 mod broker;
 mod called;
+mod calls;
 mod config;
 mod credential;
+mod desk;
 mod driver;
 mod error;
 mod exchange;
@@ -53,10 +55,12 @@ pub use badge::Account;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use called::{Called, Objects};
+pub use calls::{Calling, Objects as CallObjects};
 pub use config::{
-    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig,
-    ProxmoxConfig, QemuConfig, Trust, Verify, XapiConfig,
+    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf,
+    ProxmoxConfig, QemuConfig, Trust, Verify, VsphereConfig, XapiConfig,
 };
+pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};

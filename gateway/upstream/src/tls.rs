@@ -65,6 +65,19 @@ impl TlsUpgrade {
         Ok(Self { config: Arc::new(client_config(key, trust, identity)?), name })
     }
 
+    /// The same peer as a ticket describes it: only a certificate with one of these thumbprints, SHA-256 or SHA-1, in
+    /// hex digits, is believed. None where one of them is no thumbprint, or there is none.
+    pub(crate) fn pinned_to(thumbprints: &[&str]) -> Option<Self> {
+        let pins: Option<Vec<Vec<u8>>> = thumbprints.iter().map(|t| hex::decode(t.replace(':', "")).ok()).collect();
+        let pins = pins.filter(|all| !all.is_empty() && all.iter().all(|pin| matches!(pin.len(), 20 | 32)))?;
+        let provider = Arc::new(provider::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Arc::new(Pinned { pins, chain: None, algorithms });
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+        let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        Some(Self { config: Arc::new(config), name: local_name().ok()? })
+    }
+
     /// The rustls configuration.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
@@ -162,7 +175,7 @@ fn verifier(key: &str, trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<
     {
         return Ok(chain);
     }
-    let pins = trust.pin.iter().map(|text| parse_pin(key, text)).collect::<Result<_, _>>()?;
+    let pins = trust.pin.iter().map(|text| parse_pin(key, text).map(Vec::from)).collect::<Result<_, _>>()?;
     Ok(Arc::new(Pinned { pins, chain, algorithms }))
 }
 
@@ -177,7 +190,8 @@ fn parse_pin(key: &str, text: &str) -> Result<[u8; 32], Error> {
 /// Accepts the listed leaf certificates only, and asks the chain's verifier too where there is one.
 #[derive(Debug)]
 struct Pinned {
-    pins: Vec<[u8; 32]>,
+    /// SHA-256, or SHA-1 where a ticket says no other: nobody makes a second certificate for a given one of these.
+    pins: Vec<Vec<u8>>,
     chain: Option<Arc<dyn ServerCertVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -191,8 +205,9 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let found = digest::digest(&digest::SHA256, leaf);
-        if !self.pins.iter().any(|pin| pin == found.as_ref()) {
+        let of = |algorithm| digest::digest(algorithm, leaf);
+        let found = [of(&digest::SHA256), of(&digest::SHA1_FOR_LEGACY_USE_ONLY)];
+        if !self.pins.iter().any(|pin| found.iter().any(|f| f.as_ref() == pin)) {
             return Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
         }
         match &self.chain {

@@ -13,6 +13,7 @@ pub mod own;
 mod params;
 mod query;
 pub mod rpc;
+pub mod soap;
 mod table;
 mod tree;
 mod volume;

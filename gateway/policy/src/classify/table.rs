@@ -33,12 +33,15 @@ pub enum ApiKind {
     OpenStack,
     /// XCP-ng and XenServer: its calls have a table of methods, and of addresses it has none.
     Xapi,
+    /// vSphere 6.5 to 9: what of it is no SOAP.
+    Vsphere,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
 const INCUS: &str = include_str!("../../../../policies/classify/incus.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
 const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
+const VSPHERE: &str = include_str!("../../../../policies/classify/vsphere-rest.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -116,6 +119,7 @@ static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
 static BUILTIN_INCUS: LazyLock<Table> = LazyLock::new(|| builtin(&[LXD, INCUS].concat()));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
 static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
+static BUILTIN_VSPHERE: LazyLock<Table> = LazyLock::new(|| builtin(VSPHERE));
 
 fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
@@ -152,6 +156,7 @@ impl Table {
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
             ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
             ApiKind::Xapi => empty(),
+            ApiKind::Vsphere => BUILTIN_VSPHERE.clone(),
         }
     }
 

@@ -56,6 +56,7 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
         Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
         Some(HypervisorConfig::OpenStack(c)) => words(&Some(c.compute.clone()), &c.tls),
         Some(HypervisorConfig::Xapi(c)) => words(&Some(c.address.clone()), &c.tls),
+        Some(HypervisorConfig::Vsphere(c)) => words(&Some(c.address.clone()), &c.tls),
         None => String::new(),
     }
 }

@@ -7,6 +7,7 @@ mod lxd;
 mod openstack;
 mod proxmox;
 pub(crate) mod xapi;
+pub(crate) mod vsphere;
 
 use crate::{
     body::{Body, Response},
@@ -27,7 +28,7 @@ enum Shown<'h> {
     Token(&'h str, Option<&'h str>),
     /// A ticket of the dialect, and what a change has to bring.
     Ticket(String, Option<&'h str>),
-    /// A pass, in a header that no browser sends by itself.
+    /// A pass alone.
     Pass(&'h str),
 }
 
@@ -49,6 +50,7 @@ impl Way<'_> {
             ApiKind::OpenStack => openstack::shown(headers),
             // It stands in the calls.
             ApiKind::Xapi => None,
+            ApiKind::Vsphere => vsphere::shown(headers).map(|(pass, _)| Shown::Pass(pass)),
         };
         self.known(shown.as_ref(), Some(method))
     }
@@ -80,6 +82,7 @@ impl Way<'_> {
                 let actor = house.identity.token_actor(token, peer.ip)?;
                 name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
             }
+            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
             Shown::Ticket(ticket, guard) => {
                 let (name, pass) = proxmox::pass(ticket)?;
                 let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
@@ -94,7 +97,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi | ApiKind::Vsphere => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
             ApiKind::OpenStack => openstack::path(raw),
         };
@@ -104,7 +107,7 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => false,
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi | ApiKind::Vsphere => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
             ApiKind::OpenStack => openstack::is_own(method, path),
         }
@@ -164,6 +167,7 @@ impl Way<'_> {
             ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
             ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
+            ApiKind::Vsphere => vsphere::refusal(refusal),
         };
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

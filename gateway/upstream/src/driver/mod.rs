@@ -4,6 +4,7 @@
 use crate::{
     api::Api,
     config::HypervisorConfig,
+    desk::Desk,
     error::{Error, Fault},
     fleet::Board,
     tls::TlsUpgrade,
@@ -23,6 +24,9 @@ mod xapi;
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 pub use lxd::split_tags;
+pub(crate) mod vsphere;
+
+pub(crate) use rest::collect;
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -104,6 +108,10 @@ pub(crate) trait Driver: Send + Sync {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
     /// Connects to a machine's screen.
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
+    /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
+    fn desk(&self) -> Option<&Desk> {
+        None
+    }
     /// Whether it knows how to do that at all.
     fn can(&self, _: PowerVerb) -> bool {
         true
@@ -127,6 +135,7 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
         HypervisorConfig::OpenStack(config) => openstack::build(config),
         HypervisorConfig::Xapi(config) => xapi::build(config),
+        HypervisorConfig::Vsphere(config) => vsphere::build(config),
     }
 }
 

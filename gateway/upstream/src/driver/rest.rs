@@ -8,8 +8,8 @@ use crate::{
     exchange::{Broken, Live, Sending},
     fleet::MAX_MACHINES,
     forward::fault,
-    framed::Framed,
-    wire::{CONNECT, Dialer, Stream},
+    framed,
+    wire::{Dialer, Stream},
 };
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -27,13 +27,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 use std::{fmt::Write as _, future::poll_fn, marker::PhantomData, pin::Pin, task::Poll, time::Duration};
-use tokio_tungstenite::{
-    client_async_with_config,
-    tungstenite::{Error as WsError, client::IntoClientRequest, protocol::WebSocketConfig},
-};
-
-/// The largest message that a screen may send.
-const MAX_MESSAGE: usize = 1024 * 1024;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// What wraps every answer of LXD's API.
 #[derive(Deserialize)]
@@ -226,29 +220,7 @@ pub(super) async fn screen(dialer: &Dialer, host: &HeaderValue, target: &str) ->
         let (name, value) = badge.show()?;
         headers.insert(name, value);
     }
-    let wire = dialer.dial().await?;
-    // Nothing is kept back: a key press goes out at once.
-    let config = WebSocketConfig::default()
-        .write_buffer_size(0)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
-    match tokio::time::timeout(CONNECT, client_async_with_config(request, wire, Some(config))).await {
-        Ok(Ok((socket, _))) => Ok(Stream::Framed(Box::new(Framed::new(socket)))),
-        Ok(Err(error)) => Err(explain(error)),
-        Err(_) => Err(Fault::TooSlow("to open the screen's WebSocket")),
-    }
-}
-
-/// Without what was asked, which holds the ticket.
-fn explain(error: WsError) -> Fault {
-    match error {
-        WsError::Io(e) => Fault::unreachable("its screen's WebSocket broke", e),
-        WsError::ConnectionClosed | WsError::AlreadyClosed => Fault::hung_up("closed its screen's WebSocket"),
-        WsError::Http(response) => {
-            Fault::Refused(format!("its screen's WebSocket answers with status {}", response.status()))
-        }
-        _ => Fault::Protocol("something that is no WebSocket where its screen should be".to_owned()),
-    }
+    framed::open(request, dialer.dial().await?).await
 }
 
 /// A value as it stands in an address.
@@ -265,7 +237,8 @@ pub(super) fn encoded(text: &str) -> String {
     out
 }
 
-async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, most: usize) -> Result<BytesMut, Fault> {
+/// The whole of an answer's body, at most so many bytes.
+pub(crate) async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, most: usize) -> Result<BytesMut, Fault> {
     let mut all = BytesMut::new();
     loop {
         let frame = poll_fn(|cx| {

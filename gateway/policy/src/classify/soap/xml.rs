@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+//! XML of a SOAP API as a small tree, read strictly and written in one form.
+//!
+//! What is sent on, either way, is written anew from the tree that was decided on: no reader further on can find anything
+//! in it that this one did not. So a document type, a comment, a CDATA section, a processing instruction, an unknown
+//! entity or namespace, an attribute that says anything else than a type, and text beside elements are refused.
+
+use quick_xml::{
+    XmlVersion,
+    escape::{escape, partial_escape},
+    events::{BytesStart, Event},
+    name::{Namespace, NamespaceResolver, QName, ResolveResult},
+    reader::NsReader,
+};
+
+/// How deep elements may nest.
+const MAX_DEPTH: usize = 64;
+
+const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
+const VIM: &str = "urn:vim25";
+const XSI: &str = "http://www.w3.org/2001/XMLSchema-instance";
+const XSD: &str = "http://www.w3.org/2001/XMLSchema";
+/// Types of SOAP's own encoding, which old clients name.
+const ENCODING: &str = "http://schemas.xmlsoap.org/soap/encoding/";
+
+/// The namespace of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// None.
+    Bare,
+    /// SOAP's envelope.
+    Envelope,
+    /// The API's own.
+    Vim,
+    /// XML Schema's simple types.
+    Schema,
+}
+
+/// One element: with text, or with elements in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// Its name without a prefix.
+    pub name: String,
+    /// Where its name belongs.
+    pub space: Space,
+    /// What `xsi:type` says it is.
+    pub kind: Option<(Space, String)>,
+    /// The attribute `type`: what a reference refers to.
+    pub of: Option<String>,
+    /// Its text, when it has no elements.
+    pub text: String,
+    /// Its elements.
+    pub children: Vec<Element>,
+    /// It says `xsi:nil`.
+    pub is_nil: bool,
+}
+
+impl Element {
+    /// An element of the API with text in it.
+    pub fn text(name: &str, text: &str) -> Self {
+        Self { text: text.to_owned(), ..Self::new(Space::Vim, name) }
+    }
+
+    /// An element of the API with elements in it.
+    pub fn of_children(name: &str, children: Vec<Element>) -> Self {
+        Self { children, ..Self::new(Space::Vim, name) }
+    }
+
+    /// A reference to an object.
+    pub fn reference(name: &str, of: &str, id: &str) -> Self {
+        Self { of: Some(of.to_owned()), ..Self::text(name, id) }
+    }
+
+    /// The same as something of a type of the API.
+    #[must_use]
+    pub fn typed(mut self, kind: &str) -> Self {
+        self.kind = Some((Space::Vim, kind.to_owned()));
+        self
+    }
+
+    /// An empty element.
+    pub fn new(space: Space, name: &str) -> Self {
+        let (kind, of, text, children) = (None, None, String::new(), Vec::new());
+        Self { name: name.to_owned(), space, kind, of, text, children, is_nil: false }
+    }
+
+    /// The first element in it with a name.
+    pub fn child(&self, name: &str) -> Option<&Element> {
+        self.children.iter().find(|c| c.name == name)
+    }
+
+    /// All elements in it with a name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
+        self.children.iter().filter(move |c| c.name == name)
+    }
+
+    /// What `xsi:type` says, without its namespace.
+    pub fn kind(&self) -> Option<&str> {
+        self.kind.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    /// Reads a document of at most `most` elements; the error says what is wrong, and nothing of what stood there.
+    pub fn read(text: &str, most: usize) -> Result<Self, &'static str> {
+        let mut reader = NsReader::from_str(text);
+        let mut open: Vec<Element> = Vec::new();
+        let mut root = None;
+        let mut count = 0;
+        let mut is_first = true;
+        loop {
+            let event = reader.read_event().map_err(|_| "the XML is broken")?;
+            let is_empty = matches!(event, Event::Empty(_));
+            match event {
+                Event::Start(start) | Event::Empty(start) => {
+                    count += 1;
+                    if root.is_some() || count > most || open.len() >= MAX_DEPTH {
+                        return Err("the XML has more than one root, too many elements, or nests too deep");
+                    }
+                    let element = begin(&start, reader.resolver())?;
+                    if is_empty {
+                        close(element, &mut open, &mut root)?;
+                    } else {
+                        open.push(element);
+                    }
+                }
+                Event::End(_) => {
+                    let element = open.pop().ok_or("the XML is broken")?;
+                    close(element, &mut open, &mut root)?;
+                }
+                Event::Text(text) => add(&mut open, &text.xml10_content())?,
+                Event::GeneralRef(name) => {
+                    let of_number = name.resolve_char_ref().map_err(|_| "the XML has a wrong character")?;
+                    let c = of_number.or(match &*name {
+                        "amp" => Some('&'),
+                        "lt" => Some('<'),
+                        "gt" => Some('>'),
+                        "quot" => Some('"'),
+                        "apos" => Some('\''),
+                        _ => None,
+                    });
+                    let c = c.ok_or("the XML uses an entity that it does not have")?;
+                    add(&mut open, c.encode_utf8(&mut [0; 4]))?;
+                }
+                Event::Decl(decl) if is_first => {
+                    let is_utf8 = decl.encoding().is_none_or(|e| e.is_ok_and(|e| e.eq_ignore_ascii_case("utf-8")));
+                    if !is_utf8 {
+                        return Err("the XML is not UTF-8");
+                    }
+                }
+                Event::Eof => break,
+                Event::Decl(_) | Event::DocType(_) | Event::Comment(_) | Event::CData(_) | Event::PI(_) => {
+                    return Err("the XML has a document type, a comment, a section or an instruction");
+                }
+            }
+            is_first = false;
+        }
+        if open.is_empty() { root.ok_or("there is no XML") } else { Err("the XML ends too early") }
+    }
+
+    /// The document as it is sent.
+    pub fn document(&self) -> String {
+        let mut out = String::with_capacity(1024);
+        out.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        self.write(&mut out, None);
+        out
+    }
+
+    /// Writes it. `outer` is the default namespace of what it stands in; the outermost element declares the prefixes.
+    fn write(&self, out: &mut String, outer: Option<Space>) {
+        let prefix = if self.space == Space::Envelope { "soapenv:" } else { "" };
+        out.push('<');
+        out.push_str(prefix);
+        out.push_str(&self.name);
+        if outer.is_none() {
+            let all = [("soapenv", ENVELOPE), ("xsi", XSI), ("xsd", XSD), ("vim", VIM)];
+            for (prefix, space) in all {
+                attribute(out, &format!("xmlns:{prefix}"), space);
+            }
+        }
+        // Elements of the envelope have a prefix, and leave the default as it is.
+        let outer = outer.unwrap_or(Space::Bare);
+        let default = if self.space == Space::Envelope { outer } else { self.space };
+        if default != outer {
+            attribute(out, "xmlns", if default == Space::Vim { VIM } else { "" });
+        }
+        if let Some((space, kind)) = &self.kind {
+            let prefix = match space {
+                Space::Schema => "xsd:",
+                Space::Vim => "vim:",
+                Space::Envelope | Space::Bare => "",
+            };
+            attribute(out, "xsi:type", &format!("{prefix}{kind}"));
+        }
+        if self.is_nil {
+            attribute(out, "xsi:nil", "true");
+        }
+        if let Some(of) = &self.of {
+            attribute(out, "type", of);
+        }
+        if self.text.is_empty() && self.children.is_empty() {
+            out.push_str("/>");
+            return;
+        }
+        out.push('>');
+        out.push_str(&partial_escape(self.text.as_str()));
+        for child in &self.children {
+            child.write(out, Some(default));
+        }
+        out.push_str("</");
+        out.push_str(prefix);
+        out.push_str(&self.name);
+        out.push('>');
+    }
+}
+
+fn attribute(out: &mut String, name: &str, value: &str) {
+    out.push(' ');
+    out.push_str(name);
+    out.push_str("=\"");
+    out.push_str(&escape(value));
+    out.push('"');
+}
+
+fn space(found: &ResolveResult<'_>) -> Result<Space, &'static str> {
+    match found {
+        ResolveResult::Unbound | ResolveResult::Bound(Namespace("")) => Ok(Space::Bare),
+        ResolveResult::Bound(Namespace(ENVELOPE)) => Ok(Space::Envelope),
+        ResolveResult::Bound(Namespace(VIM)) => Ok(Space::Vim),
+        ResolveResult::Bound(Namespace(XSD | ENCODING)) => Ok(Space::Schema),
+        ResolveResult::Bound(_) | ResolveResult::Unknown(_) => Err("the XML has a name of an unknown namespace"),
+    }
+}
+
+/// A name as the API writes them, so that it can be written as it is.
+fn is_name(name: &str) -> bool {
+    let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    name.len() <= 128
+        && name.bytes().all(is_inner)
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+}
+
+fn begin(start: &BytesStart<'_>, resolver: &NamespaceResolver) -> Result<Element, &'static str> {
+    let (found, name) = resolver.resolve_element(start.name());
+    if !is_name(name.as_ref()) {
+        return Err("the XML has a name that is none of the API's");
+    }
+    let mut element = Element::new(space(&found)?, name.as_ref());
+    if element.space == Space::Schema {
+        return Err("the XML has a name of an unknown namespace");
+    }
+    for found in start.attributes() {
+        let found = found.map_err(|_| "the XML has a broken or doubled attribute")?;
+        if found.key.as_namespace_binding().is_some() {
+            continue;
+        }
+        let value = found.normalized_value(XmlVersion::Implicit1_0).map_err(|_| "the XML has a broken attribute")?;
+        let (whose, name) = resolver.resolve_attribute(found.key);
+        match (&whose, name.as_ref()) {
+            (ResolveResult::Bound(Namespace(XSI)), "type") if element.kind.is_none() => {
+                let (kind_space, kind) = resolver.resolve_element(QName(&value));
+                if !is_name(kind.as_ref()) {
+                    return Err("the XML has a type that is none");
+                }
+                element.kind = Some((space(&kind_space)?, kind.as_ref().to_owned()));
+            }
+            (ResolveResult::Bound(Namespace(XSI)), "nil") => element.is_nil = matches!(&*value, "true" | "1"),
+            (ResolveResult::Unbound, "type") if element.of.is_none() => {
+                if !is_name(&value) {
+                    return Err("the XML has a type that is none");
+                }
+                element.of = Some(value.into_owned());
+            }
+            // Which release the client speaks; said once more in the head of the request.
+            (ResolveResult::Unbound, "versionId" | "serverGuid") => {}
+            (ResolveResult::Bound(Namespace(ENVELOPE)), _) if element.space == Space::Envelope => {}
+            _ => return Err("the XML has an attribute that the gateway does not know"),
+        }
+    }
+    Ok(element)
+}
+
+fn add(open: &mut [Element], text: &str) -> Result<(), &'static str> {
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err("the XML has a control character");
+    }
+    match open.last_mut() {
+        Some(element) => element.text.push_str(text),
+        None if text.trim().is_empty() => {}
+        None => return Err("the XML has text beside its root"),
+    }
+    Ok(())
+}
+
+fn close(mut element: Element, open: &mut [Element], root: &mut Option<Element>) -> Result<(), &'static str> {
+    if !element.children.is_empty() {
+        if !element.text.trim().is_empty() {
+            return Err("the XML has text beside elements");
+        }
+        element.text = String::new();
+    }
+    match open.last_mut() {
+        Some(parent) => parent.children.push(element),
+        None => *root = Some(element),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapped(inner: &str) -> String {
+        format!(
+            "<?xml version='1.0' encoding='UTF-8'?><e:Envelope xmlns:e='{ENVELOPE}' xmlns:i='{XSI}' xmlns:s='{XSD}'>
+             <e:Body>{inner}</e:Body></e:Envelope>"
+        )
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let text = wrapped(
+            "<PowerOnVM_Task xmlns='urn:vim25'><_this versionId='6.5' type='VirtualMachine'>vm-1</_this>
+             <a i:type='s:string'>x&lt;&amp;&#65;&quot; y</a><b i:type='OptionValue'><key/></b><c i:nil='true'/>
+             </PowerOnVM_Task><e:Fault><faultcode xmlns=''>S</faultcode></e:Fault>",
+        );
+        let read = Element::read(&text, 100).unwrap();
+        let body = read.child("Body").unwrap();
+        let call = body.child("PowerOnVM_Task").unwrap();
+        assert_eq!((call.space, call.child("_this").unwrap().of.as_deref()), (Space::Vim, Some("VirtualMachine")));
+        assert_eq!(call.child("a").unwrap().text, "x<&A\" y");
+        assert_eq!(call.child("a").unwrap().kind, Some((Space::Schema, "string".into())));
+        assert_eq!(call.child("b").unwrap().kind(), Some("OptionValue"));
+        assert_eq!(body.child("Fault").unwrap().child("faultcode").unwrap().space, Space::Bare);
+        let written = read.document();
+        assert!(!written.contains("versionId"));
+        assert_eq!(Element::read(&written, 100).unwrap(), read);
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for bad in [
+            "<a xmlns='urn:vim25'>vm-1<!-- x -->2</a>",
+            "<a xmlns='urn:vim25'><![CDATA[x]]></a>",
+            "<a xmlns='urn:vim25'><?x y?></a>",
+            "<a xmlns='urn:vim25'>&bomb;</a>",
+            "<a xmlns='urn:vim25'>text<b/></a>",
+            "<a xmlns='urn:other'/>",
+            "<x:a/>",
+            "<a xmlns='urn:vim25' type='VirtualMachine' type='Folder'/>",
+            "<a xmlns='urn:vim25' href='#1'/>",
+            "<a xmlns='urn:vim25' e:encodingStyle='x'/>",
+            "<a xmlns='urn:vim25' type='a b'/>",
+            "<a xmlns='urn:vim25' i:type='x:y'/>",
+            "<a xmlns='urn:vim25'>&#1;</a>",
+            "<a xmlns='urn:vim25'><b></a></b>",
+            "<a xmlns='urn:vim25'>",
+        ] {
+            assert!(Element::read(&wrapped(bad), 100).is_err(), "{bad}");
+        }
+        let doctype = format!("<!DOCTYPE e [<!ENTITY x 'y'>]>{}", wrapped("").split_once("?>").unwrap().1);
+        for bad in ["", "x", "<a/><a/>", "<a/>x", &doctype, "<?xml version='1.0' encoding='UTF-16'?><a/>"] {
+            assert!(Element::read(bad, 100).is_err(), "{bad}");
+        }
+        assert!(Element::read(&wrapped(&"<a xmlns='urn:vim25'/>".repeat(99)), 100).is_err(), "too many");
+        let deep = format!("{}{}", "<a xmlns='urn:vim25'>".repeat(70), "</a>".repeat(70));
+        assert!(Element::read(&wrapped(&deep), 1000).is_err(), "too deep");
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Calls of people's clients to an API that has sessions: each with a permit, in the person's own session.
+
+use crate::{
+    broker::TaskOwner,
+    credential::Injected,
+    desk::{Desk, Face, Reply, Seat, Sight, Wait},
+    error::Error,
+    fleet::Fleet,
+};
+use portcullis_domain::{Effect, HypervisorName, MachineId, MachineRef, Resource, UserId};
+use portcullis_policy::{
+    Permit,
+    classify::soap::{Call, Owners, Way},
+};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+};
+
+/// One call, whose session it goes through, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Calling<'a> {
+    /// What is called.
+    pub call: &'a Call,
+    /// Whose session it is.
+    pub seat: Seat,
+    /// The release that the client speaks.
+    pub release: &'a str,
+    /// How long its answer may take.
+    pub wait: Wait,
+}
+
+impl Fleet {
+    /// Sends one call with the hypervisor's credential. The permit is for that hypervisor, or something of it.
+    pub async fn call(&self, permit: &Permit, calling: Calling<'_>) -> Result<Reply, Error> {
+        let operation = permit.operation();
+        let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
+        let desk = self.desk(name)?;
+        // Lent for this one call: whoever has no permit for this hypervisor gets no further.
+        let _lent = Injected::lend(permit, name, &desk.center.dialer, self.clock().now())?;
+        let reply =
+            desk.ask(calling.seat, calling.call, calling.release, calling.wait).await.map_err(|f| f.at(name))?;
+        if operation.effect == Effect::Unsafe
+            && let Some(task) = reply.task()
+        {
+            let owner = TaskOwner { user: permit.user(), operation: operation.clone() };
+            self.broker().remember(name, &format!("{TASK}{task}"), owner);
+        }
+        Ok(reply)
+    }
+
+    /// Ends the session of somebody who signed out.
+    pub async fn sign_out(&self, hypervisor: &HypervisorName, seat: &Seat) {
+        if let Ok(desk) = self.desk(hypervisor) {
+            desk.stand_up(seat).await;
+        }
+    }
+
+    /// Whether somebody signed out of their session.
+    pub fn is_signed_out(&self, hypervisor: &HypervisorName, seat: &Seat) -> bool {
+        self.desk(hypervisor).is_ok_and(|desk| desk.is_ended(seat))
+    }
+
+    /// What a hypervisor says of itself to those who are not known yet; none before it was asked.
+    pub fn face(&self, hypervisor: &HypervisorName) -> Option<Arc<Face>> {
+        self.desk(hypervisor).ok()?.face.load_full()
+    }
+
+    /// What references mean on a hypervisor.
+    pub fn owners(&self, hypervisor: &HypervisorName) -> Objects<'_> {
+        Objects(self.desk(hypervisor).ok())
+    }
+
+    /// What somebody sees of a hypervisor who sees these machines, and what they began there.
+    pub fn sight(&self, hypervisor: &HypervisorName, machines: &[&MachineRef], user: UserId) -> Sight {
+        let ids: Vec<&MachineId> = machines.iter().map(|m| &m.machine).collect();
+        let places = match self.desk(hypervisor) {
+            Ok(desk) => desk.tree.read().unwrap_or_else(PoisonError::into_inner).places(&ids),
+            Err(_) => HashSet::new(),
+        };
+        let tasks = self.broker().tasks(hypervisor, user);
+        let tasks = tasks.into_iter().filter_map(|t| t.strip_prefix(TASK).map(str::to_owned)).collect();
+        Sight::Part { machines: ids.iter().map(ToString::to_string).collect(), places, tasks }
+    }
+
+    /// Whether somebody began a task, and what that was about.
+    pub fn began(&self, hypervisor: &HypervisorName, task: &str, user: UserId) -> Option<Resource> {
+        let owner = self.broker().owner(hypervisor, &format!("{TASK}{task}"))?;
+        (owner.user == user).then_some(owner.operation.resource)
+    }
+
+    fn desk(&self, name: &HypervisorName) -> Result<&Desk, Error> {
+        self.desk_of(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))
+    }
+}
+
+/// What stands before the id of a task that is an object.
+const TASK: &str = "task:";
+
+/// What references mean on one hypervisor.
+#[derive(Clone, Copy)]
+pub struct Objects<'a>(Option<&'a Desk>);
+
+impl Owners for Objects<'_> {
+    fn find(&self, id: &str) -> Option<Way> {
+        self.0?.tree.read().unwrap_or_else(PoisonError::into_inner).find(id)
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who gets a session, and whose is given up.
+
+use super::*;
+use crate::wire::{Address, Dialer};
+use http::HeaderValue;
+use portcullis_domain::Secret;
+use uuid::Uuid;
+
+fn desk(most: usize) -> Desk {
+    let address = Address::Tcp("localhost".to_owned(), 9);
+    let dialer = Arc::new(Dialer { address, tls: None, authorization: None });
+    let host = HeaderValue::from_static("localhost");
+    Desk::new(Center::new(dialer, host, "gateway".to_owned(), Secret::from("x".to_owned())), most)
+}
+
+fn seat(user: u128, which: u8) -> Seat {
+    Seat { user: UserId::new(Uuid::from_u128(user)), digest: [which; 32] }
+}
+
+fn placed(desk: &Desk, seat: Seat) -> &'static str {
+    match desk.place(seat, &Arc::new(Session::sample("key-12345678"))) {
+        Placed::Here(None) => "here",
+        Placed::Here(Some(_)) => "instead of another",
+        Placed::Taken(_) => "taken",
+        Placed::Full => "full",
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_the_place_of_somebody_who_is_busy() {
+    let desk = desk(3);
+    assert_eq!([0, 1, 2].map(|n| placed(&desk, seat(n, 0))), ["here"; 3]);
+    assert_eq!(placed(&desk, seat(2, 0)), "taken");
+    assert_eq!(placed(&desk, seat(3, 0)), "full");
+    tokio::time::advance(GIVEN_UP + Duration::from_secs(1)).await;
+    assert!(desk.seated(&seat(0, 0)).is_some(), "used just now");
+    assert_eq!(placed(&desk, seat(3, 0)), "instead of another");
+    assert!(desk.seated(&seat(0, 0)).is_some());
+    assert_eq!(placed(&desk, seat(4, 0)), "instead of another");
+    assert_eq!(placed(&desk, seat(5, 0)), "full");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_person_cannot_take_every_place() {
+    let desk = desk(1_000);
+    for n in 0..u8::try_from(OF_ONE).unwrap() {
+        assert_eq!(placed(&desk, seat(1, n)), "here");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(placed(&desk, seat(1, 200)), "instead of another");
+    assert!(desk.seated(&seat(1, 0)).is_none(), "their own oldest");
+    assert!(desk.seated(&seat(1, 1)).is_some());
+    assert_eq!(placed(&desk, seat(2, 0)), "here");
+}
+
+#[test]
+fn the_real_key_goes_into_references_and_into_nothing_else() {
+    let this = Reference { of: "ContainerView".to_owned(), id: "session[portcullis]5-6".to_owned() };
+    let arguments = vec![
+        Element::reference("obj", "ContainerView", "session[portcullis]7"),
+        Element::text("annotation", "session[portcullis]"),
+    ];
+    let call = Call { method: "x".to_owned(), this, arguments };
+    let real = unmasked(call, "52a1-key");
+    assert_eq!(real.this.id, "session[52a1-key]5-6");
+    assert_eq!(real.arguments[0].text, "session[52a1-key]7");
+    assert_eq!(real.arguments[1].text, "session[portcullis]");
+}
