@@ -15,12 +15,18 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) -> Result<Vec<Door>, ConfigError> {
     let portal = config.portal.listen.iter().map(|at| (Purpose::Portal, *at));
     let apis = config.hypervisors.iter().filter_map(|h| Some((Purpose::Api(h.name().clone()), config.api_listen(h)?)));
-    let wanted: Vec<(Purpose, SocketAddr)> = portal.chain(apis).collect();
+    let rpcs = config.hypervisors.iter().filter_map(|h| Some((Purpose::Rpc(h.name().clone()), config.rpc_listen(h)?)));
+    let wanted: Vec<(Purpose, SocketAddr)> = portal.chain(apis).chain(rpcs).collect();
     let wrong = |message: String| ConfigError::new(&config.file, message);
     if transport == Transport::PlainLoopback
         && let Some((purpose, at)) = wanted.iter().find(|(_, at)| !at.ip().is_loopback())
     {
         return Err(wrong(format!("{}: --dev listens on loopback only, not on {at}", key_of(purpose))));
+    }
+    if transport == Transport::PlainLoopback
+        && let Some((purpose, _)) = wanted.iter().find(|(p, _)| matches!(p, Purpose::Rpc(_)))
+    {
+        return Err(wrong(format!("{}: --dev has no TLS, and this is spoken inside TLS only", key_of(purpose))));
     }
     if let Some(((one, at), (other, _))) = clash(&wanted) {
         let (one, other) = (key_of(one), key_of(other));
@@ -48,6 +54,7 @@ pub(crate) fn key_of(purpose: &Purpose) -> String {
     match purpose {
         Purpose::Portal => "portal.listen".into(),
         Purpose::Api(name) => format!("hypervisors.{name}.api.port"),
+        Purpose::Rpc(name) => format!("hypervisors.{name}.rpc.port"),
     }
 }
 

@@ -50,9 +50,11 @@ pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, ProxmoxConfig, QemuConfig,
-    Trust, Verify,
+    RpcDoor, Trust, Verify,
 };
-pub use driver::{PowerVerb, Screen, ScreenLogin};
+pub use driver::{
+    Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, ScreenLogin,
+};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};

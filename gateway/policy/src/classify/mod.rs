@@ -7,12 +7,14 @@
 
 mod canonical;
 mod form;
+pub mod libvirt;
 pub mod own;
 mod params;
 mod query;
 mod table;
 mod tree;
 mod volume;
+pub mod xdr;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};

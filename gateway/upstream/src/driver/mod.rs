@@ -10,13 +10,15 @@ use crate::{
     wire::Stream,
 };
 use async_trait::async_trait;
-use portcullis_domain::{Machine, MachineId, Secret};
+use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 
 mod libvirt;
 mod lxd;
 mod proxmox;
 mod qemu;
 mod rest;
+
+pub use libvirt::{Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter};
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -89,6 +91,15 @@ pub struct Screen {
     pub tls: Option<TlsUpgrade>,
 }
 
+/// What clients of an RPC have to know and keep to.
+#[derive(Debug, Clone, Copy)]
+pub struct RpcFace<'a> {
+    /// The address of what they may open.
+    pub uri: &'a str,
+    /// The XML namespace of the labels that grants speak of.
+    pub labels: &'a str,
+}
+
 /// One kind of hypervisor.
 #[async_trait]
 pub(crate) trait Driver: Send + Sync {
@@ -98,6 +109,14 @@ pub(crate) trait Driver: Send + Sync {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
     /// Connects to a machine's screen.
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
+    /// What its clients speak, where that is an RPC of its own.
+    fn rpc(&self) -> Option<RpcFace<'_>> {
+        None
+    }
+    /// Opens a connection for one client of that RPC.
+    async fn open_rpc(&self, _: &HypervisorName, _: u32) -> Result<(LinkReader, LinkWriter), Fault> {
+        Err(Fault::Unsupported("it has no RPC".to_owned()))
+    }
     /// Whether it knows how to do that at all.
     fn can(&self, _: PowerVerb) -> bool {
         true
