@@ -25,6 +25,7 @@ mod journeys {
     mod killed;
     mod leash;
     mod libvirt;
+    mod libvirt_rpc;
     mod limits;
     mod locks;
     mod lost_trail;

@@ -15,6 +15,7 @@ pub(crate) mod played;
 pub(crate) mod provider;
 pub(crate) mod screen;
 pub(crate) mod trail;
+pub(crate) mod virsh;
 
 pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use fake_pve::FakePve;

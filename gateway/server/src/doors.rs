@@ -9,7 +9,10 @@ use crate::{
     tls,
 };
 use portcullis_domain::Clock;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Every door that is to be opened, the portal's first.
 pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) -> Result<Vec<Door>, ConfigError> {
@@ -46,7 +49,11 @@ pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) ->
         Transport::Tls => Some(tls::server(config, clock)?),
         Transport::PlainLoopback => None,
     };
-    Ok(wanted.into_iter().map(|(purpose, at)| Door { purpose, at, tls: tls.clone() }).collect())
+    let of = |purpose: &Purpose| match purpose {
+        Purpose::Portal | Purpose::Api(_) => tls.clone(),
+        Purpose::Rpc(_) => tls.as_deref().map(|tls| Arc::new(tls::without_tickets(tls))),
+    };
+    Ok(wanted.into_iter().map(|(purpose, at)| Door { tls: of(&purpose), purpose, at }).collect())
 }
 
 /// The key of the configuration that a door stands under.

@@ -113,8 +113,18 @@ impl House {
         self.tables.contains_key(&name).then_some(name)
     }
 
+    /// The hypervisors that tools reach through this gateway with a token.
+    pub(crate) fn reachable(&self) -> impl Iterator<Item = &HypervisorName> {
+        let rpcs = self.config.hypervisors.iter().filter(|h| h.rpc().is_some()).map(|h| h.name());
+        self.tables.keys().chain(rpcs)
+    }
+
     /// Where native clients reach a hypervisor's API through this gateway.
     pub(crate) fn api_address(&self, name: &HypervisorName) -> Option<String> {
+        let rpc = self.config.hypervisors.iter().filter(|h| h.name() == name).find_map(|h| h.rpc());
+        if let (Some(door), Some(face)) = (rpc, self.fleet.rpc(name)) {
+            return face.address(&self.config.portal.host()?, door.port);
+        }
         let (_, _, door) = self.fleet.doors().find(|(n, _, _)| *n == name)?;
         let host = self.config.portal.host()?;
         match (door.port, &door.host) {

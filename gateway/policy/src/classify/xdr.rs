@@ -121,8 +121,14 @@ mod tests {
 
     #[test]
     fn what_was_written_reads_back() {
-        let bytes =
-            Writer::default().word(7).number(-1).opaque(b"abcde").optional(None).optional(Some("x")).raw(&[9; 8]).done();
+        let bytes = Writer::default()
+            .word(7)
+            .number(-1)
+            .opaque(b"abcde")
+            .optional(None)
+            .optional(Some("x"))
+            .raw(&[9; 8])
+            .done();
         assert_eq!(bytes.len() % 4, 0);
         let mut reader = Reader::new(&bytes);
         assert_eq!((reader.word(), reader.word()), (Ok(7), Ok(u32::MAX)));

@@ -248,7 +248,7 @@ async fn preview(house: &House, sentence: &Sentence, grants: &[Grant]) -> Result
             past.push(asked);
         }
     }
-    let hypervisors: Vec<HypervisorName> = house.tables.keys().cloned().collect();
+    let hypervisors: Vec<HypervisorName> = house.reachable().cloned().collect();
     let inventory = house.fleet.inventory();
     let ground = Ground { inventory: &inventory, hypervisors: &hypervisors, now };
     let side = |held| Side { engine: &house.engine, held };

@@ -21,6 +21,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use calls::{Domain, Libvirt};
+pub use frame::{Frame, FrameKind, FrameStatus, Frames};
+pub use link::{LinkReader, LinkWriter};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,8 +31,6 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, time::Instant};
 use uuid::Uuid;
-pub use frame::{Frame, FrameKind, FrameStatus, Frames};
-pub use link::{LinkReader, LinkWriter};
 use xml::{Description, Graphics, GraphicsKind};
 
 /// Changes that come close together are read together.

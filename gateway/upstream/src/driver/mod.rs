@@ -100,6 +100,15 @@ pub struct RpcFace<'a> {
     pub labels: &'a str,
 }
 
+impl RpcFace<'_> {
+    /// Where clients open it through the gateway: the address with the gateway's host and port, inside TLS.
+    pub fn address(&self, host: &str, port: u16) -> Option<String> {
+        let (driver, rest) = self.uri.split_once("://")?;
+        let (_, what) = rest.split_once('/')?;
+        Some(format!("{driver}+tls://{host}:{port}/{what}"))
+    }
+}
+
 /// One kind of hypervisor.
 #[async_trait]
 pub(crate) trait Driver: Send + Sync {

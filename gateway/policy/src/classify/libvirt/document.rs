@@ -26,10 +26,37 @@ const MAX_ELEMENTS: usize = 20_000;
 
 /// Parts of a machine that stay inside of it, with everything below them.
 const INSIDE: [&str; 31] = [
-    "name", "uuid", "genid", "title", "description", "metadata", "memory", "currentMemory", "maxMemory", "vcpu",
-    "vcpus", "iothreads", "iothreadids", "defaultiothread", "cpu", "clock", "on_poweroff", "on_reboot", "on_crash",
-    "on_lockfailure", "pm", "perf", "features", "cputune", "memtune", "os/type", "os/boot", "os/bootmenu", "os/smbios",
-    "os/bios", "os/firmware",
+    "name",
+    "uuid",
+    "genid",
+    "title",
+    "description",
+    "metadata",
+    "memory",
+    "currentMemory",
+    "maxMemory",
+    "vcpu",
+    "vcpus",
+    "iothreads",
+    "iothreadids",
+    "defaultiothread",
+    "cpu",
+    "clock",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "on_lockfailure",
+    "pm",
+    "perf",
+    "features",
+    "cputune",
+    "memtune",
+    "os/type",
+    "os/boot",
+    "os/bootmenu",
+    "os/smbios",
+    "os/bios",
+    "os/firmware",
 ];
 /// Devices that are made of nothing but what they say here.
 const PLAIN: [&str; 9] =
@@ -190,11 +217,16 @@ impl Read {
                 _ => false,
             },
             Document::Checkpoint => {
-                matches!(names.get(1..).unwrap_or_default(), [] | ["name" | "description" | "disks"] | ["disks", "disk"])
+                matches!(
+                    names.get(1..).unwrap_or_default(),
+                    [] | ["name" | "description" | "disks"] | ["disks", "disk"]
+                )
             }
             Document::Volume => match names.get(1..).unwrap_or_default() {
                 [] | ["name" | "key" | "capacity" | "allocation" | "physical" | "target"] => true,
-                ["target", "format" | "compat" | "features" | "nocow" | "clusterSize" | "path" | "timestamps", ..] => true,
+                ["target", "format" | "compat" | "features" | "nocow" | "clusterSize" | "path" | "timestamps", ..] => {
+                    true
+                }
                 _ => false,
             },
         };
@@ -221,9 +253,16 @@ impl Read {
                 // An empty drive.
                 is_volume || last.attributes.keys().all(|k| ["index", "startupPolicy"].contains(&&**k))
             }
-            ("disk", [] | ["driver" | "target" | "readonly" | "shareable" | "transient" | "serial" | "wwn" | "vendor"
-                | "product" | "alias" | "address" | "boot" | "backingStore" | "iotune" | "blockio" | "geometry"
-                | "mirror" | "throttlefilters", ..]) => !names_host && !names.contains(&"encryption"),
+            (
+                "disk",
+                []
+                | [
+                    "driver" | "target" | "readonly" | "shareable" | "transient" | "serial" | "wwn" | "vendor"
+                    | "product" | "alias" | "address" | "boot" | "backingStore" | "iotune" | "blockio" | "geometry"
+                    | "mirror" | "throttlefilters",
+                    ..,
+                ],
+            ) => !names_host && !names.contains(&"encryption"),
             ("interface", []) => match of {
                 "network" | "bridge" | "user" => {
                     self.ask(Wish::Network);
@@ -234,10 +273,14 @@ impl Read {
             ("interface", ["source"]) => {
                 last.attributes.keys().all(|k| ["network", "portgroup", "portid", "bridge"].contains(&&**k))
             }
-            ("interface", ["mac" | "model" | "target" | "alias" | "address" | "boot" | "bandwidth" | "link" | "mtu"
-                | "filterref" | "virtualport" | "vlan" | "driver" | "guest" | "port" | "rom" | "coalesce", ..]) => {
-                !names_host
-            }
+            (
+                "interface",
+                [
+                    "mac" | "model" | "target" | "alias" | "address" | "boot" | "bandwidth" | "link" | "mtu"
+                    | "filterref" | "virtualport" | "vlan" | "driver" | "guest" | "port" | "rom" | "coalesce",
+                    ..,
+                ],
+            ) => !names_host,
             // A screen that listens to others, or has a password of its own, is a way around the gateway.
             ("graphics", []) => ["vnc", "spice"].contains(&of) && !names_host && is_here(last.get("listen")),
             ("graphics", ["listen"]) => {
@@ -248,8 +291,13 @@ impl Read {
                 };
                 is_quiet && !names_host
             }
-            ("graphics", ["image" | "jpeg" | "zlib" | "playback" | "streaming" | "clipboard" | "mouse"
-                | "filetransfer" | "channel"]) => true,
+            (
+                "graphics",
+                [
+                    "image" | "jpeg" | "zlib" | "playback" | "streaming" | "clipboard" | "mouse" | "filetransfer"
+                    | "channel",
+                ],
+            ) => true,
             ("serial" | "parallel" | "console" | "channel" | "redirdev", []) => {
                 let is_quiet = ["pty", "null", "vc", "spicevmc", "spiceport", "qemu-vdagent"].contains(&of);
                 is_quiet || device.name == "channel" && of == "unix"
@@ -262,8 +310,10 @@ impl Read {
                 "qemu-vdagent" => true,
                 _ => false,
             },
-            ("serial" | "parallel" | "console" | "channel" | "redirdev", ["target" | "alias" | "address" | "boot"
-                | "protocol", ..])
+            (
+                "serial" | "parallel" | "console" | "channel" | "redirdev",
+                ["target" | "alias" | "address" | "boot" | "protocol", ..],
+            )
             | ("channel", ["source", "clipboard" | "mouse"]) => !names_host,
             ("input", []) => ["mouse", "tablet", "keyboard"].contains(&of),
             ("input", ["alias" | "address" | "driver"]) => !names_host,

@@ -199,13 +199,8 @@ impl Procedures {
             let why = format!("The gateway does not know {name}, so it is not passed on.");
             return Call { verdict: denied(why), way: Way::Pass, name, number: 0, text: None };
         };
-        let mut call = Call {
-            verdict: Verdict::Unread,
-            way: *way,
-            name: procedure.name.clone(),
-            number: 0,
-            text: None,
-        };
+        let mut call =
+            Call { verdict: Verdict::Unread, way: *way, name: procedure.name.clone(), number: 0, text: None };
         let Holds::Call { arguments: fields, .. } = &procedure.holds else {
             call.verdict = denied("An event is no call.".into());
             return call;
@@ -393,10 +388,9 @@ impl Ask {
                 all.sort();
                 all.dedup();
                 match all.as_slice() {
-                    [one] => Resource::Machine(MachineRef {
-                        hypervisor: place.hypervisor.clone(),
-                        machine: one.clone(),
-                    }),
+                    [one] => {
+                        Resource::Machine(MachineRef { hypervisor: place.hypervisor.clone(), machine: one.clone() })
+                    }
                     _ => Resource::Machines(place.hypervisor.clone(), all),
                 }
             }

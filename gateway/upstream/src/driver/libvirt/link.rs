@@ -5,7 +5,11 @@ use super::{
     frame::{Frame, Frames, PING},
     rpc::Rpc,
 };
-use crate::{driver::MAX_ANSWER, error::{Error, Fault}, wire::Wire};
+use crate::{
+    driver::MAX_ANSWER,
+    error::{Error, Fault},
+    wire::Wire,
+};
 use portcullis_domain::HypervisorName;
 use portcullis_policy::Permit;
 use std::time::Duration;
