@@ -193,7 +193,7 @@ impl Read {
     fn begin(&mut self, kind: Document, path: &[Open], space: Space) {
         let names: Vec<&str> = path.iter().map(|o| o.name.as_str()).collect();
         let is_known = match kind {
-            Document::Machine | Document::Domain => {
+            Document::Machine | Document::Start | Document::Domain => {
                 let below = names.get(1..).unwrap_or_default();
                 match below {
                     [] | ["os" | "devices"] => true,
@@ -336,7 +336,7 @@ impl Read {
         let names: Vec<&str> = path.iter().map(|o| o.name.as_str()).collect();
         let Some(last) = path.last() else { return Err(BROKEN) };
         let text = last.text.trim();
-        let is_machine = matches!(kind, Document::Machine | Document::Domain);
+        let is_machine = matches!(kind, Document::Machine | Document::Start | Document::Domain);
         match names.as_slice() {
             ["domain", "uuid"] if is_machine => {
                 let uuid = Uuid::try_parse(text).map_err(|_| "A machine's id cannot be read.")?;
@@ -384,7 +384,7 @@ enum Label {
 
 fn is_root(kind: Document, name: &str) -> bool {
     match kind {
-        Document::Machine | Document::Domain => name == "domain",
+        Document::Machine | Document::Start | Document::Domain => name == "domain",
         Document::Device => true,
         Document::Disk => name == "disk",
         Document::Snapshot => name == "domainsnapshot",

@@ -79,8 +79,10 @@ pub(super) struct Raise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Document {
-    /// A whole machine that is defined or started: the one with its id, where there is one, or a new one.
+    /// A whole machine that is defined: the one with its id, where there is one, or a new one.
     Machine,
+    /// A whole machine that is started as it is described.
+    Start,
     /// The machine of the call, or of a file, in whole.
     Domain,
     /// One device of the call's machine.

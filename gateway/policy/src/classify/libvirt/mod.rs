@@ -411,7 +411,7 @@ impl Ask {
         for (name, kind) in &self.documents {
             let Some(text) = said.text(name) else { continue };
             let mut read = Read::of(*kind, text, place.labels)?;
-            if matches!(kind, Document::Machine | Document::Domain) {
+            if matches!(kind, Document::Machine | Document::Start | Document::Domain) {
                 let at = match (&resource, read.uuid) {
                     (Resource::Machine(at), _) => Some(at.clone()),
                     (_, Some(uuid)) => machine(place.hypervisor, uuid),
@@ -419,9 +419,17 @@ impl Ask {
                 };
                 let known = at.as_ref().and_then(|at| place.inventory.find(at));
                 read.hold_against(known);
-                // A machine that is there already is changed, not made.
-                if let (Document::Machine, Some(at), Some(_)) = (kind, &at, known) {
-                    (action, resource) = (Action::Configure, Resource::Machine(at.clone()));
+                match (kind, at, known) {
+                    // A machine that is there already is changed, not made.
+                    (Document::Machine, Some(at), Some(_)) => {
+                        (action, resource) = (Action::Configure, Resource::Machine(at));
+                    }
+                    // What runs in the place of one that is there changes it, too.
+                    (Document::Start, Some(at), Some(_)) => {
+                        let machine = || Resource::Machine(at.clone());
+                        also.extend([(Action::Configure, machine()), (Action::Power, machine())]);
+                    }
+                    _ => {}
                 }
             }
             let wishes = read.asks.iter().map(|wish: &Wish| (wish.action(), whole()));

@@ -158,50 +158,56 @@ impl Shapes {
                     said.texts.push((name, found));
                 }
                 Type::Uuid => said.uuids.push(uuid(&mut reader)?),
-                of => self.pass(of, &mut reader, &mut |domain| said.domains.push(domain))?,
+                of => self.pass(of, &mut reader, Texts::Plain, &mut |domain| said.domains.push(domain))?,
             }
         }
         if reader.left() > 0 { Err(Broken("it goes on after its end")) } else { Ok(said) }
     }
 
     /// Passes over a value, and tells every machine in it.
-    fn pass(&self, of: &Type, reader: &mut Reader<'_>, tell: &mut impl FnMut(Uuid)) -> Result<(), Broken> {
+    fn pass(
+        &self,
+        of: &Type,
+        reader: &mut Reader<'_>,
+        texts: Texts,
+        tell: &mut impl FnMut(Uuid),
+    ) -> Result<(), Broken> {
         match of {
             Type::Word => drop(reader.word()?),
             Type::Long => drop(reader.long()?),
-            Type::Text => drop(reader.opaque(MAX_TEXT)?),
+            Type::Text => texts.pass(reader)?,
             Type::Opaque(most) => drop(reader.opaque(*most)?),
             Type::Uuid => drop(reader.take(16)?),
             Type::Param => match reader.word()? {
                 // virTypedParameterType: int, unsigned, long, unsigned long, double, boolean, text.
                 1 | 2 | 6 => drop(reader.word()?),
                 3..=5 => drop(reader.long()?),
-                7 => drop(reader.opaque(MAX_TEXT)?),
+                7 => texts.pass(reader)?,
                 _ => return Err(Broken("a parameter is of no known type")),
             },
             Type::Structure(n) if *n == self.domain => {
-                reader.opaque(MAX_TEXT)?;
+                texts.pass(reader)?;
                 tell(uuid(reader)?);
                 reader.word()?;
             }
             Type::Structure(n) => {
                 for (_, of) in self.structures.get(*n).into_iter().flatten() {
-                    self.pass(of, reader, tell)?;
+                    self.pass(of, reader, texts, tell)?;
                 }
             }
             Type::Optional(inner) => {
                 if reader.is_there()? {
-                    self.pass(inner, reader, tell)?;
+                    self.pass(inner, reader, texts, tell)?;
                 }
             }
             Type::List(inner, most) => {
                 for _ in 0..reader.count(*most)? {
-                    self.pass(inner, reader, tell)?;
+                    self.pass(inner, reader, texts, tell)?;
                 }
             }
             Type::Exactly(inner, count) => {
                 for _ in 0..*count {
-                    self.pass(inner, reader, tell)?;
+                    self.pass(inner, reader, texts, tell)?;
                 }
             }
         }
@@ -236,13 +242,13 @@ impl Shapes {
                 let mut entries = Vec::new();
                 for _ in 0..count {
                     let (begin, mut domain) = (at(&reader), None);
-                    self.pass(inner, &mut reader, &mut |uuid| domain = Some(uuid))?;
+                    self.pass(inner, &mut reader, Texts::Any, &mut |uuid| domain = Some(uuid))?;
                     entries.push((begin..at(&reader), domain));
                 }
                 all.push(Piece::List(entries));
             } else {
                 let mut domain = None;
-                self.pass(of, &mut reader, &mut |uuid| domain = Some(uuid))?;
+                self.pass(of, &mut reader, Texts::Any, &mut |uuid| domain = Some(uuid))?;
                 let is_count = name == "ret" && *of == Type::Word;
                 let bytes = begin..at(&reader);
                 all.push(if is_count { Piece::Count(bytes) } else { Piece::One(bytes, domain) });
@@ -259,6 +265,24 @@ pub(super) enum Piece {
     /// How many entries there are in all.
     Count(Range<usize>),
     One(Range<usize>, Option<Uuid>),
+}
+
+/// Which texts a message may hold.
+#[derive(Clone, Copy)]
+enum Texts {
+    /// Those that both sides read in one way.
+    Plain,
+    /// Whatever the daemon says.
+    Any,
+}
+
+impl Texts {
+    fn pass(self, reader: &mut Reader<'_>) -> Result<(), Broken> {
+        match self {
+            Self::Plain => text(reader).map(drop),
+            Self::Any => reader.opaque(MAX_TEXT).map(drop),
+        }
+    }
 }
 
 /// A text that clients and daemons agree on: UTF-8 without an end in its middle.

@@ -87,7 +87,7 @@ pub(super) async fn rows(
         }
         _ => (frame.procedure, frame.payload.clone()),
     };
-    let (_, got) = ask(session, permit, (REMOTE, number), payload).await?;
+    let got = ask(session, permit, (REMOTE, number), payload).await?;
     if got.status == FrameStatus::Error {
         return Ok(Answer::Error(got.payload));
     }

@@ -26,7 +26,10 @@ use portcullis_policy::{
     },
 };
 use portcullis_upstream::{Frame, FrameKind, FrameStatus};
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 /// Numbers of `remote_protocol.x`.
 const CONNECT_CLOSE: u32 = 2;
@@ -34,6 +37,10 @@ pub(super) const LIST_ALL_DOMAINS: u32 = 273;
 /// `VIR_DRV_FEATURE_FD_PASSING` and `…_PROGRAM_KEEPALIVE`: one cannot be, the other is the gateway's.
 const FD_PASSING: u32 = 8;
 const KEEPALIVE: u32 = 10;
+
+/// How long a call may wait for its turn, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a call ends the connection.
 pub(super) fn is_close(frame: &Frame) -> bool {
@@ -48,6 +55,8 @@ pub(super) enum Answer {
     Error(Bytes),
     /// The daemon's answer as it is.
     Frame(Frame),
+    /// Somebody else passes the answer on.
+    Later,
 }
 
 /// Answers one call.
@@ -57,6 +66,7 @@ pub(super) async fn answer(session: &Arc<Session>, frame: Frame) {
         Answer::Result(payload) => reply(&frame, FrameStatus::Ok, payload),
         Answer::Error(payload) => reply(&frame, FrameStatus::Error, payload),
         Answer::Frame(got) => Frame { serial: frame.serial, ..got },
+        Answer::Later => return,
     };
     session.send(out).await;
 }
@@ -67,7 +77,7 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     let peer = Peer { ip: *ip, request: request_id(at), at };
     // The token is looked at anew for each call.
     let actor = session.actor().ok_or(Refusal::Unknown)?;
-    house.pace_call(&actor, hypervisor, peer)?;
+    pace(session, &actor, peer).await?;
     let face = house.fleet.rpc(hypervisor).ok_or(Refusal::Misdirected)?;
     let inventory = house.fleet.inventory();
     let place = Place { hypervisor, inventory: &inventory, labels: face.labels };
@@ -83,6 +93,22 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     let caller = std::future::ready(Ok(Caller::Known(actor)));
     let go = |passed: Passed| go(session, frame, call, passed);
     passage::walk(house, visit, caller, || std::future::ready(Ok(None)), go).await
+}
+
+/// Keeps to the pace of the token. These clients make many calls and repeat none: whoever is too fast waits for a while.
+async fn pace(session: &Session, actor: &Actor, peer: Peer) -> Result<(), Refusal> {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match session.house.pace_call(actor, &session.hypervisor, peer) {
+            Err(Refusal::TooMany(_)) if tokio::time::Instant::now() < until => {
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = session.ending.cancelled() => return Err(over(session)),
+                }
+            }
+            paced => return paced,
+        }
+    }
 }
 
 /// A call that was let through.
@@ -104,16 +130,15 @@ async fn go(session: &Arc<Session>, frame: &Frame, call: Call, passed: Passed) -
     }
     let given = act(session, frame, &call, &permit, &actor).await;
     match &given {
-        Ok(Answer::Error(payload)) => {
-            close(open, &call, Outcome::Failed, "the hypervisor said no", error::code(payload), payload.len());
-        }
-        Ok(Answer::Frame(Frame { status: FrameStatus::Error, payload, .. })) => {
-            close(open, &call, Outcome::Failed, "the hypervisor said no", error::code(payload), payload.len());
+        Ok(Answer::Error(payload) | Answer::Frame(Frame { status: FrameStatus::Error, payload, .. })) => {
+            let code = error::code(payload).to_string();
+            end(open, Outcome::Failed, &format!("{}: the hypervisor said no", call.name), &[("error", &code)]);
         }
         Ok(Answer::Result(payload) | Answer::Frame(Frame { payload, .. })) => {
-            close(open, &call, Outcome::Done, "", 0, payload.len());
+            end(open, Outcome::Done, &call.name, &[("bytes", &payload.len().to_string())]);
         }
-        Err(refusal) => end(open, Outcome::Failed, &refusal.words().1, &[("call", &call.name)]),
+        Ok(Answer::Later) => end(open, Outcome::Done, &call.name, &[]),
+        Err(refusal) => end(open, Outcome::Failed, &format!("{}: {}", call.name, refusal.words().1), &[]),
     }
     given
 }
@@ -130,22 +155,22 @@ async fn act(
         Way::Feature if call.number == KEEPALIVE => own(1),
         Way::Feature if call.number == FD_PASSING => own(0),
         Way::Pass | Way::Feature => {
-            let (_, got) = ask(session, permit, (frame.program, frame.procedure), frame.payload.clone()).await?;
-            Ok(Answer::Frame(got))
+            let call = (frame.program, frame.procedure);
+            ask(session, permit, call, frame.payload.clone()).await.map(Answer::Frame)
         }
         _ => answer::rows(session, frame, call, permit, actor).await,
     }
 }
 
-/// Calls the daemon, and waits for its answer. Gives the serial of the call, too.
+/// Calls the daemon, and waits for its answer.
 pub(super) async fn ask(
     session: &Arc<Session>,
     permit: &Permit,
     (program, procedure): (u32, u32),
     payload: Bytes,
-) -> Result<(u32, Frame), Refusal> {
+) -> Result<Frame, Refusal> {
     let gone = || Refusal::Upstream("The connection to it has ended.".into());
-    let (serial, answer) = {
+    let answer = {
         let mut link = session.link.lock().await;
         let writer = link.as_mut().ok_or_else(gone)?;
         let serial = writer.next_serial();
@@ -157,7 +182,7 @@ pub(super) async fn ask(
             session.end(Outcome::Failed, "the hypervisor could not be asked");
             return Err(status::upstream(&error));
         }
-        (serial, answer)
+        answer
     };
     let got = tokio::select! {
         got = answer => got.map_err(|_| gone())?,
@@ -169,7 +194,7 @@ pub(super) async fn ask(
         session.end(Outcome::Failed, "the hypervisor answered another call");
         return Err(Refusal::Upstream("It answered something that was not asked.".into()));
     }
-    Ok((serial, got))
+    Ok(got)
 }
 
 /// The session has ended: why.
@@ -213,15 +238,6 @@ async fn connect(session: &Arc<Session>, call: &Call, permit: Permit, open: Open
 }
 
 pub(super) fn refuse(open: OpenEntry, call: &Call, outcome: Outcome, refusal: Refusal) -> Refusal {
-    end(open, outcome, &refusal.words().1, &[("call", &call.name)]);
+    end(open, outcome, &format!("{}: {}", call.name, refusal.words().1), &[]);
     refusal
-}
-
-fn close(open: OpenEntry, call: &Call, outcome: Outcome, why: &str, code: u32, bytes: usize) {
-    let (code, bytes) = (code.to_string(), bytes.to_string());
-    let mut details = vec![("call", call.name.as_str()), ("bytes", &bytes)];
-    if outcome == Outcome::Failed {
-        details.push(("error", &code));
-    }
-    end(open, outcome, why, &details);
 }

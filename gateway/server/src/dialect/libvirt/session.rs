@@ -241,6 +241,7 @@ pub(super) async fn pump(session: Arc<Session>, mut link: LinkReader) {
         }
         match frame.kind {
             FrameKind::Reply => {
+                let Some(frame) = stream::replied(&session, frame).await else { continue };
                 let caller = session.waiting().remove(&frame.serial);
                 // A call whose caller has gone.
                 if let Some(caller) = caller {
@@ -278,7 +279,7 @@ impl Session {
         *self.held() = Some(Held { open, permit });
     }
 
-    /// Whether the person may see the whole of the hypervisor.
+    /// Whether the connection was opened.
     pub(super) fn is_open(&self) -> bool {
         self.held().is_some()
     }

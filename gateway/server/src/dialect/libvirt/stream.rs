@@ -3,11 +3,14 @@
 //! permit is asked for again until it ends.
 
 use super::{
-    call::{Answer, ask, refuse},
+    call::{Answer, refuse},
     error,
     session::Session,
 };
-use crate::{passage, reply::Refusal};
+use crate::{
+    passage,
+    reply::{self as status, Refusal},
+};
 use bytes::Bytes;
 use portcullis_audit::OpenEntry;
 use portcullis_domain::{Actor, Outcome};
@@ -31,7 +34,7 @@ struct Stream {
     call: (u32, u32),
     way: Way,
     name: String,
-    permit: Permit,
+    permit: Arc<Permit>,
     open: OpenEntry,
     up: u64,
     down: u64,
@@ -56,8 +59,8 @@ impl Streams {
 impl Stream {
     fn end(self, outcome: Outcome, why: &str) {
         let (up, down) = (self.up.to_string(), self.down.to_string());
-        let details = [("call", self.name.as_str()), ("bytes up", &up), ("bytes down", &down)];
-        passage::end(self.open, outcome, why, &details);
+        let why = if why.starts_with("access ended") { why.to_owned() } else { format!("{}: {why}", self.name) };
+        passage::end(self.open, outcome, &why, &[("call", &self.name), ("bytes up", &up), ("bytes down", &down)]);
     }
 
     fn frame(&self, serial: u32, status: FrameStatus, payload: Bytes) -> Frame {
@@ -66,7 +69,7 @@ impl Stream {
     }
 }
 
-/// Opens one: its answer is the daemon's, and what follows belongs to it.
+/// Opens one. Its answer and what follows come from whoever reads the daemon's messages, in their order.
 pub(super) async fn open(
     session: &Arc<Session>,
     frame: &Frame,
@@ -83,19 +86,45 @@ pub(super) async fn open(
         return Err(refuse(open, call, Outcome::Failed, refusal));
     }
     let key = (frame.program, frame.procedure);
-    let (serial, got) = match ask(session, &permit, key, frame.payload.clone()).await {
-        Ok(got) => got,
-        Err(refusal) => return Err(refuse(open, call, Outcome::Failed, refusal)),
+    let permit = Arc::new(permit);
+    let mut link = session.link.lock().await;
+    let Some(writer) = link.as_mut() else {
+        let refusal = Refusal::Upstream("The connection to it has ended.".into());
+        return Err(refuse(open, call, Outcome::Failed, refusal));
     };
-    if got.status == FrameStatus::Error {
-        let code = error::code(&got.payload).to_string();
-        passage::end(open, Outcome::Failed, "the hypervisor said no", &[("call", &call.name), ("error", &code)]);
-        return Ok(Answer::Frame(got));
-    }
+    let serial = writer.next_serial();
     let (way, name) = (call.way, call.name.clone());
-    let stream = Stream { client: frame.serial, call: key, way, name, permit, open, up: 0, down: 0 };
+    let stream =
+        Stream { client: frame.serial, call: key, way, name, permit: Arc::clone(&permit), open, up: 0, down: 0 };
+    // Before it is asked for: its answer and its first bytes may come at once.
     session.streams.lock().insert(serial, stream);
-    Ok(Answer::Frame(got))
+    let (kind, status, payload) = (FrameKind::Call, FrameStatus::Ok, frame.payload.clone());
+    let call = Frame { program: key.0, procedure: key.1, kind, serial, status, payload, held: None };
+    if let Err(error) = writer.call(&permit, session.house.clock.now(), &call).await {
+        session.end(Outcome::Failed, "the hypervisor could not be asked");
+        return Err(status::upstream(&error));
+    }
+    Ok(Answer::Later)
+}
+
+/// Passes on the answer to a call that opens a stream; gives back what is none.
+pub(super) async fn replied(session: &Arc<Session>, frame: Frame) -> Option<Frame> {
+    let (client, refused) = {
+        let mut all = session.streams.lock();
+        let Some(stream) = all.get(&frame.serial) else { return Some(frame) };
+        if stream.call != (frame.program, frame.procedure) {
+            session.end(Outcome::Failed, "the hypervisor answered another call");
+            return None;
+        }
+        let client = stream.client;
+        let is_refused = frame.status != FrameStatus::Ok;
+        (client, if is_refused { all.remove(&frame.serial) } else { None })
+    };
+    if let Some(stream) = refused {
+        stream.end(Outcome::Failed, "the hypervisor said no");
+    }
+    session.send(Frame { serial: client, ..frame }).await;
+    None
 }
 
 /// Passes on what the client sends. The error is for the trail, and ends the connection.
