@@ -26,6 +26,7 @@ mod journeys {
     mod leash;
     mod libvirt;
     mod libvirt_rpc;
+    mod libvirt_rpc_door;
     mod limits;
     mod locks;
     mod lost_trail;

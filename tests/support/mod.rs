@@ -4,6 +4,7 @@
 // The one authenticator in software, which the identity room's own tests use too.
 #[path = "../../gateway/identity/src/testing/authenticator.rs"]
 pub(crate) mod authenticator;
+pub(crate) mod fake_libvirtd;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_pve;
 pub(crate) mod gateway;

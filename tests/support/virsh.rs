@@ -68,7 +68,7 @@ impl Client {
     pub(crate) async fn try_virsh(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = self.command("virsh");
         command.args(["-q", "-c", &self.uri]).args(arguments);
-        let out = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+        let out = tokio::time::timeout(Duration::from_mins(1), command.output()).await;
         let out = out.unwrap_or_else(|_| panic!("virsh {arguments:?} hangs")).expect("virsh runs");
         let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
         (out.status.success(), text)
@@ -102,7 +102,7 @@ impl Client {
     pub(crate) async fn python(&self, text: &str) -> String {
         let mut command = self.command("/usr/bin/python3");
         command.args(["-c", text, &self.uri]);
-        let out = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("in time");
+        let out = tokio::time::timeout(Duration::from_mins(1), command.output()).await.expect("in time");
         let out = out.expect("python runs");
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));

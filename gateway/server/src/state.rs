@@ -23,7 +23,7 @@ use portcullis_policy::{
     classify::{ApiKind, Table, Task},
 };
 use portcullis_store::{Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder};
+use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig};
 use rand::RngExt as _;
 use std::{
     collections::BTreeMap,
@@ -115,7 +115,7 @@ impl House {
 
     /// The hypervisors that tools reach through this gateway with a token.
     pub(crate) fn reachable(&self) -> impl Iterator<Item = &HypervisorName> {
-        let rpcs = self.config.hypervisors.iter().filter(|h| h.rpc().is_some()).map(|h| h.name());
+        let rpcs = self.config.hypervisors.iter().filter(|h| h.rpc().is_some()).map(HypervisorConfig::name);
         self.tables.keys().chain(rpcs)
     }
 

@@ -64,6 +64,66 @@ const PLAIN: [&str; 9] =
 /// Attributes that name something of the host wherever they stand in a device.
 const HOST: [&str; 8] = ["file", "path", "socket", "rendernode", "dir", "tapfd", "passwd", "keyfile"];
 
+/// Parts of devices that say nothing of the host, but for the attributes above.
+const PARTS: [(&[&str], &[&str]); 6] = [
+    (
+        &["disk"],
+        &[
+            "driver",
+            "target",
+            "readonly",
+            "shareable",
+            "transient",
+            "serial",
+            "wwn",
+            "vendor",
+            "product",
+            "alias",
+            "address",
+            "boot",
+            "backingStore",
+            "iotune",
+            "blockio",
+            "geometry",
+            "mirror",
+            "throttlefilters",
+        ],
+    ),
+    (
+        &["interface"],
+        &[
+            "mac",
+            "model",
+            "target",
+            "alias",
+            "address",
+            "boot",
+            "bandwidth",
+            "link",
+            "mtu",
+            "filterref",
+            "virtualport",
+            "vlan",
+            "driver",
+            "guest",
+            "port",
+            "rom",
+            "coalesce",
+        ],
+    ),
+    (
+        &["graphics"],
+        &["image", "jpeg", "zlib", "playback", "streaming", "clipboard", "mouse", "filetransfer", "channel"],
+    ),
+    (&["serial", "parallel", "console", "channel", "redirdev"], &["target", "alias", "address", "boot", "protocol"]),
+    (&["input", "rng", "tpm"], &["alias", "address", "driver", "rate"]),
+    (&["memory"], &["target", "alias", "address"]),
+];
+/// What a disk says of a volume.
+const VOLUME: [&str; 5] = ["pool", "volume", "mode", "index", "startupPolicy"];
+/// What an emulated TPM says of its banks.
+const BANKS: [&str; 5] = ["active_pcr_banks", "sha1", "sha256", "sha384", "sha512"];
+
 /// What a document says that must be decided on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Read {
@@ -196,10 +256,9 @@ impl Read {
             Document::Machine | Document::Start | Document::Domain => {
                 let below = names.get(1..).unwrap_or_default();
                 match below {
-                    [] | ["os" | "devices"] => true,
+                    // Whatever stands in the metadata is data to the daemon.
+                    [] | ["os" | "devices"] | ["metadata", ..] => true,
                     ["devices", ..] => space == Space::None && self.device(path.get(2..).unwrap_or_default()),
-                    // Whatever stands there is data to the daemon.
-                    ["metadata", ..] => true,
                     ["sysinfo", rest @ ..] => {
                         let kind = path.get(1).map_or("", |o| o.get("type"));
                         kind == "smbios" && (rest.is_empty() || path.iter().all(|o| o.get("file").is_empty()))
@@ -222,13 +281,15 @@ impl Read {
                     [] | ["name" | "description" | "disks"] | ["disks", "disk"]
                 )
             }
-            Document::Volume => match names.get(1..).unwrap_or_default() {
-                [] | ["name" | "key" | "capacity" | "allocation" | "physical" | "target"] => true,
-                ["target", "format" | "compat" | "features" | "nocow" | "clusterSize" | "path" | "timestamps", ..] => {
-                    true
-                }
-                _ => false,
-            },
+            Document::Volume => matches!(
+                names.get(1..).unwrap_or_default(),
+                [] | ["name" | "key" | "capacity" | "allocation" | "physical" | "target"]
+                    | [
+                        "target",
+                        "format" | "compat" | "features" | "nocow" | "clusterSize" | "path" | "timestamps",
+                        ..
+                    ]
+            ),
         };
         if !is_known || path.last().is_some_and(|o| o.name == "passwd") {
             self.ask(Wish::Host);
@@ -242,92 +303,53 @@ impl Read {
         let inner = names.get(1..).unwrap_or_default();
         let of = device.get("type");
         let names_host = HOST.iter().any(|a| last.attributes.contains_key(*a));
+        let has_only = |known: &[&str]| last.attributes.keys().all(|k| known.contains(&&**k));
         match (device.name.as_str(), inner) {
-            ("emulator", []) => true,
             ("disk", [.., "source"]) => {
-                let volume = ["pool", "volume", "mode", "index", "startupPolicy"];
-                let is_volume = !last.get("pool").is_empty() && last.attributes.keys().all(|k| volume.contains(&&**k));
+                let is_volume = !last.get("pool").is_empty();
                 if is_volume {
                     self.ask(Wish::Storage);
                 }
-                // An empty drive.
-                is_volume || last.attributes.keys().all(|k| ["index", "startupPolicy"].contains(&&**k))
+                // Without a volume it is an empty drive.
+                has_only(if is_volume { &VOLUME } else { &["index", "startupPolicy"] })
             }
-            (
-                "disk",
-                []
-                | [
-                    "driver" | "target" | "readonly" | "shareable" | "transient" | "serial" | "wwn" | "vendor"
-                    | "product" | "alias" | "address" | "boot" | "backingStore" | "iotune" | "blockio" | "geometry"
-                    | "mirror" | "throttlefilters",
-                    ..,
-                ],
-            ) => !names_host && !names.contains(&"encryption"),
-            ("interface", []) => match of {
-                "network" | "bridge" | "user" => {
-                    self.ask(Wish::Network);
-                    true
-                }
-                _ => false,
-            },
-            ("interface", ["source"]) => {
-                last.attributes.keys().all(|k| ["network", "portgroup", "portid", "bridge"].contains(&&**k))
+            (name, [part, ..]) if is_part(name, part) => {
+                !names_host && last.name != "source" && !names.contains(&"encryption")
             }
-            (
-                "interface",
-                [
-                    "mac" | "model" | "target" | "alias" | "address" | "boot" | "bandwidth" | "link" | "mtu"
-                    | "filterref" | "virtualport" | "vlan" | "driver" | "guest" | "port" | "rom" | "coalesce",
-                    ..,
-                ],
-            ) => !names_host,
+            ("interface", []) if ["network", "bridge", "user"].contains(&of) => {
+                self.ask(Wish::Network);
+                true
+            }
+            ("interface", ["source"]) => has_only(&["network", "portgroup", "portid", "bridge"]),
             // A screen that listens to others, or has a password of its own, is a way around the gateway.
             ("graphics", []) => ["vnc", "spice"].contains(&of) && !names_host && is_here(last.get("listen")),
             ("graphics", ["listen"]) => {
                 let is_quiet = match last.get("type") {
                     "address" => is_here(last.get("address")),
-                    "none" => true,
-                    _ => false,
+                    kind => kind == "none",
                 };
                 is_quiet && !names_host
             }
-            (
-                "graphics",
-                [
-                    "image" | "jpeg" | "zlib" | "playback" | "streaming" | "clipboard" | "mouse" | "filetransfer"
-                    | "channel",
-                ],
-            ) => true,
             ("serial" | "parallel" | "console" | "channel" | "redirdev", []) => {
                 let is_quiet = ["pty", "null", "vc", "spicevmc", "spiceport", "qemu-vdagent"].contains(&of);
                 is_quiet || device.name == "channel" && of == "unix"
             }
+            // A pty's path is told, not chosen.
             ("serial" | "parallel" | "console" | "channel", ["source"]) => match of {
-                // A pty's path is told, not chosen.
-                "pty" => last.attributes.keys().all(|k| k == "path"),
-                "unix" => last.attributes.keys().all(|k| k == "mode"),
-                "spiceport" => last.attributes.keys().all(|k| k == "channel"),
-                "qemu-vdagent" => true,
-                _ => false,
+                "pty" => has_only(&["path"]),
+                "unix" => has_only(&["mode"]),
+                "spiceport" => has_only(&["channel"]),
+                kind => kind == "qemu-vdagent",
             },
-            (
-                "serial" | "parallel" | "console" | "channel" | "redirdev",
-                ["target" | "alias" | "address" | "boot" | "protocol", ..],
-            )
-            | ("channel", ["source", "clipboard" | "mouse"]) => !names_host,
             ("input", []) => ["mouse", "tablet", "keyboard"].contains(&of),
-            ("input", ["alias" | "address" | "driver"]) => !names_host,
             ("audio", []) => ["none", "spice"].contains(&of),
-            ("rng", [] | ["rate" | "alias" | "address" | "driver"]) => !names_host,
             ("rng", ["backend"]) => ["random", "builtin"].contains(&last.get("model")),
-            ("tpm", [] | ["alias" | "address"]) => true,
             ("tpm", ["backend", rest @ ..]) => {
-                rest.iter().all(|n| ["active_pcr_banks", "sha1", "sha256", "sha384", "sha512"].contains(n))
-                    && (!rest.is_empty() || last.get("type") == "emulator")
+                let is_bank = rest.iter().all(|n| BANKS.contains(n));
+                is_bank && (!rest.is_empty() || last.get("type") == "emulator")
             }
-            ("memory", [] | ["target" | "alias" | "address", ..]) => {
-                ["dimm", "virtio-mem"].contains(&device.get("model")) && !names_host
-            }
+            ("memory", []) => ["dimm", "virtio-mem"].contains(&device.get("model")) && !names_host,
+            ("disk" | "rng" | "tpm" | "emulator", []) | ("channel", ["source", "clipboard" | "mouse"]) => !names_host,
             (name, _) => PLAIN.contains(&name) && !names_host && !inner.contains(&"source"),
         }
     }
@@ -380,6 +402,10 @@ enum Space {
 enum Label {
     Tags,
     Pool,
+}
+
+fn is_part(device: &str, part: &str) -> bool {
+    PARTS.iter().any(|(devices, parts)| devices.contains(&device) && parts.contains(&part))
 }
 
 fn is_root(kind: Document, name: &str) -> bool {

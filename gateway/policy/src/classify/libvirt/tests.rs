@@ -1,3 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The reviewed table of libvirt's procedures, documents that reach further than their machine, and hostile bytes.
+
 use super::*;
 use portcullis_domain::{ConsoleKind, Machine, MachineKind, PowerState};
 use std::fmt::Write as _;

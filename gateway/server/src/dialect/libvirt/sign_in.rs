@@ -12,7 +12,6 @@ use crate::{
     reply::Refusal,
     state::{House, request_id},
 };
-use bytes::Bytes;
 use portcullis_domain::{HypervisorName, Outcome, TokenId, Via};
 use portcullis_policy::classify::xdr::{Broken, Reader, Writer};
 use portcullis_upstream::{Frame, FrameKind, FrameStatus, Frames};
@@ -87,7 +86,7 @@ where
 }
 
 async fn put<W: AsyncWrite + Unpin>(write: &mut W, frame: &Frame) -> io::Result<()> {
-    let bytes = frame.bytes().unwrap_or_else(Bytes::new);
+    let bytes = frame.bytes().unwrap_or_default();
     write.write_all(&bytes).await?;
     write.flush().await
 }

@@ -52,7 +52,9 @@ impl Streams {
     /// Closes the events of all of them.
     pub(super) fn close(&self, outcome: Outcome, why: &str) {
         let all: Vec<Stream> = self.lock().drain().map(|(_, stream)| stream).collect();
-        all.into_iter().for_each(|stream| stream.end(outcome, why));
+        for stream in all {
+            stream.end(outcome, why);
+        }
     }
 }
 
