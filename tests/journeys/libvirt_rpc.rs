@@ -43,6 +43,15 @@ async fn machines_are_listed_looked_at_and_driven_with_a_token() {
         assert!(said.contains("gives no passwords of machines") && !said.contains(password.as_str()), "{said}");
     }
 
+    // Without one, an editor takes the whole of it and brings it back.
+    libvirt.ask("domain", &["plain", "--security", "none", "--define"]);
+    until(&client, &["domstate", "plain"], "shut off").await;
+    assert!(client.virsh(&["dumpxml", "plain", "--security-info"]).await.contains("<graphics"));
+    client.virsh(&["edit", "plain"]).await;
+    assert!(client.virsh(&["dumpxml", "plain"]).await.contains("131073"), "the editor's change is there");
+    let said = client.refused(&["edit", "web-1"]).await;
+    assert!(said.contains("gives no passwords of machines"), "{said}");
+
     client.virsh(&["suspend", "web-1"]).await;
     assert!(client.virsh(&["domstate", "web-1"]).await.contains("paused"));
     client.virsh(&["resume", "web-1"]).await;

@@ -60,6 +60,7 @@ impl Client {
         #[expect(clippy::disallowed_methods, reason = "tests run real clients")]
         let mut command = Command::new(program);
         command.env("HOME", self.dir.path()).env("XDG_CACHE_HOME", self.dir.path()).kill_on_drop(true);
+        command.env("EDITOR", "sed -i s/131072/131073/");
         command.stdin(Stdio::null());
         command
     }

@@ -33,6 +33,8 @@ pub(super) struct Row {
     #[serde(default)]
     pub(super) secrets: u32,
     #[serde(default)]
+    pub(super) unless: u32,
+    #[serde(default)]
     pub(super) needs: u32,
     #[serde(default)]
     pub(super) also: Vec<String>,
@@ -124,6 +126,8 @@ pub enum Way {
     CountActive,
     /// Counted from the list: machines that do not run.
     CountInactive,
+    /// It is passed on twice where passwords are asked for, and the answer with them goes out only where there are none.
+    Description,
     /// A stream from the daemon follows.
     StreamDown,
     /// A stream to the daemon follows.

@@ -48,6 +48,8 @@ pub struct Call {
     pub name: String,
     /// Its number argument that the gateway itself reads: a feature, or the most entries of a list.
     pub number: u32,
+    /// Bits of its flags that ask for passwords: its answer goes out only where it is the same without them.
+    pub secrets: u32,
     /// The text that the gateway itself reads: the address of what is to be opened.
     pub text: Option<String>,
 }
@@ -89,6 +91,7 @@ struct Ask {
     flags: u32,
     raise: Vec<(u32, Action)>,
     secrets: u32,
+    unless: u32,
     needs: u32,
     also: Vec<Action>,
     paths: Vec<String>,
@@ -197,10 +200,16 @@ impl Procedures {
             let known = PROGRAMS.iter().any(|(_, p)| *p == program);
             let name = if known { format!("procedure {number}") } else { "a program of its own".to_owned() };
             let why = format!("The gateway does not know {name}, so it is not passed on.");
-            return Call { verdict: denied(why), way: Way::Pass, name, number: 0, text: None };
+            return Call { verdict: denied(why), way: Way::Pass, name, number: 0, secrets: 0, text: None };
         };
-        let mut call =
-            Call { verdict: Verdict::Unread, way: *way, name: procedure.name.clone(), number: 0, text: None };
+        let mut call = Call {
+            verdict: Verdict::Unread,
+            way: *way,
+            name: procedure.name.clone(),
+            number: 0,
+            secrets: 0,
+            text: None,
+        };
         let Holds::Call { arguments: fields, .. } = &procedure.holds else {
             call.verdict = denied("An event is no call.".into());
             return call;
@@ -215,6 +224,10 @@ impl Procedures {
         if way_reads(*way) {
             call.number = said.words.first().and_then(|(_, w)| u32::try_from(*w).ok()).unwrap_or(0);
             call.text = said.texts.first().and_then(|(_, t)| t.map(str::to_owned));
+        }
+        if let Meaning::Ask(ask) = meaning {
+            let flags = said.word("flags").and_then(|flags| u32::try_from(flags).ok()).unwrap_or(0);
+            call.secrets = flags & ask.unless;
         }
         call.verdict = match meaning {
             Meaning::Deny(why) => denied(why.clone()),
@@ -340,8 +353,11 @@ fn meaning(row: &Row) -> Result<Meaning, String> {
         Some(Flags::Word(word)) if word == "any" && effect == Effect::Safe => u32::MAX,
         Some(Flags::Word(_)) => return Err("flags are bits, or any where nothing changes".to_owned()),
     };
-    if row.secrets != 0 && row.secrets & flags != 0 {
-        return Err("what asks for passwords is never passed on".to_owned());
+    if (row.secrets | row.unless) & flags != 0 || row.secrets & row.unless != 0 {
+        return Err("what asks for passwords is no flag like others".to_owned());
+    }
+    if (row.unless != 0) != (row.way == Way::Description) {
+        return Err("what is passed on where there are no passwords is a description".to_owned());
     }
     let raise: Vec<_> = row.raise.iter().map(|r| Ok((r.bits, parse(&r.action)?))).collect::<Result<_, String>>()?;
     if raise.iter().any(|(bits, action)| bits & flags != *bits || !Kind::Machine.answers(*action)) {
@@ -356,8 +372,21 @@ fn meaning(row: &Row) -> Result<Meaning, String> {
     if (raises || labels.is_some()) && object != Object::Machine {
         return Err("flags and labels that ask for more are a machine's".to_owned());
     }
-    let (secrets, needs, paths) = (row.secrets, row.needs, row.paths.clone());
-    Ok(Meaning::Ask(Ask { action, object, effect, flags, raise, secrets, needs, also, paths, documents, labels }))
+    let (secrets, unless, needs, paths) = (row.secrets, row.unless, row.needs, row.paths.clone());
+    Ok(Meaning::Ask(Ask {
+        action,
+        object,
+        effect,
+        flags,
+        raise,
+        secrets,
+        unless,
+        needs,
+        also,
+        paths,
+        documents,
+        labels,
+    }))
 }
 
 impl Ask {
@@ -446,7 +475,7 @@ impl Ask {
         if flags & u64::from(self.secrets) != 0 {
             return Err("The gateway gives no passwords of machines to anybody. Ask without them.");
         }
-        if flags & !u64::from(self.flags) != 0 {
+        if flags & !u64::from(self.flags | self.unless) != 0 {
             return Err("The gateway does not pass on a flag of this call.");
         }
         if flags & u64::from(self.needs) != u64::from(self.needs) {

@@ -197,7 +197,7 @@ fn calls_ask_for_what_they_do() {
         ("DOMAIN_GET_INFO", domain(), "view on kvm/web-1"),
         ("DOMAIN_GET_XML_DESC", flags(0), "view on kvm/web-1"),
         ("DOMAIN_GET_XML_DESC", flags(2), "view on kvm/web-1"),
-        ("DOMAIN_GET_XML_DESC", flags(1), "denied: The gateway gives no passwords"),
+        ("DOMAIN_GET_XML_DESC", flags(1), "view on kvm/web-1"),
         ("DOMAIN_GET_XML_DESC", flags(8), "denied: The gateway gives no passwords"),
         ("DOMAIN_GET_XML_DESC", flags(16), "denied: The gateway does not pass on a flag"),
         ("DOMAIN_GET_VCPUS_FLAGS", flags(1), "view on kvm/web-1"),

@@ -102,6 +102,32 @@ pub(super) async fn rows(
     made.map(|bytes| Answer::Result(bytes.into())).map_err(unread)
 }
 
+/// Answers a call that asks for a description with its passwords: where it has none it is what it is without them, and
+/// goes out. Where it has some it does not: a description without them that is saved again would take them off.
+pub(super) async fn description(
+    session: &Arc<Session>,
+    frame: &Frame,
+    call: &Call,
+    permit: &Permit,
+) -> Result<Answer, Refusal> {
+    let key = (frame.program, frame.procedure);
+    // The flags are the last argument.
+    let (begin, flags) = frame.payload.split_at_checked(frame.payload.len().saturating_sub(4)).unwrap_or_default();
+    let flags = Reader::new(flags).word().unwrap_or(0) & !call.secrets;
+    let plain = Writer::default().raw(begin).word(flags).done();
+    let got = ask(session, permit, key, frame.payload.clone()).await?;
+    if got.status == FrameStatus::Error {
+        return Ok(Answer::Frame(got));
+    }
+    let without = ask(session, permit, key, plain.into()).await?;
+    if without.status == FrameStatus::Error || without.payload == got.payload {
+        return Ok(Answer::Frame(without));
+    }
+    let why = "The gateway gives no passwords of machines to anybody. Ask without them; change such a machine with calls \
+               that do not carry its whole description.";
+    Err(Refusal::Forbidden(why.into()))
+}
+
 /// A list in another form.
 fn remade(call: &Call, list: &[u8]) -> Result<Vec<u8>, Broken> {
     let mut reader = Reader::new(list);

@@ -154,7 +154,8 @@ async fn act(
     match call.way {
         Way::Feature if call.number == KEEPALIVE => own(1),
         Way::Feature if call.number == FD_PASSING => own(0),
-        Way::Pass | Way::Feature => {
+        Way::Description if call.secrets != 0 => answer::description(session, frame, call, permit).await,
+        Way::Pass | Way::Feature | Way::Description => {
             let call = (frame.program, frame.procedure);
             ask(session, permit, call, frame.payload.clone()).await.map(Answer::Frame)
         }

@@ -245,7 +245,7 @@ mod tests {
         let all = [&one[..], &one[..], &one[..]].concat();
         let mut frames = Frames::new(&all[..], 2048, 4096);
         let (first, _second) = (frames.next().await.unwrap(), frames.next().await.unwrap());
-        let wait = std::time::Duration::from_secs(60);
+        let wait = std::time::Duration::from_mins(1);
         assert!(tokio::time::timeout(wait, frames.next()).await.is_err());
         drop(first);
         assert!(tokio::time::timeout(wait, frames.next()).await.unwrap().unwrap().is_some());
