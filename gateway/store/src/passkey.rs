@@ -161,6 +161,24 @@ impl Store {
         rows.into_iter().next().map(Passkey::try_from).transpose()
     }
 
+    /// The passkey that calls itself so or, where nobody has it, the next one in its place: what is read and done with it
+    /// costs the same either way. None only where there are no passkeys.
+    pub async fn passkey_or_another(&self, credential_id: &[u8]) -> Result<Option<Passkey>, Error> {
+        let rows = read!(
+            self,
+            Row,
+            concat!(
+                "select ",
+                columns!(),
+                " from passkeys where credential_id = coalesce(\
+                 (select credential_id from passkeys where credential_id >= $1 order by credential_id limit 1), \
+                 (select credential_id from passkeys order by credential_id limit 1))"
+            ),
+            credential_id
+        )?;
+        rows.into_iter().next().map(Passkey::try_from).transpose()
+    }
+
     /// Writes down that a passkey was used, and how often it has signed. False, and nothing written, when it is gone or
     /// its counter did not go up (WebAuthn Level 3, 7.2 step 22): one that counts nothing stays at 0.
     pub async fn use_passkey(&self, id: FactorId, sign_count: u32, now: OffsetDateTime) -> Result<bool, Error> {

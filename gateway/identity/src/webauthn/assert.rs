@@ -94,7 +94,8 @@ impl Inner {
     }
 
     /// Holds an answer against everything that it must be. Tries are counted first; whoever the answer names, and
-    /// whether anybody has that passkey, the work is the same.
+    /// whether anybody has that passkey, the work is the same: where nobody has it, somebody's is read, opened and held
+    /// against it in its place, and what comes of that counts for nothing.
     async fn prove(&self, asked: Asked, answer: &str, peer: IpAddr) -> Result<Proven, Error> {
         let relying = self.passkeys.relying()?;
         let now = self.clock.now();
@@ -103,19 +104,24 @@ impl Inner {
         let Some(answer) = read::<PublicKeyCredential>(answer) else {
             return Err(Error::refused(Why::WrongPasskey, owner));
         };
-        let kept = self.store.passkey_by_credential(&answer.raw_id).await.map_err(Error::store)?;
-        let holder = kept.as_ref().map(|k| k.user);
-        let person = self.store.user(holder.unwrap_or(UserId::new(Uuid::nil()))).await.map_err(Error::store)?;
+        let found = self.store.passkey_or_another(&answer.raw_id).await.map_err(Error::store)?;
+        let named = found.as_ref().map_or(UserId::new(Uuid::nil()), |k| k.user);
+        let person = self.store.user(named).await.map_err(Error::store)?;
+        let opened = found.as_ref().map(|k| self.open_credential(k)).transpose();
+        let is_theirs = found.as_ref().is_some_and(|k| answer.raw_id == k.credential_id);
+        let holder = is_theirs.then_some(named);
         let subject = self.passkey_subject(holder, &answer.raw_id, peer);
         self.count_passkey(&subject, now).await?;
         let refused = |why| Error::refused(why, holder.or(owner));
 
-        let credential = match &kept {
-            Some(kept) => self.open_credential(kept)?,
-            None => Credential { cred_id: answer.raw_id.clone(), ..relying.nobodys.clone() },
+        let credential = match opened {
+            Ok(opened) => opened.unwrap_or_else(|| relying.nobodys.clone()),
+            // Somebody else's that cannot be opened is no matter of this answer.
+            Err(_) if !is_theirs => relying.nobodys.clone(),
+            Err(error) => return Err(error),
         };
-        let result = check(relying, &asked, &answer, &credential);
-        let Some(kept) = kept else { return Err(refused(Why::UnknownPasskey)) };
+        let result = check(relying, &asked, &answer, &Credential { cred_id: answer.raw_id.clone(), ..credential });
+        let Some(kept) = found.filter(|_| is_theirs) else { return Err(refused(Why::UnknownPasskey)) };
         let result = result.map_err(refused)?;
         let theirs = owner.is_none_or(|owner| owner == kept.user);
         if !theirs || !names(&answer, kept.user, owner) {

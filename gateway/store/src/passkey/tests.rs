@@ -36,6 +36,10 @@ async fn a_passkey_belongs_to_one_person_and_is_found_by_what_it_calls_itself() 
         assert_eq!((found.user, found.sealed.as_slice(), found.sign_count), (ada, [2; 64].as_slice(), 0));
         assert_eq!((found.created_at, found.used_at), (NOON + Duration::SECOND, None));
         assert_eq!(store.passkey_by_credential(&[2; 31]).await.unwrap(), None);
+        for asked in [&[2; 32][..], &[2; 31], &[0], &[255; 40], &[]] {
+            let another = store.passkey_or_another(asked).await.unwrap().unwrap();
+            assert_eq!(another.credential_id == asked, asked == [2; 32], "{asked:?}");
+        }
         assert!(store.passkeys(bob).await.unwrap().is_empty());
     })
     .await;
