@@ -29,6 +29,8 @@ mod journeys {
     mod killed;
     mod leash;
     mod libvirt;
+    mod libvirt_rpc;
+    mod libvirt_rpc_door;
     mod limits;
     mod locks;
     mod lost_trail;

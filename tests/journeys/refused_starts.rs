@@ -107,6 +107,31 @@ fn an_identity_provider_that_cannot_be_trusted_is_refused_by_its_key() {
 }
 
 #[test]
+fn a_door_for_libvirts_clients_has_a_port_of_its_own_and_tls() {
+    let dir = installation();
+    let config = dir.path().join("portcullis.toml");
+    let base = std::fs::read_to_string(&config).expect("read");
+    let port: u16 =
+        base.split("127.0.0.1:").nth(1).and_then(|t| t.split('"').next()).and_then(|t| t.parse().ok()).expect("a port");
+    let with = |kind: &str, rpc: &str| {
+        let more = if kind == "libvirt" { "socket = \"/run/none\"" } else { "" };
+        let text =
+            format!("{base}\n[[hypervisors]]\nname = \"kvm\"\nkind = {kind:?}\n{more}\n[hypervisors.rpc]\n{rpc}\n");
+        std::fs::write(&config, text).expect("written");
+    };
+    with("libvirt", &format!("port = {port}"));
+    refused(&dir, &["portal.listen", "hypervisors.kvm.rpc.port", "a port of its own"]);
+    with("libvirt", "port = 70000");
+    refused(&dir, &["portcullis.toml", "port"]);
+    with("libvirt", "port = 16514\ncolour = 1");
+    refused(&dir, &["portcullis.toml", "colour"]);
+    with("libvirt", "");
+    refused(&dir, &["portcullis.toml", "port"]);
+    with("qemu", "port = 16514");
+    refused(&dir, &["portcullis.toml", "rpc"]);
+}
+
+#[test]
 fn a_missing_configuration_says_how_to_make_one() {
     let dir = tempfile::tempdir().expect("a folder");
     refused(&dir, &["portcullis.toml", "portcullis init"]);

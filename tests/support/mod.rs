@@ -6,6 +6,7 @@
 pub(crate) mod authenticator;
 pub(crate) mod fake;
 pub(crate) mod fake_esx;
+pub(crate) mod fake_libvirtd;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_openstack;
 pub(crate) mod fake_pve;
@@ -18,6 +19,7 @@ pub(crate) mod played;
 pub(crate) mod provider;
 pub(crate) mod screen;
 pub(crate) mod trail;
+pub(crate) mod virsh;
 
 pub(crate) use fake_esx::FakeEsx;
 pub(crate) use fake_lxd::FakeLxd;

@@ -214,7 +214,7 @@ impl Identity {
     }
 
     /// Who a tool acts as by the id of its token, from where it comes.
-    pub(crate) fn token_from(&self, token: TokenId, peer: IpAddr) -> Option<Arc<Actor>> {
+    pub fn token_from(&self, token: TokenId, peer: IpAddr) -> Option<Arc<Actor>> {
         let owner = self.token_owner(token)?;
         let tokens = &self.0.tokens;
         let table = tokens.table.load();

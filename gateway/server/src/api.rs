@@ -225,14 +225,7 @@ impl Call<'_> {
             end(open, outcome, &refusal.words().1, &[]);
             refusal
         };
-        if permit.must_record() && permit.operation().action.is_console() {
-            let why = "Your access asks for a recording, and a console over this API cannot be recorded. Open it in the \
-                       browser, or ask for access without a recording.";
-            return Err(refuse(open, Outcome::Denied, Refusal::Forbidden(why.into())));
-        }
-        if permit.operation().action.is_console()
-            && let Err(refusal) = house.trained(actor.user).await
-        {
+        if let Err(refusal) = unrecorded(house, &permit, &actor).await {
             return Err(refuse(open, Outcome::Denied, refusal));
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
@@ -275,6 +268,19 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// Whether somebody may have a console over an API, where it is not recorded; yes for everything that is no console.
+pub(crate) async fn unrecorded(house: &House, permit: &Permit, actor: &Actor) -> Result<(), Refusal> {
+    if !permit.operation().action.is_console() {
+        return Ok(());
+    }
+    if permit.must_record() {
+        let why = "Your access asks for a recording, and a console over this API cannot be recorded. Open it in the \
+                   browser, or ask for access without a recording.";
+        return Err(Refusal::Forbidden(why.into()));
+    }
+    house.trained(actor.user).await.map(drop)
 }
 
 /// An answer that is read whole and cleaned before it goes out.

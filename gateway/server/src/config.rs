@@ -218,6 +218,12 @@ impl Config {
         let port = hypervisor.api()?.port?;
         self.portal.listen.first().map(|at| SocketAddr::new(at.ip(), port))
     }
+
+    /// The address of a hypervisor's own RPC port: on the same interface as the portal.
+    pub fn rpc_listen(&self, hypervisor: &HypervisorConfig) -> Option<SocketAddr> {
+        let port = hypervisor.rpc()?.port;
+        self.portal.listen.first().map(|at| SocketAddr::new(at.ip(), port))
+    }
 }
 
 /// `[consoles]`

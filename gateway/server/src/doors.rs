@@ -9,18 +9,27 @@ use crate::{
     tls,
 };
 use portcullis_domain::Clock;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Every door that is to be opened, the portal's first.
 pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) -> Result<Vec<Door>, ConfigError> {
     let portal = config.portal.listen.iter().map(|at| (Purpose::Portal, *at));
     let apis = config.hypervisors.iter().filter_map(|h| Some((Purpose::Api(h.name().clone()), config.api_listen(h)?)));
-    let wanted: Vec<(Purpose, SocketAddr)> = portal.chain(apis).collect();
+    let rpcs = config.hypervisors.iter().filter_map(|h| Some((Purpose::Rpc(h.name().clone()), config.rpc_listen(h)?)));
+    let wanted: Vec<(Purpose, SocketAddr)> = portal.chain(apis).chain(rpcs).collect();
     let wrong = |message: String| ConfigError::new(&config.file, message);
     if transport == Transport::PlainLoopback
         && let Some((purpose, at)) = wanted.iter().find(|(_, at)| !at.ip().is_loopback())
     {
         return Err(wrong(format!("{}: --dev listens on loopback only, not on {at}", key_of(purpose))));
+    }
+    if transport == Transport::PlainLoopback
+        && let Some((purpose, _)) = wanted.iter().find(|(p, _)| matches!(p, Purpose::Rpc(_)))
+    {
+        return Err(wrong(format!("{}: --dev has no TLS, and this is spoken inside TLS only", key_of(purpose))));
     }
     if let Some(((one, at), (other, _))) = clash(&wanted) {
         let (one, other) = (key_of(one), key_of(other));
@@ -40,7 +49,11 @@ pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) ->
         Transport::Tls => Some(tls::server(config, clock)?),
         Transport::PlainLoopback => None,
     };
-    Ok(wanted.into_iter().map(|(purpose, at)| Door { purpose, at, tls: tls.clone() }).collect())
+    let of = |purpose: &Purpose| match purpose {
+        Purpose::Portal | Purpose::Api(_) => tls.clone(),
+        Purpose::Rpc(_) => tls.as_deref().map(|tls| Arc::new(tls::without_tickets(tls))),
+    };
+    Ok(wanted.into_iter().map(|(purpose, at)| Door { tls: of(&purpose), purpose, at }).collect())
 }
 
 /// The key of the configuration that a door stands under.
@@ -48,6 +61,7 @@ pub(crate) fn key_of(purpose: &Purpose) -> String {
     match purpose {
         Purpose::Portal => "portal.listen".into(),
         Purpose::Api(name) => format!("hypervisors.{name}.api.port"),
+        Purpose::Rpc(name) => format!("hypervisors.{name}.rpc.port"),
     }
 }
 

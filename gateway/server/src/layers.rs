@@ -93,6 +93,8 @@ fn check<B>(house: &House, purpose: &Purpose, request: &Request<B>) -> Result<Ho
     let host = host(request)?;
     match purpose {
         Purpose::Api(name) => Ok(Host::Api(name.clone())),
+        // Nothing of HTTP is spoken there.
+        Purpose::Rpc(_) => Err(Refusal::Misdirected),
         Purpose::Portal if host.eq_ignore_ascii_case(&house.authority) => Ok(Host::Portal),
         Purpose::Portal => house.api_host(host).map(Host::Api).ok_or(Refusal::Misdirected),
     }

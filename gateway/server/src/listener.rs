@@ -7,7 +7,7 @@
 //! without a request on HTTP/2, 64 headers, 16 KiB of head (checked in `layers`).
 
 use crate::{
-    layers,
+    dialect, layers,
     state::{House, Shard},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -48,6 +48,8 @@ pub(crate) enum Purpose {
     Portal,
     /// One hypervisor's API on its own port.
     Api(HypervisorName),
+    /// One hypervisor's RPC on its own port.
+    Rpc(HypervisorName),
 }
 
 /// A listener before it is bound.
@@ -125,6 +127,9 @@ async fn serve(
         return http1(house, shard, door, Joined(stream), ip).await;
     };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) if let Purpose::Rpc(name) = &door.purpose => {
+            Box::pin(dialect::libvirt::serve(house, name.clone(), stream, ip)).await;
+        }
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             http2(house, shard, door, stream, ip).await;
         }

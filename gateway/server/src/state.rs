@@ -23,7 +23,7 @@ use portcullis_policy::{
     classify::{ApiKind, Methods, Table, Task},
 };
 use portcullis_store::{Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder};
+use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig};
 use rand::RngExt as _;
 use std::{
     collections::BTreeMap,
@@ -117,8 +117,18 @@ impl House {
         self.tables.contains_key(&name).then_some(name)
     }
 
+    /// The hypervisors that tools reach through this gateway with a token.
+    pub(crate) fn reachable(&self) -> impl Iterator<Item = &HypervisorName> {
+        let rpcs = self.config.hypervisors.iter().filter(|h| h.rpc().is_some()).map(HypervisorConfig::name);
+        self.tables.keys().chain(rpcs)
+    }
+
     /// Where native clients reach a hypervisor's API through this gateway.
     pub(crate) fn api_address(&self, name: &HypervisorName) -> Option<String> {
+        let rpc = self.config.hypervisors.iter().filter(|h| h.name() == name).find_map(|h| h.rpc());
+        if let (Some(door), Some(face)) = (rpc, self.fleet.rpc(name)) {
+            return face.address(&self.config.portal.host()?, door.port);
+        }
         let (_, _, door) = self.fleet.doors().find(|(n, _, _)| *n == name)?;
         let host = self.config.portal.host()?;
         match (door.port, &door.host) {

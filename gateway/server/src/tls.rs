@@ -50,6 +50,15 @@ pub(crate) fn server(config: &Config, clock: &dyn Clock) -> Result<Arc<ServerCon
     Ok(Arc::new(tls))
 }
 
+/// The same for clients that speak no HTTP and expect the first byte after the handshake to be ours: no protocol is
+/// chosen, and no ticket for another session comes between.
+pub(crate) fn without_tickets(tls: &ServerConfig) -> ServerConfig {
+    let mut tls = tls.clone();
+    tls.alpn_protocols.clear();
+    tls.send_tls13_tickets = 0;
+    tls
+}
+
 /// Reads a key that nobody else can read.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let cannot = |e: std::io::Error| format!("cannot be read: {e}");

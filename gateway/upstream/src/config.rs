@@ -114,6 +114,14 @@ impl HypervisorConfig {
         }
     }
 
+    /// Where clients of its RPC reach it through the gateway; none where it has no RPC.
+    pub const fn rpc(&self) -> Option<&RpcDoor> {
+        match self {
+            Self::Libvirt(c) => c.rpc.as_ref(),
+            Self::Qemu(_) | Self::Lxd(_) | Self::Proxmox(_) => None,
+        }
+    }
+
     /// Makes relative paths count from a folder: the one of the configuration file.
     pub fn rebase(&mut self, folder: &Path) {
         let rebase = |path: &mut PathBuf| {
@@ -227,6 +235,17 @@ pub struct LibvirtConfig {
     /// How screens are reached.
     #[serde(default)]
     pub console: ConsoleConfig,
+    /// Where clients of its RPC reach it through the gateway.
+    #[serde(default)]
+    pub rpc: Option<RpcDoor>,
+}
+
+/// Where clients of a hypervisor's RPC reach it through the gateway: on a port of its own, always inside TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpcDoor {
+    /// The port, usually 16514.
+    pub port: u16,
 }
 
 fn system_uri() -> String {

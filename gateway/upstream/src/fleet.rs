@@ -8,7 +8,7 @@ use crate::{
     config::{ApiDoor, HypervisorConfig, Kind},
     credential::machine_of,
     desk::Desk,
-    driver::{self, Built, Driver, PowerVerb, Screen},
+    driver::{self, Built, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen},
     error::{Error, Fault},
 };
 use arc_swap::ArcSwap;
@@ -233,6 +233,22 @@ impl Fleet {
     pub async fn open_screen(&self, permit: &Permit) -> Result<Screen, Error> {
         let (member, machine) = self.permitted(permit, &[Action::ConsoleView, Action::ConsoleControl])?;
         member.driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
+    }
+
+    /// What clients of a hypervisor's RPC have to know and keep to; none where it has no RPC.
+    pub fn rpc(&self, hypervisor: &HypervisorName) -> Option<RpcFace<'_>> {
+        self.member(hypervisor).ok()?.driver.rpc()
+    }
+
+    /// Opens a connection for one client of a hypervisor's RPC, with the gateway's credential. The permit must be for
+    /// that hypervisor, or for machines of it.
+    pub async fn open_rpc(&self, permit: &Permit, flags: u32) -> Result<(LinkReader, LinkWriter), Error> {
+        let operation = permit.operation();
+        let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
+        if self.0.clock.now() >= permit.expires_at() {
+            return Err(Error::PermitExpired);
+        }
+        self.member(name)?.driver.open_rpc(name, flags).await.map_err(|f| f.at(name))
     }
 
     /// Whether a hypervisor knows how to do something to a machine's power at all.

@@ -58,10 +58,12 @@ pub use called::{Called, Objects};
 pub use calls::{Calling, Objects as CallObjects};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf,
-    ProxmoxConfig, QemuConfig, Trust, Verify, VsphereConfig, XapiConfig,
+    ProxmoxConfig, QemuConfig, RpcDoor, Trust, Verify, VsphereConfig, XapiConfig,
 };
 pub use desk::{Face, Reply, Seat, Sight, Wait};
-pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
+pub use driver::{
+    Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, ScreenLogin, split_tags,
+};
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};

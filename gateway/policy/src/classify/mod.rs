@@ -8,6 +8,7 @@
 mod canonical;
 mod form;
 mod json;
+pub mod libvirt;
 mod methods;
 pub mod own;
 mod params;
@@ -17,6 +18,7 @@ pub mod soap;
 mod table;
 mod tree;
 mod volume;
+pub mod xdr;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};

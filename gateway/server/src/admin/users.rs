@@ -168,7 +168,7 @@ pub(super) async fn shown_typed(
         training: training.map(|t| (house.when(t.until), now < t.until)),
         asks_training: house.config.consoles.training,
         minted,
-        hypervisors: house.tables.keys().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        hypervisors: house.reachable().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         typed,
         grants,
         may_end: house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions)),

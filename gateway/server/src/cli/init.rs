@@ -96,7 +96,8 @@ fn certificates(dir: &Path, name: &str, now: time::OffsetDateTime) -> anyhow::Re
     let key = KeyPair::generate()?;
     let mut leaf = CertificateParams::new(vec![name.to_owned(), format!("*.{name}")])?;
     leaf.distinguished_name.push(DnType::CommonName, name);
-    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // Nothing is enciphered with it, but clients of libvirt's RPC take no certificate that does not permit it.
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.not_before = now - Duration::days(1);
     leaf.not_after = now + Duration::days(825);

@@ -3,6 +3,7 @@
 //! they sign in, and how they are refused. Everything that they show is a token of ours, or a pass that stands for one.
 //! One file a dialect; what counts as shown, and for how long, is the same for all and stands here.
 
+pub(crate) mod libvirt;
 mod lxd;
 mod openstack;
 mod proxmox;
@@ -57,41 +58,7 @@ impl Way<'_> {
 
     fn known(self, shown: Option<&Shown<'_>>, method: Option<&Method>) -> Result<Caller, Refusal> {
         let Self { house, hypervisor, peer, .. } = self;
-        let actor = shown.and_then(|shown| self.actor(shown, method));
-        match actor {
-            Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == hypervisor) => Ok(Caller::Known(actor)),
-            _ if house.strangers.check(peer.ip) => {
-                let elsewhere = match shown {
-                    Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
-                    Some(Shown::Ticket(..) | Shown::Pass(_)) | None => None,
-                };
-                Ok(elsewhere
-                    .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
-            }
-            _ => {
-                house.strangers.refused(peer.ip);
-                Err(Refusal::TooMany(5))
-            }
-        }
-    }
-
-    fn actor(self, shown: &Shown<'_>, method: Option<&Method>) -> Option<Arc<Actor>> {
-        let Self { house, hypervisor, peer, .. } = self;
-        match shown {
-            Shown::Token(token, name) => {
-                let actor = house.identity.token_actor(token, peer.ip)?;
-                name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
-            }
-            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
-            Shown::Ticket(ticket, guard) => {
-                let (name, pass) = proxmox::pass(ticket)?;
-                let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
-                let reads = method.is_none_or(|m| *m == Method::GET);
-                let is_guarded = reads || guard.is_some_and(|guard| house.identity.is_guard(guard, pass, hypervisor));
-                (is_guarded && is_name(name, &actor)).then_some(actor)
-            }
-            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
-        }
+        Knock { house, hypervisor, peer }.known(shown, method)
     }
 
     /// The path of a request in the one form that is decided on and sent.
@@ -178,6 +145,55 @@ impl Way<'_> {
             answer.extensions_mut().insert(reason);
         }
         answer
+    }
+}
+
+/// Somebody at a hypervisor's door, whatever is spoken behind it.
+#[derive(Clone, Copy)]
+struct Knock<'a> {
+    house: &'a Arc<House>,
+    hypervisor: &'a HypervisorName,
+    peer: Peer,
+}
+
+impl Knock<'_> {
+    /// Who shows this. Strangers, and whoever is turned away, count against their network's pace.
+    fn known(self, shown: Option<&Shown<'_>>, method: Option<&Method>) -> Result<Caller, Refusal> {
+        let Self { house, hypervisor, peer } = self;
+        let actor = shown.and_then(|shown| self.actor(shown, method));
+        match actor {
+            Some(actor) if actor.scope.as_ref().is_none_or(|scope| scope == hypervisor) => Ok(Caller::Known(actor)),
+            _ if house.strangers.check(peer.ip) => {
+                let elsewhere = match shown {
+                    Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
+                    Some(Shown::Ticket(..) | Shown::Pass(_)) | None => None,
+                };
+                Ok(elsewhere
+                    .map_or(Caller::Stranger, |owner| Caller::Barred(owner, "the token is bound to other networks")))
+            }
+            _ => {
+                house.strangers.refused(peer.ip);
+                Err(Refusal::TooMany(5))
+            }
+        }
+    }
+
+    fn actor(self, shown: &Shown<'_>, method: Option<&Method>) -> Option<Arc<Actor>> {
+        let Self { house, hypervisor, peer } = self;
+        match shown {
+            Shown::Token(token, name) => {
+                let actor = house.identity.token_actor(token, peer.ip)?;
+                name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
+            }
+            Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
+            Shown::Ticket(ticket, guard) => {
+                let (name, pass) = proxmox::pass(ticket)?;
+                let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
+                let reads = method.is_none_or(|m| *m == Method::GET);
+                let is_guarded = reads || guard.is_some_and(|guard| house.identity.is_guard(guard, pass, hypervisor));
+                (is_guarded && is_name(name, &actor)).then_some(actor)
+            }
+        }
     }
 }
 

@@ -6,10 +6,12 @@
 //! no other.
 
 mod calls;
+mod frame;
+mod link;
 mod rpc;
 mod xml;
 
-use super::{Built, Driver, LIST, PowerVerb, REFRESH, Screen, ScreenLogin, UNVERIFIED};
+use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, UNVERIFIED};
 use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
@@ -19,7 +21,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use calls::{Domain, Libvirt};
-use portcullis_domain::{ConsoleKind, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+pub use frame::{Frame, FrameKind, FrameStatus, Frames};
+pub use link::{LinkReader, LinkWriter};
+use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
@@ -89,6 +93,11 @@ pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
 
 impl Driven {
     async fn connect(&self) -> Result<Libvirt, Fault> {
+        self.connect_with(0).await
+    }
+
+    /// Opens a connection with flags of `virConnectFlags`.
+    async fn connect_with(&self, flags: u32) -> Result<Libvirt, Fault> {
         let mut wire = self.dialer.dial().await?;
         if let Wire::Tls(stream) = &mut wire {
             // The daemon says with one byte whether it accepted the certificate.
@@ -99,7 +108,7 @@ impl Driven {
                 Err(_) => return Err(Fault::Untrusted("it did not accept the gateway's certificate".to_owned())),
             }
         }
-        Libvirt::open(wire, &self.uri).await
+        Libvirt::open(wire, &self.uri, flags).await
     }
 
     async fn watch(&self, board: &Board) -> Result<std::convert::Infallible, Fault> {
@@ -222,6 +231,15 @@ impl Driver for Driven {
         libvirt.power(&domain, verb).await?;
         libvirt.close().await;
         Ok(())
+    }
+
+    fn rpc(&self) -> Option<RpcFace<'_>> {
+        Some(RpcFace { uri: &self.uri, labels: &self.namespace })
+    }
+
+    async fn open_rpc(&self, hypervisor: &HypervisorName, flags: u32) -> Result<(LinkReader, LinkWriter), Fault> {
+        let rpc = self.connect_with(flags).await?.into_rpc().await?;
+        Ok(link::link(rpc, hypervisor.clone()))
     }
 
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault> {

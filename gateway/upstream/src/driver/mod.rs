@@ -11,7 +11,7 @@ use crate::{
     wire::Stream,
 };
 use async_trait::async_trait;
-use portcullis_domain::{Machine, MachineId, Secret};
+use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 
 mod libvirt;
 mod lxd;
@@ -27,6 +27,8 @@ pub use lxd::split_tags;
 pub(crate) mod vsphere;
 
 pub(crate) use rest::collect;
+
+pub use libvirt::{Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter};
 
 /// How often everything is read anew, even without an event.
 pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -99,6 +101,24 @@ pub struct Screen {
     pub tls: Option<TlsUpgrade>,
 }
 
+/// What clients of an RPC have to know and keep to.
+#[derive(Debug, Clone, Copy)]
+pub struct RpcFace<'a> {
+    /// The address of what they may open.
+    pub uri: &'a str,
+    /// The XML namespace of the labels that grants speak of.
+    pub labels: &'a str,
+}
+
+impl RpcFace<'_> {
+    /// Where clients open it through the gateway: the address with the gateway's host and port, inside TLS.
+    pub fn address(&self, host: &str, port: u16) -> Option<String> {
+        let (driver, rest) = self.uri.split_once("://")?;
+        let (_, what) = rest.split_once('/')?;
+        Some(format!("{driver}+tls://{host}:{port}/{what}"))
+    }
+}
+
 /// One kind of hypervisor.
 #[async_trait]
 pub(crate) trait Driver: Send + Sync {
@@ -111,6 +131,14 @@ pub(crate) trait Driver: Send + Sync {
     /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
     fn desk(&self) -> Option<&Desk> {
         None
+    }
+    /// What its clients speak, where that is an RPC of its own.
+    fn rpc(&self) -> Option<RpcFace<'_>> {
+        None
+    }
+    /// Opens a connection for one client of that RPC.
+    async fn open_rpc(&self, _: &HypervisorName, _: u32) -> Result<(LinkReader, LinkWriter), Fault> {
+        Err(Fault::Unsupported("it has no RPC".to_owned()))
     }
     /// Whether it knows how to do that at all.
     fn can(&self, _: PowerVerb) -> bool {

@@ -63,7 +63,7 @@ pub(super) struct Libvirt {
 
 impl Libvirt {
     /// Authenticates and opens a driver.
-    pub(super) async fn open(wire: Wire, uri: &str) -> Result<Self, Fault> {
+    pub(super) async fn open(wire: Wire, uri: &str, flags: u32) -> Result<Self, Fault> {
         let mut rpc = Rpc::new(wire);
         let mut offered = rpc.call(AUTH_LIST, Writer::default()).await?;
         let ways = (0..offered.count(MAX_AUTH)?).map(|_| offered.u32()).collect::<Result<Vec<_>, _>>()?;
@@ -79,8 +79,14 @@ impl Libvirt {
                 return Err(Fault::Unsupported(why.to_owned()));
             }
         }
-        rpc.call(CONNECT_OPEN, Writer::default().optional_text(Some(uri)).u32(0)).await?;
+        rpc.call(CONNECT_OPEN, Writer::default().optional_text(Some(uri)).u32(flags)).await?;
         Ok(Self { rpc })
+    }
+
+    /// Hands the connection on, with the daemon's signs of life on.
+    pub(super) async fn into_rpc(mut self) -> Result<Rpc, Fault> {
+        self.rpc.call(SUPPORTS_FEATURE, Writer::default().i32(FEATURE_KEEPALIVE)).await?.i32()?;
+        Ok(self.rpc)
     }
 
     /// Asks for lifecycle and metadata events of every domain, and for the daemon's signs of life on the way: it then

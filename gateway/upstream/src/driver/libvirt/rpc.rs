@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! libvirt's RPC: framing and XDR (RFC 4506), as in the daemon's protocol files `virnetprotocol.x` and
-//! `remote_protocol.x`.
-//!
-//! ```text
-//! u32 length (with itself) | u32 program | u32 version | u32 procedure | u32 type | u32 serial | u32 status | payload
-//! ```
+//! libvirt's RPC as the gateway itself calls it, and XDR (RFC 4506), as in the daemon's protocol files
+//! `virnetprotocol.x` and `remote_protocol.x`.
 
+use super::frame::{self, Frame, FrameKind, FrameStatus};
 use crate::{
     driver::{LIST, MAX_ANSWER, clean_text},
     error::Fault,
@@ -16,16 +13,6 @@ use std::collections::VecDeque;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const REMOTE: u32 = 0x2000_8086;
-const KEEPALIVE: u32 = 0x6b65_6570;
-const VERSION: u32 = 1;
-const HEADER: usize = 28;
-const CALL: u32 = 0;
-const REPLY: u32 = 1;
-const MESSAGE: u32 = 2;
-const STATUS_OK: u32 = 0;
-const STATUS_ERROR: u32 = 1;
-const PING: u32 = 1;
-const PONG: u32 = 2;
 /// The longest text that libvirt sends (REMOTE_STRING_MAX), bytes.
 const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// The most events kept while a list is being read, and the largest of them, bytes.
@@ -33,16 +20,6 @@ const MAX_EVENTS: usize = 1024;
 const MAX_EVENT: usize = 8 * 1024;
 /// `VIR_ERR_NO_DOMAIN`.
 const NO_DOMAIN: i32 = 42;
-
-/// One message from the daemon.
-struct Message {
-    program: u32,
-    procedure: u32,
-    kind: u32,
-    serial: u32,
-    status: u32,
-    payload: Bytes,
-}
 
 /// An event as it came: its procedure number and payload.
 pub(super) struct Event {
@@ -106,14 +83,16 @@ impl Rpc {
         for (procedure, arguments) in calls {
             self.serial = self.serial.wrapping_add(1);
             let serial = self.serial;
-            self.put(REMOTE, *procedure, CALL, serial, &arguments.0)?;
+            let payload = Bytes::copy_from_slice(&arguments.0);
+            let (kind, status) = (FrameKind::Call, FrameStatus::Ok);
+            self.put(&Frame { program: REMOTE, procedure: *procedure, kind, serial, status, payload, held: None })?;
         }
         let mut results: Vec<Option<Outcome>> = calls.iter().map(|_| None).collect();
         let mut missing = calls.len();
         let mut total = 0;
         while missing > 0 {
             let message = self.next().await?;
-            if message.program != REMOTE || message.kind != REPLY {
+            if message.program != REMOTE || message.kind != FrameKind::Reply {
                 return Err(Fault::Protocol("a message that answers nothing".to_owned()));
             }
             total += message.payload.len();
@@ -128,12 +107,12 @@ impl Rpc {
                 return Err(Fault::Protocol("an answer to another call".to_owned()));
             }
             *slot = Some(match message.status {
-                STATUS_OK => Outcome::Done(Reader(message.payload)),
-                STATUS_ERROR => match read_error(Reader(message.payload))? {
+                FrameStatus::Ok => Outcome::Done(Reader(message.payload)),
+                FrameStatus::Error => match read_error(Reader(message.payload))? {
                     (NO_DOMAIN, _) => Outcome::NoDomain,
                     (_, text) => Outcome::Refused(text),
                 },
-                _ => return Err(Fault::Protocol("an answer with an unknown status".to_owned())),
+                FrameStatus::Continue => return Err(Fault::Protocol("an answer with an unknown status".to_owned())),
             });
             missing -= 1;
         }
@@ -160,7 +139,7 @@ impl Rpc {
         }
     }
 
-    async fn next(&mut self) -> Result<Message, Fault> {
+    async fn next(&mut self) -> Result<Frame, Fault> {
         loop {
             self.flush().await?;
             while let Some(message) = self.split()? {
@@ -175,14 +154,13 @@ impl Rpc {
     }
 
     /// Answers pings, keeps events, hands back the rest.
-    fn sort(&mut self, message: Message) -> Result<Option<Message>, Fault> {
+    fn sort(&mut self, message: Frame) -> Result<Option<Frame>, Fault> {
+        if message.is_keepalive() {
+            message.pong().map_or(Ok(()), |pong| self.put(&pong))?;
+            return Ok(None);
+        }
         match (message.program, message.kind) {
-            (KEEPALIVE, MESSAGE) if message.procedure == PING => {
-                self.put(KEEPALIVE, PONG, MESSAGE, 0, &[])?;
-                Ok(None)
-            }
-            (KEEPALIVE, MESSAGE) => Ok(None),
-            (REMOTE, MESSAGE) => {
+            (REMOTE, FrameKind::Message) => {
                 if self.events.len() >= MAX_EVENTS || message.payload.len() > MAX_EVENT {
                     self.has_lost_events = true;
                     self.events.clear();
@@ -198,16 +176,15 @@ impl Rpc {
         }
     }
 
-    fn put(&mut self, program: u32, procedure: u32, kind: u32, serial: u32, payload: &[u8]) -> Result<(), Fault> {
-        let length = u32::try_from(HEADER + payload.len())
-            .map_err(|_| Fault::Protocol("a call too large to send".to_owned()))?;
-        let mut message = BytesMut::with_capacity(HEADER + payload.len());
-        for word in [length, program, VERSION, procedure, kind, serial, STATUS_OK] {
-            message.extend_from_slice(&word.to_be_bytes());
-        }
-        message.extend_from_slice(payload);
-        self.output.push_back(message.freeze());
+    fn put(&mut self, frame: &Frame) -> Result<(), Fault> {
+        let bytes = frame.bytes().ok_or_else(|| Fault::Protocol("a call too large to send".to_owned()))?;
+        self.output.push_back(bytes);
         Ok(())
+    }
+
+    /// The connection, what was read of it already, and the last serial.
+    pub(super) fn into_parts(self) -> (Wire, BytesMut, u32) {
+        (self.wire, self.input, self.serial)
     }
 
     async fn flush(&mut self) -> Result<(), Fault> {
@@ -234,25 +211,8 @@ impl Rpc {
         }
     }
 
-    fn split(&mut self) -> Result<Option<Message>, Fault> {
-        let Some(head) = self.input.first_chunk::<4>() else { return Ok(None) };
-        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-        if !(HEADER..=MAX_ANSWER).contains(&length) {
-            return Err(Fault::Protocol(format!("a message of {length} bytes")));
-        }
-        if self.input.len() < length {
-            // Room for what is announced comes as it arrives: an announcement alone costs no memory.
-            self.input.reserve((length - self.input.len()).min(64 * 1024));
-            return Ok(None);
-        }
-        let mut reader = Reader(self.input.split_to(length).freeze());
-        reader.0.advance(4);
-        let (program, version) = (reader.u32()?, reader.u32()?);
-        let (procedure, kind, serial, status) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
-        if version != VERSION {
-            return Err(Fault::Protocol("another version of its protocol".to_owned()));
-        }
-        Ok(Some(Message { program, procedure, kind, serial, status, payload: reader.0 }))
+    fn split(&mut self) -> Result<Option<Frame>, Fault> {
+        frame::split(&mut self.input, MAX_ANSWER).map_err(|why| Fault::Protocol(why.to_owned()))
     }
 }
 
