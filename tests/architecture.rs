@@ -47,7 +47,11 @@ const OWNERS: [(&str, &[&str], &str); 39] = [
     ("postcard", &["audit"], "the encoding of events"),
     ("crc32fast", &["audit"], "frames of the log"),
     ("des", &["console"], "VNC authentication"),
-    ("quick-xml", &["policy", "upstream"], "policy reads the calls and documents that are decided on, upstream libvirt's domains"),
+    (
+        "quick-xml",
+        &["policy", "upstream"],
+        "policy reads the calls and documents that are decided on, upstream libvirt's domains",
+    ),
     ("rustls-platform-verifier", &["upstream"], "client TLS"),
     ("hyper", &["upstream", "server"], "upstream owns the client half, the server the server half"),
     ("hyper-util", &["upstream", "server"], "as hyper"),

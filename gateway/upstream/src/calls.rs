@@ -84,10 +84,9 @@ impl Fleet {
         Sight::Part { machines: ids.iter().map(ToString::to_string).collect(), places, tasks }
     }
 
-    /// Whether somebody began a task, and what that was about.
-    pub fn began(&self, hypervisor: &HypervisorName, task: &str, user: UserId) -> Option<Resource> {
-        let owner = self.broker().owner(hypervisor, &format!("{TASK}{task}"))?;
-        (owner.user == user).then_some(owner.operation.resource)
+    /// Whether somebody began a task that is an object, and what that was about.
+    pub fn began_object(&self, hypervisor: &HypervisorName, task: &str, user: UserId) -> Option<Resource> {
+        self.began(hypervisor, &format!("{TASK}{task}"), user).map(|o| o.resource)
     }
 
     fn desk(&self, name: &HypervisorName) -> Result<&Desk, Error> {

@@ -118,7 +118,13 @@ impl HypervisorConfig {
     pub const fn rpc(&self) -> Option<&RpcDoor> {
         match self {
             Self::Libvirt(c) => c.rpc.as_ref(),
-            Self::Qemu(_) | Self::Lxd(_) | Self::Proxmox(_) => None,
+            Self::Qemu(_)
+            | Self::Lxd(_)
+            | Self::Incus(_)
+            | Self::Proxmox(_)
+            | Self::OpenStack(_)
+            | Self::Xapi(_)
+            | Self::Vsphere(_) => None,
         }
     }
 
@@ -153,7 +159,8 @@ impl HypervisorConfig {
                 rebase(&mut c.secret_file);
                 optional.push(&mut c.tls.ca_file);
             }
-            Self::Xapi(XapiConfig { password_file, tls, .. }) | Self::Vsphere(VsphereConfig { password_file, tls, .. }) => {
+            Self::Xapi(XapiConfig { password_file, tls, .. })
+            | Self::Vsphere(VsphereConfig { password_file, tls, .. }) => {
                 rebase(password_file);
                 optional.push(&mut tls.ca_file);
             }

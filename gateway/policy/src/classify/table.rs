@@ -135,6 +135,7 @@ fn empty() -> Table {
     Table(Arc::new(Inner {
         base: Vec::new(),
         bodies: Bodies::default(),
+        reads_nested: false,
         answer: Answer::StripSecrets,
         machine,
         task: TaskNaming { id: String::new(), secret: None, inside: None },

@@ -7,8 +7,8 @@ pub(crate) mod libvirt;
 mod lxd;
 mod openstack;
 mod proxmox;
-pub(crate) mod xapi;
 pub(crate) mod vsphere;
+pub(crate) mod xapi;
 
 use crate::{
     body::{Body, Response},

@@ -285,7 +285,7 @@ fn asked(way: Way<'_>, actor: &Actor, call: &Call) -> Asked {
                 Asked::Denied(ABSENT.to_owned())
             }
         }
-        Told::Task { id, other } => match house.fleet.began(hypervisor, &id, actor.user) {
+        Told::Task { id, other } => match house.fleet.began_object(hypervisor, &id, actor.user) {
             Some(resource) => {
                 Asked::Operation(Operation { action: Action::View, resource, effect: Effect::Unsafe }, Vec::new())
             }
@@ -308,7 +308,7 @@ async fn forward(way: Way<'_>, actor: Arc<Actor>, call: &Call, seat: Seat, relea
         };
         let is_long = matches!(call.method.as_str(), "WaitForUpdatesEx" | "WaitForUpdates");
         let wait = if is_long { Wait::Updates } else { Wait::Usual };
-        let leash = Leash::new(Arc::clone(house), permit, Arc::clone(&actor));
+        let leash = Leash::new(house, permit, Arc::clone(&actor));
         let method = [("method", call.method.as_str())];
         let told = tokio::select! {
             told = house.fleet.call(leash.permit(), Calling { call, seat, release, wait }) => told,

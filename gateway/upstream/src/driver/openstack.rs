@@ -13,11 +13,11 @@ use super::{
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
+    api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
     config::{OpenStackConfig, Verify, read_secret},
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    forward::{Api, Dialect, Length},
     tls::TlsUpgrade,
     wire::{Address, Dialer},
 };
@@ -115,6 +115,7 @@ pub(super) fn build(config: OpenStackConfig) -> Result<Built, Error> {
         origins: vec![format!("https://{shown}"), format!("http://{shown}")],
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     let address = compute.address.to_string();
     let keystone = Keystone { dialer: dialer(&identity, None)?, place: identity, who, secret, token };
