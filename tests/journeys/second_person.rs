@@ -101,6 +101,16 @@ async fn a_grant_on_what_is_named_waits_for_somebody_else_and_favours_nobody_who
         (&"waiting".into(), &false.into()),
         "{list}"
     );
+    // Two at once make it once.
+    let both = say(&ada, &user, "operator", "lab/vm-1", &[]).await;
+    bob.step_up().await;
+    let before = gateway.grants_of("zoe").await.len();
+    let (path, fields) = (format!("{both}/approve"), [("reason", "both")]);
+    let answers = tokio::join!(bob.submit(&path, &fields), bob.submit(&path, &fields));
+    let mut statuses = [answers.0.status(), answers.1.status()];
+    statuses.sort();
+    assert_eq!(statuses, [StatusCode::SEE_OTHER, StatusCode::CONFLICT]);
+    assert_eq!(gateway.grants_of("zoe").await.len(), before + 1);
     // Taking one's own back, refusing another's.
     ada.step_up().await;
     assert_eq!(location(&ada.submit(&format!("{own}/refuse"), &[]).await), own);

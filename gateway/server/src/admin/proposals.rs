@@ -98,9 +98,12 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
     let waits = proposal.state == ProposalState::Waiting;
     let (mut preview, mut void) = (None, None);
     let mut row = row(&house, &proposal);
+    let change = Change::of(&proposal);
+    if let Ok(change) = &change {
+        row.words = said(&house, &proposal, change).await?;
+    }
     if waits {
-        let change = Change::of(&proposal).map_err(reply::governance)?;
-        row.words = said(&house, &proposal, &change).await?;
+        let change = change.map_err(reply::governance)?;
         let sentence = row.words.clone();
         match house.grants.outlook(&house.engine, By::Shell, &change).await {
             Ok(Outlook::Plan(plan)) => {
