@@ -42,5 +42,6 @@ mod journeys {
     mod requests;
     mod scim;
     mod sign_in;
+    mod vmm;
 }
 mod support;

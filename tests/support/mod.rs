@@ -8,6 +8,7 @@ pub(crate) mod fake;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_openstack;
 pub(crate) mod fake_pve;
+pub(crate) mod fake_vmm;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod page;
@@ -21,6 +22,7 @@ pub(crate) mod trail;
 pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use fake_openstack::FakeOpenStack;
 pub(crate) use fake_pve::FakePve;
+pub(crate) use fake_vmm::FakeVmm;
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;
 

@@ -240,6 +240,8 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
             Kind::Incus => ApiKind::Incus,
             Kind::Proxmox => ApiKind::Proxmox,
             Kind::OpenStack => ApiKind::OpenStack,
+            Kind::CloudHypervisor => ApiKind::CloudHypervisor,
+            Kind::Firecracker => ApiKind::Firecracker,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };

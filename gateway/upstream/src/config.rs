@@ -30,6 +30,10 @@ pub enum Kind {
     Proxmox,
     /// An OpenStack cloud.
     OpenStack,
+    /// A Cloud Hypervisor process.
+    CloudHypervisor,
+    /// A Firecracker process.
+    Firecracker,
 }
 
 impl Kind {
@@ -42,6 +46,8 @@ impl Kind {
             Self::Incus => "incus",
             Self::Proxmox => "proxmox",
             Self::OpenStack => "openstack",
+            Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Firecracker => "firecracker",
         }
     }
 }
@@ -62,6 +68,11 @@ pub enum HypervisorConfig {
     Proxmox(ProxmoxConfig),
     /// `kind = "openstack"`.
     OpenStack(OpenStackConfig),
+    /// `kind = "cloud-hypervisor"`.
+    #[serde(rename = "cloud-hypervisor")]
+    CloudHypervisor(VmmConfig),
+    /// `kind = "firecracker"`.
+    Firecracker(VmmConfig),
 }
 
 impl HypervisorConfig {
@@ -73,6 +84,7 @@ impl HypervisorConfig {
             Self::Lxd(c) | Self::Incus(c) => &c.name,
             Self::Proxmox(c) => &c.name,
             Self::OpenStack(c) => &c.name,
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => &c.name,
         }
     }
 
@@ -85,6 +97,8 @@ impl HypervisorConfig {
             Self::Incus(_) => Kind::Incus,
             Self::Proxmox(_) => Kind::Proxmox,
             Self::OpenStack(_) => Kind::OpenStack,
+            Self::CloudHypervisor(_) => Kind::CloudHypervisor,
+            Self::Firecracker(_) => Kind::Firecracker,
         }
     }
 
@@ -94,6 +108,7 @@ impl HypervisorConfig {
             Self::Lxd(c) | Self::Incus(c) => c.api.as_ref(),
             Self::Proxmox(c) => c.api.as_ref(),
             Self::OpenStack(c) => c.api.as_ref(),
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -125,6 +140,7 @@ impl HypervisorConfig {
                 rebase(&mut c.token_file);
                 optional.push(&mut c.tls.ca_file);
             }
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => rebase(&mut c.socket),
             Self::OpenStack(c) => {
                 rebase(&mut c.secret_file);
                 optional.push(&mut c.tls.ca_file);
@@ -323,6 +339,31 @@ pub struct OpenStackConfig {
     pub application_credential: Option<String>,
     /// File with the user's password, or the application credential's secret.
     pub secret_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
+}
+
+/// One process that is one machine: Cloud Hypervisor or Firecracker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmmConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// The unix socket of its API.
+    pub socket: PathBuf,
+    /// The machine's name shown to people; the hypervisor's where missing. Its id is `vm`.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Pool.
+    #[serde(default)]
+    pub pool: Option<String>,
     /// Where clients of its API reach it through the gateway.
     #[serde(default)]
     pub api: Option<ApiDoor>,

@@ -52,7 +52,7 @@ pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig,
-    ProxmoxConfig, QemuConfig, Trust, Verify,
+    ProxmoxConfig, QemuConfig, Trust, Verify, VmmConfig,
 };
 pub use driver::{PowerVerb, Screen, ScreenLogin, split_tags};
 pub use error::{Error, Fault};

@@ -6,6 +6,7 @@
 mod lxd;
 mod openstack;
 mod proxmox;
+mod vmm;
 
 use crate::{
     body::{Body, Response},
@@ -43,7 +44,7 @@ impl Way<'_> {
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let shown = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => lxd::shown(headers),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::CloudHypervisor | ApiKind::Firecracker => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
             ApiKind::OpenStack => openstack::shown(headers),
         };
@@ -91,7 +92,7 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => Cow::Borrowed(raw),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::CloudHypervisor | ApiKind::Firecracker => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
             ApiKind::OpenStack => openstack::path(raw),
         };
@@ -101,7 +102,7 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => false,
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::CloudHypervisor | ApiKind::Firecracker => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
             ApiKind::OpenStack => openstack::is_own(method, path),
         }
@@ -160,6 +161,7 @@ impl Way<'_> {
         let body = match self.kind {
             ApiKind::Lxd | ApiKind::Incus => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
+            ApiKind::CloudHypervisor | ApiKind::Firecracker => vmm::refusal(refusal, &said, self.peer.request),
             ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
         };
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));

@@ -18,6 +18,7 @@ mod openstack;
 mod proxmox;
 mod qemu;
 mod rest;
+mod vmm;
 
 pub use lxd::split_tags;
 
@@ -123,6 +124,8 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Lxd(config) | HypervisorConfig::Incus(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
         HypervisorConfig::OpenStack(config) => openstack::build(config),
+        HypervisorConfig::CloudHypervisor(config) => vmm::build(config, &vmm::CLOUD_HYPERVISOR),
+        HypervisorConfig::Firecracker(config) => vmm::build(config, &vmm::FIRECRACKER),
     }
 }
 
