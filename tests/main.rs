@@ -49,6 +49,7 @@ mod journeys {
     mod scripts;
     mod second_person;
     mod sign_in;
+    mod vmm;
     mod vsphere;
     mod xapi;
 }

@@ -5,6 +5,7 @@
 use crate::support::{
     FakeOpenStack, Person, TestGateway,
     fake_openstack::{CANARIES, DB, PAYROLL, WEB},
+    full_length,
     gateway::{files, free_port, letters},
     lab::ticket_for,
     peers::Peer,
@@ -195,6 +196,67 @@ async fn an_unchanged_openstacksdk_does_what_its_owner_may_and_sees_nothing_else
     assert_eq!(listed.trim(), "web-1 ACTIVE");
     assert_eq!(cloud.wrongs(), [""; 0]);
     gateway.stop().await;
+}
+
+/// With a real Keystone, Nova and console proxy: `tests/run --full` only, because they are 345 Debian packages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_cloud_is_driven_through_the_gateway() {
+    if !full_length() {
+        return;
+    }
+    let guest = Peer::qemu("web-1", "none");
+    let (cloud, clients) = (Peer::cloud(guest.get("VNC")), Peer::openstack_clients());
+    let port = free_port();
+    let gateway = TestGateway::start(&format!(
+        "[[hypervisors]]\nname = \"os\"\nkind = \"openstack\"\nidentity = {:?}\ncompute = {:?}\nconsole = {:?}\n\
+         user = \"admin\"\nproject = \"admin\"\nsecret_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+        cloud.get("IDENTITY"),
+        cloud.get("COMPUTE"),
+        cloud.get("CONSOLE"),
+        cloud.get("PASSWORD_FILE"),
+    ))
+    .await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let id = cloud.get("SERVER");
+    sees(&ada, id, "running").await;
+    let list: Value = ada.get("/api/v1/machines").await.json().await.expect("JSON");
+    let one = &list["machines"][0];
+    assert_eq!((&one["name"], &one["pool"], &one["tags"]), (&json!("web-1"), &json!("admin"), &json!(["web"])));
+    for (verb, state) in [("shutdown", "off"), ("start", "running"), ("pause", "paused"), ("resume", "running")] {
+        let answer = ada.submit(&format!("/machines/os/{id}/power"), &[("verb", verb), ("next", "/")]).await;
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{verb}");
+        sees(&ada, id, state).await;
+    }
+    let machine = format!("os/{id}");
+    let mut screen = Screen::open(&ada, &machine, "control", &ticket_for(&ada, &machine, "control").await).await;
+    screen.handshake().await;
+    assert!(screen.picture().await > 10_000, "the first picture arrives");
+    screen.press("typed-by-hand").await;
+    guest.wait_for_text("typed-by-hand").await;
+
+    let token = ada.token("os").await;
+    let (ca, at) =
+        (gateway.dir.path().join("tls/ca.pem").display().to_string(), format!("https://localhost:{port}/v3"));
+    let run = |arguments: &[&str]| {
+        let of_ada = [("OS_AUTH_URL", at.as_str()), ("OS_USERNAME", "ada"), ("OS_PASSWORD", &token)];
+        let more =
+            [("OS_PROJECT_NAME", "admin"), ("OS_USER_DOMAIN_ID", "default"), ("OS_PROJECT_DOMAIN_ID", "default")];
+        let version = [("OS_CACERT", ca.as_str()), ("OS_COMPUTE_API_VERSION", "2.52")];
+        clients.tool("OPENSTACK", arguments, &[&of_ada[..], &more, &version].concat())
+    };
+    let shown = run(&["server", "list", "-f", "value", "-c", "Name", "-c", "Status"]);
+    assert_eq!(shown.trim(), "web-1 ACTIVE");
+    run(&["server", "stop", id]);
+    sees(&ada, id, "off").await;
+    let password = std::fs::read_to_string(cloud.get("PASSWORD_FILE")).expect("a password");
+    let trail = serde_json::to_string(&gateway.search(&["--limit", "1000"])).expect("JSON");
+    let dir = gateway.stop().await;
+    let mut kept = Vec::new();
+    files(dir.path(), &mut kept);
+    assert!(!trail.contains(password.trim()));
+    for (place, bytes) in kept {
+        assert!(!letters(&bytes).contains(password.trim()), "the password is in {place}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ pub(crate) mod fake_libvirtd;
 pub(crate) mod fake_lxd;
 pub(crate) mod fake_openstack;
 pub(crate) mod fake_pve;
+pub(crate) mod fake_vmm;
 pub(crate) mod gateway;
 pub(crate) mod lab;
 pub(crate) mod page;
@@ -25,6 +26,7 @@ pub(crate) use fake_esx::FakeEsx;
 pub(crate) use fake_lxd::FakeLxd;
 pub(crate) use fake_openstack::FakeOpenStack;
 pub(crate) use fake_pve::FakePve;
+pub(crate) use fake_vmm::FakeVmm;
 pub(crate) use gateway::TestGateway;
 pub(crate) use person::Person;
 

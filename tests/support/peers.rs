@@ -38,6 +38,11 @@ impl Peer {
         Self::start("proxmox.sh", &[], &[])
     }
 
+    /// A real Keystone and Nova, with a server whose screen is at an address.
+    pub(crate) fn cloud(vnc: &str) -> Self {
+        Self::start("cloud.sh", &[], &[vnc])
+    }
+
     /// Unchanged clients of OpenStack.
     pub(crate) fn openstack_clients() -> Self {
         Self::start("openstack.sh", &[], &[])

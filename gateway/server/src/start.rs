@@ -253,6 +253,8 @@ fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
             Kind::OpenStack => ApiKind::OpenStack,
             Kind::Xapi => ApiKind::Xapi,
             Kind::Vsphere => ApiKind::Vsphere,
+            Kind::CloudHypervisor => ApiKind::CloudHypervisor,
+            Kind::Firecracker => ApiKind::Firecracker,
             // Their APIs are no HTTP; `api()` is none.
             Kind::Qemu | Kind::Libvirt => return None,
         };

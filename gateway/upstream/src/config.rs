@@ -34,6 +34,10 @@ pub enum Kind {
     Xapi,
     /// A vCenter, or one ESXi host.
     Vsphere,
+    /// A Cloud Hypervisor process.
+    CloudHypervisor,
+    /// A Firecracker process.
+    Firecracker,
 }
 
 impl Kind {
@@ -48,6 +52,8 @@ impl Kind {
             Self::OpenStack => "openstack",
             Self::Xapi => "xapi",
             Self::Vsphere => "vsphere",
+            Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Firecracker => "firecracker",
         }
     }
 }
@@ -72,6 +78,11 @@ pub enum HypervisorConfig {
     Xapi(XapiConfig),
     /// `kind = "vsphere"`.
     Vsphere(VsphereConfig),
+    /// `kind = "cloud-hypervisor"`.
+    #[serde(rename = "cloud-hypervisor")]
+    CloudHypervisor(VmmConfig),
+    /// `kind = "firecracker"`.
+    Firecracker(VmmConfig),
 }
 
 impl HypervisorConfig {
@@ -85,6 +96,7 @@ impl HypervisorConfig {
             Self::OpenStack(c) => &c.name,
             Self::Xapi(c) => &c.name,
             Self::Vsphere(c) => &c.name,
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => &c.name,
         }
     }
 
@@ -99,6 +111,8 @@ impl HypervisorConfig {
             Self::OpenStack(_) => Kind::OpenStack,
             Self::Xapi(_) => Kind::Xapi,
             Self::Vsphere(_) => Kind::Vsphere,
+            Self::CloudHypervisor(_) => Kind::CloudHypervisor,
+            Self::Firecracker(_) => Kind::Firecracker,
         }
     }
 
@@ -110,6 +124,7 @@ impl HypervisorConfig {
             Self::OpenStack(c) => c.api.as_ref(),
             Self::Xapi(c) => c.api.as_ref(),
             Self::Vsphere(c) => c.api.as_ref(),
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => c.api.as_ref(),
             Self::Qemu(_) | Self::Libvirt(_) => None,
         }
     }
@@ -124,7 +139,9 @@ impl HypervisorConfig {
             | Self::Proxmox(_)
             | Self::OpenStack(_)
             | Self::Xapi(_)
-            | Self::Vsphere(_) => None,
+            | Self::Vsphere(_)
+            | Self::CloudHypervisor(_)
+            | Self::Firecracker(_) => None,
         }
     }
 
@@ -155,6 +172,7 @@ impl HypervisorConfig {
                 rebase(&mut c.token_file);
                 optional.push(&mut c.tls.ca_file);
             }
+            Self::CloudHypervisor(c) | Self::Firecracker(c) => rebase(&mut c.socket),
             Self::OpenStack(c) => {
                 rebase(&mut c.secret_file);
                 optional.push(&mut c.tls.ca_file);
@@ -396,6 +414,31 @@ pub struct XapiConfig {
     pub username: String,
     /// File with its password.
     pub password_file: PathBuf,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub connections: usize,
+}
+
+/// One process that is one machine: Cloud Hypervisor or Firecracker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmmConfig {
+    /// The hypervisor's name.
+    pub name: HypervisorName,
+    /// The unix socket of its API.
+    pub socket: PathBuf,
+    /// The machine's name shown to people; the hypervisor's where missing. Its id is `vm`.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Pool.
+    #[serde(default)]
+    pub pool: Option<String>,
     /// Where clients of its API reach it through the gateway.
     #[serde(default)]
     pub api: Option<ApiDoor>,

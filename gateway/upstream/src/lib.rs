@@ -58,7 +58,7 @@ pub use called::{Called, Objects};
 pub use calls::{Calling, Objects as CallObjects};
 pub use config::{
     ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf,
-    ProxmoxConfig, QemuConfig, RpcDoor, Trust, Verify, VsphereConfig, XapiConfig,
+    ProxmoxConfig, QemuConfig, RpcDoor, Trust, Verify, VmmConfig, VsphereConfig, XapiConfig,
 };
 pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{

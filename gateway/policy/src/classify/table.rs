@@ -27,6 +27,10 @@ pub enum ApiKind {
     Lxd,
     /// Incus.
     Incus,
+    /// Cloud Hypervisor.
+    CloudHypervisor,
+    /// Firecracker.
+    Firecracker,
     /// Proxmox VE 8 and 9.
     Proxmox,
     /// OpenStack: Nova, behind a Keystone that the gateway plays.
@@ -40,6 +44,8 @@ pub enum ApiKind {
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
 const INCUS: &str = include_str!("../../../../policies/classify/incus.toml");
 const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml");
+const CLOUD_HYPERVISOR: &str = include_str!("../../../../policies/classify/cloud-hypervisor.toml");
+const FIRECRACKER: &str = include_str!("../../../../policies/classify/firecracker.toml");
 const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
 const VSPHERE: &str = include_str!("../../../../policies/classify/vsphere-rest.toml");
 
@@ -117,6 +123,8 @@ pub struct Table(Arc<Inner>);
 static BUILTIN_LXD: LazyLock<Table> = LazyLock::new(|| builtin(LXD));
 /// What Incus has beside what it has in common with LXD.
 static BUILTIN_INCUS: LazyLock<Table> = LazyLock::new(|| builtin(&[LXD, INCUS].concat()));
+static BUILTIN_CLOUD_HYPERVISOR: LazyLock<Table> = LazyLock::new(|| builtin(CLOUD_HYPERVISOR));
+static BUILTIN_FIRECRACKER: LazyLock<Table> = LazyLock::new(|| builtin(FIRECRACKER));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
 static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
 static BUILTIN_VSPHERE: LazyLock<Table> = LazyLock::new(|| builtin(VSPHERE));
@@ -131,7 +139,13 @@ fn builtin(text: &str) -> Table {
 
 /// A table that denies everything.
 fn empty() -> Table {
-    let machine = MachineNaming { name: String::new(), within: None, default: String::new(), shape: Shape::default() };
+    let machine = MachineNaming {
+        name: String::new(),
+        always: None,
+        within: None,
+        default: String::new(),
+        shape: Shape::default(),
+    };
     Table(Arc::new(Inner {
         base: Vec::new(),
         bodies: Bodies::default(),
@@ -154,6 +168,8 @@ impl Table {
         match kind {
             ApiKind::Lxd => BUILTIN_LXD.clone(),
             ApiKind::Incus => BUILTIN_INCUS.clone(),
+            ApiKind::CloudHypervisor => BUILTIN_CLOUD_HYPERVISOR.clone(),
+            ApiKind::Firecracker => BUILTIN_FIRECRACKER.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
             ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
             ApiKind::Xapi => empty(),
@@ -326,6 +342,7 @@ impl Inner {
                         return Err(format!("{operation} changes something: it is neither safe nor a view"));
                     }
                     let named_at = match object {
+                        Object::Hypervisor | Object::Machine if self.machine.always.is_some() => None,
                         Object::Hypervisor if machine.is_some() => {
                             Some(place(&self.machine.name).ok_or("its path names no machine")?)
                         }
@@ -440,7 +457,10 @@ impl Inner {
     /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.
     fn machine(&self, name: &str, query: &Query) -> Result<MachineId, Cow<'static, str>> {
         let wrong = || Cow::from("That is no name of a machine.");
-        let MachineNaming { within, default, shape, .. } = &self.machine;
+        let MachineNaming { within, default, shape, always, .. } = &self.machine;
+        if let Some(always) = always {
+            return always.parse().map_err(|_| wrong());
+        }
         if name.is_empty() || name.contains(':') || *shape == Shape::Number && !is_number(name) {
             return Err(wrong());
         }

@@ -54,6 +54,7 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
         Some(HypervisorConfig::Libvirt(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Lxd(c) | HypervisorConfig::Incus(c)) => words(&c.address, &c.tls),
         Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
+        Some(HypervisorConfig::CloudHypervisor(_) | HypervisorConfig::Firecracker(_)) => "its unix socket".to_owned(),
         Some(HypervisorConfig::OpenStack(c)) => words(&Some(c.compute.clone()), &c.tls),
         Some(HypervisorConfig::Xapi(c)) => words(&Some(c.address.clone()), &c.tls),
         Some(HypervisorConfig::Vsphere(c)) => words(&Some(c.address.clone()), &c.tls),

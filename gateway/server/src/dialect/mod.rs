@@ -7,6 +7,7 @@ pub(crate) mod libvirt;
 mod lxd;
 mod openstack;
 mod proxmox;
+mod vmm;
 pub(crate) mod vsphere;
 pub(crate) mod xapi;
 
@@ -46,7 +47,7 @@ impl Way<'_> {
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let shown = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus => lxd::shown(headers),
+            ApiKind::Lxd | ApiKind::Incus | ApiKind::CloudHypervisor | ApiKind::Firecracker => lxd::shown(headers),
             ApiKind::Proxmox => proxmox::shown(headers),
             ApiKind::OpenStack => openstack::shown(headers),
             // It stands in the calls.
@@ -64,7 +65,12 @@ impl Way<'_> {
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
         let raw = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi | ApiKind::Vsphere => Cow::Borrowed(raw),
+            ApiKind::Lxd
+            | ApiKind::Incus
+            | ApiKind::CloudHypervisor
+            | ApiKind::Firecracker
+            | ApiKind::Xapi
+            | ApiKind::Vsphere => Cow::Borrowed(raw),
             ApiKind::Proxmox => proxmox::path(raw),
             ApiKind::OpenStack => openstack::path(raw),
         };
@@ -74,7 +80,12 @@ impl Way<'_> {
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
         match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi | ApiKind::Vsphere => false,
+            ApiKind::Lxd
+            | ApiKind::Incus
+            | ApiKind::CloudHypervisor
+            | ApiKind::Firecracker
+            | ApiKind::Xapi
+            | ApiKind::Vsphere => false,
             ApiKind::Proxmox => proxmox::is_sign_in(method, path),
             ApiKind::OpenStack => openstack::is_own(method, path),
         }
@@ -133,6 +144,7 @@ impl Way<'_> {
         let body = match self.kind {
             ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => lxd::refusal(refusal, &said, self.peer.request),
             ApiKind::Proxmox => proxmox::refusal(refusal, &said),
+            ApiKind::CloudHypervisor | ApiKind::Firecracker => vmm::refusal(refusal, &said, self.peer.request),
             ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
             ApiKind::Vsphere => vsphere::refusal(refusal),
         };

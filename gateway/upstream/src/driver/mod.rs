@@ -19,6 +19,7 @@ mod openstack;
 mod proxmox;
 mod qemu;
 mod rest;
+mod vmm;
 mod xapi;
 
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
@@ -162,6 +163,8 @@ pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
         HypervisorConfig::Lxd(config) | HypervisorConfig::Incus(config) => lxd::build(config),
         HypervisorConfig::Proxmox(config) => proxmox::build(config),
         HypervisorConfig::OpenStack(config) => openstack::build(config),
+        HypervisorConfig::CloudHypervisor(config) => vmm::build(config, &vmm::CLOUD_HYPERVISOR),
+        HypervisorConfig::Firecracker(config) => vmm::build(config, &vmm::FIRECRACKER),
         HypervisorConfig::Xapi(config) => xapi::build(config),
         HypervisorConfig::Vsphere(config) => vsphere::build(config),
     }

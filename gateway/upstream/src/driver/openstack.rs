@@ -274,12 +274,12 @@ impl OpenStack {
             at: MachineRef { hypervisor: self.hypervisor.clone(), machine },
             name,
             kind: MachineKind::Guest,
-            // Nova's `power_state`, as in nova/compute/power_state.py.
-            state: match power {
-                1 => PowerState::Running,
-                3 | 7 => PowerState::Paused,
-                4 => PowerState::Off,
-                6 => PowerState::Crashed,
+            // What Nova means it to be, and else its `power_state`, as in nova/compute/power_state.py.
+            state: match (status.as_str(), power) {
+                ("PAUSED" | "SUSPENDED", _) | (_, 3 | 7) => PowerState::Paused,
+                ("SHUTOFF" | "SHELVED" | "SHELVED_OFFLOADED", _) | (_, 4) => PowerState::Off,
+                (_, 1) => PowerState::Running,
+                (_, 6) => PowerState::Crashed,
                 _ => PowerState::Unknown,
             },
             pool: Some(projects.get(&tenant_id).cloned().unwrap_or(tenant_id)).filter(|p| !p.is_empty()),

@@ -33,7 +33,10 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct MachineNaming {
     /// The parameter of the path that holds the name.
+    #[serde(default)]
     pub(super) name: String,
+    /// The id of the one machine that there is, where nothing names it.
+    pub(super) always: Option<String>,
     /// The key of the query that says where the name counts: its value and the name, joined by `:`, are the id.
     pub(super) within: Option<String>,
     /// What counts when the key is absent or empty.

@@ -7,6 +7,7 @@ mod incus;
 mod nested;
 mod openstack;
 mod proxmox;
+mod vmm;
 
 fn lxd() -> Table {
     Table::read(LXD).unwrap()
