@@ -140,7 +140,10 @@ impl Xapi {
             let Some(Value::List(events)) = batch.member("events") else {
                 return Err(wrong("events that are no list"));
             };
-            let is_changed = events.iter().fold(false, |changed, event| state.learn(event) || changed);
+            let mut is_changed = false;
+            for event in events {
+                is_changed |= state.learn(event);
+            }
             if is_changed || token.is_empty() {
                 let (machines, index, notes) = state.told();
                 // First what belongs to what, then the machines: whoever sees a machine finds its parts.
