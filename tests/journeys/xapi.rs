@@ -347,7 +347,7 @@ async fn another_master_is_followed_only_where_the_configuration_names_it() {
             ca.display().to_string(),
         )
     };
-    let all = config("named", &format!("members = [{member:?}]\n")) + &config("other", "");
+    let all = [config("named", &format!("members = [{member:?}]\n")), config("other", "")].concat();
     let gateway = TestGateway::start(&all).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     sees(&ada, "web-1", "running").await;

@@ -11,7 +11,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderValue, Method, Request, StatusCode,
+    HeaderValue, Method, Request,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt as _, Limited};
@@ -150,7 +150,7 @@ where
             else {
                 return Err(Fault::Protocol("it switched protocols without being asked".to_owned()).at(name));
             };
-            if response.status() != StatusCode::OK {
+            if response.status().as_u16() != 200 {
                 return Err(Fault::Refused(format!("a call answers with status {}", response.status())).at(name));
             }
             let mut text = collect(response.into_body()).await.map_err(|f| f.at(name))?;

@@ -144,7 +144,7 @@ impl At<'_> {
             Caller::Stranger | Caller::Barred(..) => {
                 let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
                 let never = |_: Passed| std::future::ready(Err(Refusal::Unknown));
-                return passage::walk(house, visit, ready(caller), || ready_none(), never).await;
+                return passage::walk(house, visit, ready(caller), ready_none, never).await;
             }
         };
         let mut told = self.tell(&call, &actor);
@@ -164,7 +164,7 @@ impl At<'_> {
         let (hollow, back, is_part) = (meant.hollow, meant.back, meant.is_part);
         let called = Called { hollow: &hollow, path: self.path, back, to };
         let exit = |passed| self.forward(passed, called, is_part, &about.method);
-        passage::walk(house, visit, ready(caller), || ready_none(), exit).await
+        passage::walk(house, visit, ready(caller), ready_none, exit).await
     }
 
     /// What a call asks of somebody; none when it names what is not known (yet).
@@ -206,7 +206,7 @@ impl At<'_> {
         let why = format!("{} names something that is not known", about.method);
         let visit = Visit { kind: "api", peer, asked: Asked::Denied(why), trailed: Trailed::Yes, at: peer.at };
         let never = |_: Passed| std::future::ready(Err(Refusal::NotFound));
-        match passage::walk(house, visit, ready(caller), || ready_none(), never).await {
+        match passage::walk(house, visit, ready(caller), ready_none, never).await {
             Err(Refusal::Forbidden(_)) => Err(Refusal::NotFound),
             other => other,
         }
@@ -280,7 +280,7 @@ impl At<'_> {
             };
             std::future::ready(signed())
         };
-        passage::walk(house, visit, ready(caller), || ready_none(), answer).await
+        passage::walk(house, visit, ready(caller), ready_none, answer).await
     }
 }
 
@@ -436,5 +436,5 @@ async fn beside(
             Err(error) => Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
         }
     };
-    passage::walk(house, visit, ready(caller), || ready_none(), exit).await
+    passage::walk(house, visit, ready(caller), ready_none, exit).await
 }

@@ -107,8 +107,8 @@ fn told(method: &str, args: &str) -> String {
         Ok(Told::Asked(Verdict::Visible { .. }, back)) => format!("visible {back:?}"),
         Ok(Told::Asked(Verdict::Task { task, .. }, _)) => format!("task {}", task.action),
         Ok(Told::Asked(Verdict::Operation { operation, also, .. }, back)) => {
-            let also: String = also.iter().map(|o| format!(" + {o}")).collect();
-            format!("{operation}{also}{}", if back == Back::Task { " as a task" } else { "" })
+            let all: Vec<String> = std::iter::once(&operation).chain(&also).map(ToString::to_string).collect();
+            format!("{}{}", all.join(" + "), if back == Back::Task { " as a task" } else { "" })
         }
         Ok(other) => panic!("{other:?}"),
     }
@@ -255,13 +255,13 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
 
 #[test]
 fn a_table_that_takes_a_change_for_a_read_or_forgets_an_object_is_refused() {
+    const OPERATIONS: &str =
+        "VM.get_all\nVM.start vm:VM\nVM.set_name self:VM value\nhost.evict vms:[VM]\nhost.get_log\n";
     let head = "api = \"x\"\nnames = {}\nweb = []\n[machine]\nclasses = [\"VM\"]\n";
     let row = |methods: &str, rest: &str| format!("{head}[[rule]]\nmethods = [{methods}]\n{rest}\n");
     let ask = |action: &str, object: &str, effect: &str| {
         format!("action = \"{action}\"\nobject = \"{object}\"\neffect = \"{effect}\"")
     };
-    const OPERATIONS: &str =
-        "VM.get_all\nVM.start vm:VM\nVM.set_name self:VM value\nhost.evict vms:[VM]\nhost.get_log\n";
     for (methods, rest, why) in [
         ("\"VM.set_*\"", ask("view", "named", "safe"), "calls it safe"),
         ("\"VM.set_name\"", ask("configure", "named", "safe"), "calls it safe"),
