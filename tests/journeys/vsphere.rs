@@ -513,6 +513,13 @@ async fn a_session_is_its_tokens_and_no_call_means_two_things() {
         sees(&ada, name, "running").await;
     }
 
+    // Whoever asks faster than a token may waits for a turn, and is not refused: clients ask for each property by itself.
+    let began = tokio::time::Instant::now();
+    for _ in 0..130 {
+        assert!(told(clock(&cookie)).await.contains("CurrentTimeResponse"));
+    }
+    assert!(began.elapsed() > Duration::from_millis(300), "{:?}", began.elapsed());
+
     // Where a grant asks for a confirmation of its own, a tool cannot give one.
     ada.grant("bob", "administrator", "pool", "vc/DC0/blue").await;
     gateway.ask_each("bob").await;

@@ -24,6 +24,9 @@ use time::{Duration, OffsetDateTime};
 /// How often a subject that goes on leaves an event.
 const TOLD: Duration = Duration::MINUTE;
 
+/// How long a tool waits for its turn where waiting is better than a refusal.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// One limit, for each of its subjects.
 struct Pace<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
@@ -53,6 +56,12 @@ impl<K: Hash + Eq + Clone> Pace<K> {
 
     fn told(&self) -> MutexGuard<'_, HashMap<K, OffsetDateTime>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long somebody has to wait; none when it is their turn, which is taken with it.
+    fn wait(&self, key: &K) -> Option<std::time::Duration> {
+        let until = self.limiter.check_key(key).err()?;
+        Some(until.wait_time_from(self.limiter.clock().now()))
     }
 
     fn check(&self, key: &K, now: OffsetDateTime) -> Result<(), TooFast> {
@@ -117,6 +126,25 @@ impl House {
         let reason = format!("more than {} requests a second with one token", self.config.limits.token_per_second);
         let subject = Subject { user: actor.user, name: actor.name.clone(), via: actor.via };
         self.too_fast(fast, "api", name.as_str(), Some(subject), peer, &reason)
+    }
+
+    /// A tool may call once more with its token, when its turn comes: for clients that ask for each property by itself,
+    /// and take a refusal for the end. After ten seconds of waiting they are refused like others.
+    pub(crate) async fn pace_call_patiently(
+        &self,
+        actor: &Actor,
+        name: &HypervisorName,
+        peer: Peer,
+    ) -> Result<(), Refusal> {
+        let Via::Token(token) = actor.via else { return Ok(()) };
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < until {
+            match self.paces.tokens.wait(&token) {
+                None => return Ok(()),
+                Some(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+        self.pace_call(actor, name, peer)
     }
 
     /// A directory may call once more with its token: each call is an event, and most are changes.

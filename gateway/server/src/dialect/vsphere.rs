@@ -114,7 +114,7 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
     let release = action.and_then(soap::version).unwrap_or_default();
     match (caller, read) {
         (Caller::Known(actor), Ok(call)) => {
-            house.pace_call(&actor, hypervisor, peer)?;
+            house.pace_call_patiently(&actor, hypervisor, peer).await?;
             let this = call.this.clone();
             let value = shown.map(|(_, v)| v).unwrap_or_default();
             let seat = seat(&actor, value);
@@ -126,7 +126,7 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
             done.map_err(|refusal| Refused { refusal, this: Some(this) })
         }
         (Caller::Known(actor), Err(why)) => {
-            house.pace_call(&actor, hypervisor, peer)?;
+            house.pace_call_patiently(&actor, hypervisor, peer).await?;
             let asked = Asked::Denied(why.to_owned());
             Err(walk_nowhere(way, Caller::Known(actor), asked).await.into())
         }

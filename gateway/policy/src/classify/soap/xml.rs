@@ -364,4 +364,40 @@ mod tests {
         let deep = format!("{}{}", "<a xmlns='urn:vim25'>".repeat(70), "</a>".repeat(70));
         assert!(Element::read(&wrapped(&deep), 1000).is_err(), "too deep");
     }
+
+    fn trees() -> impl proptest::strategy::Strategy<Value = Element> {
+        use proptest::prelude::*;
+        let name = "[a-zA-Z_][a-zA-Z0-9_.-]{0,8}";
+        let kind = proptest::option::of((prop_oneof![Just(Space::Vim), Just(Space::Schema)], name));
+        let head = (name, kind, proptest::option::of(name), any::<bool>());
+        let of = |(name, kind, of, is_nil): (String, Option<(Space, String)>, Option<String>, bool)| Element {
+            kind,
+            of,
+            is_nil,
+            ..Element::new(Space::Vim, &name)
+        };
+        let leaf = (head.clone(), "[ -~äß\u{1f600}\n\t]{0,20}").prop_map(move |(h, text)| Element { text, ..of(h) });
+        leaf.prop_recursive(4, 40, 5, move |inner| {
+            (head.clone(), proptest::collection::vec(inner, 1..5))
+                .prop_map(move |(h, children)| Element { children, ..of(h) })
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_tree_is_read_as_it_was_written(tree in trees()) {
+            let envelope = crate::classify::soap::envelope(tree);
+            proptest::prop_assert_eq!(Element::read(&envelope.document(), 1000).unwrap(), envelope);
+        }
+
+        #[test]
+        fn whatever_is_read_is_written_in_one_form(text in "(<[a-z/:!?= '\"\\[]{0,12}>?|[a-z&;#0-9]{0,6}){0,12}") {
+            if let Ok(read) = Element::read(&text, 1000) {
+                let written = read.document();
+                let again = Element::read(&written, 1000).unwrap();
+                proptest::prop_assert_eq!(&again, &read);
+                proptest::prop_assert_eq!(again.document(), written);
+            }
+        }
+    }
 }
