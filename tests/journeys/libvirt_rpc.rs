@@ -364,3 +364,53 @@ except libvirt.libvirtError as e:
     assert!(event.to_string().contains("kvm"), "{event}");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_a_fresh_code_says_where_to_do_it_and_a_lock_ends_everything() {
+    let libvirt = Peer::libvirt();
+    let domain = libvirt.ask("domain", &["web-1", "--security", "password"]);
+    let door = Door::new(&libvirt);
+    let gateway = TestGateway::start(&door.config(&libvirt)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant_unrecorded("bob", "administrator", "hypervisor", "kvm").await;
+    let client = door.client(&gateway, "bob", &bob.token("kvm").await);
+    until(&client, &["list"], "web-1").await;
+    client.virsh(&["send-key", "web-1", "KEY_A"]).await;
+    gateway.ask_each("bob").await;
+    let said = until_refused(&client, &["send-key", "web-1", "KEY_A"]).await;
+    assert!(said.contains("needs a fresh code, which a token cannot give. Do it in the portal"), "{said}");
+    client.virsh(&["suspend", "web-1"]).await;
+    client.virsh(&["resume", "web-1"]).await;
+
+    let (mut watching, out) = client.begin(&["event", "--all", "--loop"]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let (code, text) = gateway.shell(&["lock", "add", "hypervisor:kvm", "--for", "2h", "--reason", "an intruder"]);
+    assert_eq!(code, Some(0), "{text}");
+    let ended = tokio::time::timeout(Duration::from_secs(10), watching.wait()).await;
+    let said = std::fs::read_to_string(&out).unwrap_or_default();
+    assert!(ended.is_ok() && begun.elapsed() < Duration::from_secs(6), "{:?} {said}", begun.elapsed());
+    let said = client.refused(&["list"]).await;
+    assert!(said.contains("locked until"), "{said}");
+    // What the daemon keeps for itself was never told to anybody.
+    let trail = format!("{:?}", gateway.search(&["--limit", "1000"]));
+    let key = std::fs::read_to_string(libvirt.get("CLIENT_KEY")).expect("the gateway's own key");
+    let secret = key.lines().nth(1).expect("a line of it");
+    for hidden in [domain["PASSWORD"].as_str(), secret] {
+        assert!(!trail.contains(hidden) && !said.contains(hidden));
+    }
+    gateway.stop().await;
+}
+
+/// Runs virsh until it is refused.
+async fn until_refused(client: &Client, arguments: &[&str]) -> String {
+    for _ in 0..100 {
+        let (is_well, said) = client.try_virsh(arguments).await;
+        if !is_well {
+            return said;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("virsh {arguments:?} is never refused");
+}
