@@ -202,3 +202,13 @@ impl Inside {
         }
     }
 }
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next().expect("a digit")).to_digit(16).expect("a digit");
+        bytes.push(if byte == b'%' { u8::try_from(digit() * 16 + digit()).expect("a byte") } else { byte });
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}

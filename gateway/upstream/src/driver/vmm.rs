@@ -7,10 +7,10 @@ use super::{
     rest::{Call, Told},
 };
 use crate::{
+    api::{Api, Dialect, Length},
     config::VmmConfig,
     error::{Error, Fault},
     fleet::Board,
-    forward::{Api, Dialect, Length},
     wire::{Address, Dialer},
 };
 use async_trait::async_trait;
@@ -117,6 +117,7 @@ pub(super) fn build(config: VmmConfig, flavour: &'static Flavour) -> Result<Buil
         origins: Vec::new(),
         connections: config.connections,
         dialect: &DIALECT,
+        pool: None,
     };
     let driver = Vmm { flavour, dialer, host, machine, changed: Notify::new() };
     Ok(Built { driver: Box::new(driver), api: Some(api), warnings: Vec::new(), address: shown })
