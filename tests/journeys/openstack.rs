@@ -301,7 +301,7 @@ async fn the_gateway_is_keystone_and_takes_only_its_own_tokens() {
     let tool = Tool::new(&gateway, port, "ada", &token).await;
     let (status, pass, said) = tool.sign_in(&by_password("ada", &token)).await;
     assert_eq!(status, StatusCode::CREATED);
-    assert!(!pass.contains(&token) && pass != tool.pass || pass == tool.pass, "a pass holds no token");
+    assert!(!pass.contains(&token), "a pass holds no token");
     for service in said["token"]["catalog"].as_array().expect("a catalog") {
         for endpoint in service["endpoints"].as_array().expect("endpoints") {
             let url = endpoint["url"].as_str().expect("an address");

@@ -377,10 +377,8 @@ impl Inside {
         let mut consoles = self.consoles.lock().expect("whole");
         let token = format!("{CONSOLE}{}", consoles.len());
         consoles.insert(token.clone());
-        let at = match *self.elsewhere.lock().expect("whole") {
-            true => "https://evil.example",
-            false => self.console.get().expect("a place"),
-        };
+        let elsewhere = *self.elsewhere.lock().expect("whole");
+        let at = if elsewhere { "https://evil.example" } else { self.console.get().expect("a place") };
         let url = format!("{at}/vnc_lite.html?path=%3Ftoken%3D{token}");
         whole(StatusCode::OK, &json!({ "remote_console": { "protocol": "vnc", "type": "novnc", "url": url } }))
     }

@@ -127,14 +127,21 @@ impl Inside {
                 "Shutdown"
             }
             (Vmm::CloudHypervisor, "PUT /api/v1/vm.reboot", None) if state == "Running" => "Running",
-            (Vmm::CloudHypervisor, "PUT /api/v1/vm.pause", None) if state == "Running" => "Paused",
-            (Vmm::CloudHypervisor, "PUT /api/v1/vm.resume", None) if state == "Paused" => "Running",
-            (Vmm::CloudHypervisor, "PUT /api/v1/vm.resize" | "PUT /api/v1/vm.add-disk", None) => state,
+            (Vmm::CloudHypervisor, "PUT /api/v1/vm.pause", None) | (Vmm::Firecracker, "PATCH /vm", Some("Paused"))
+                if state == "Running" =>
+            {
+                "Paused"
+            }
+            (Vmm::CloudHypervisor, "PUT /api/v1/vm.resume", None)
+            | (Vmm::Firecracker, "PATCH /vm", Some("Resumed"))
+                if state == "Paused" =>
+            {
+                "Running"
+            }
+            (Vmm::CloudHypervisor, "PUT /api/v1/vm.resize" | "PUT /api/v1/vm.add-disk", None)
+            | (Vmm::Firecracker, "PUT /machine-config" | "PUT /drives/d", None) => state,
             (Vmm::Firecracker, "PUT /actions", Some("InstanceStart")) if state == "Not started" => "Running",
             (Vmm::Firecracker, "PUT /actions", Some("SendCtrlAltDel")) if state == "Running" => state,
-            (Vmm::Firecracker, "PATCH /vm", Some("Paused")) if state == "Running" => "Paused",
-            (Vmm::Firecracker, "PATCH /vm", Some("Resumed")) if state == "Paused" => "Running",
-            (Vmm::Firecracker, "PUT /machine-config" | "PUT /drives/d", None) => state,
             (_, _, _) if line.starts_with("PUT /api/v1/vm.") || line.starts_with("PUT /actions") => {
                 return self.refuse("The operation is not allowed in this state");
             }

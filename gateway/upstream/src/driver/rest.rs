@@ -137,7 +137,7 @@ impl Call<'_> {
             let reason = reason.and_then(|r| str::from_utf8(r.as_bytes()).ok()).map(clean_text);
             crate::headers::check_answer(response.headers())?;
             let (head, body) = response.into_parts();
-            if status == StatusCode::UNAUTHORIZED
+            if status.as_u16() == 401
                 && let Some(badge) = &dialer.authorization
             {
                 badge.refused();

@@ -12,7 +12,7 @@ use crate::{
     error::Fault,
     wire::Dialer,
 };
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method};
 use portcullis_domain::Secret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ impl Keystone {
         let body = Some(("application/json", self.request()?));
         let call = Call { method: Method::POST, target: &target, body, patience: LIST };
         let (Told { status, text, .. }, headers) = call.send_with(&self.dialer, &self.place.host, &[]).await?;
-        if status != StatusCode::CREATED {
+        if status.as_u16() != 201 {
             return Err(Fault::Refused(format!("the gateway's sign-in: {}", words(status, &text))));
         }
         let wrong = |why: &str| Fault::Protocol(format!("a sign-in without {why}"));
@@ -155,7 +155,7 @@ impl Keystone {
         let call = Call { method: Method::GET, target: &target, body: None, patience: LIST };
         let value = value.to_str().unwrap_or_default();
         let (told, _) = call.send_with(&self.dialer, &self.place.host, &[(name.as_str(), value)]).await?;
-        if told.status != StatusCode::OK {
+        if told.status.as_u16() != 200 {
             return Err(Fault::Refused(words(told.status, &told.text)));
         }
         serde_json::from_slice(&told.text).map_err(|_| Fault::Protocol("a list that is no JSON".to_owned()))
