@@ -202,7 +202,8 @@ async fn watch(session: Arc<Session>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        let Some(actor) = session.actor() else {
+        // Looking is no use of the token.
+        let Some(actor) = session.house.identity.token_owner(session.token) else {
             return session.end(Outcome::Failed, "access ended: the token no longer counts");
         };
         let pulled = session.held().as_ref().and_then(|held| session.house.pulled(&held.permit, &actor));
