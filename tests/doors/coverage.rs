@@ -187,6 +187,41 @@ async fn nobody() {
     gateway.stop().await;
 }
 
+// SEC-114
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_must_enrol_finds_every_other_door_closed() {
+    let gateway = TestGateway::start(LAB).await;
+    let (mut place, ada) = furnish(&gateway).await;
+    let (zoe, link) = ada.invitation("zoe").await;
+    // What somebody may do must not matter before they are known.
+    ada.grant("zoe", "administrator", "everything", "").await;
+    zoe.set_password(&link).await;
+    let csrf = page::csrf(&zoe.page("/enrol").await).expect("the form to enrol");
+    let closed =
+        |r: &&Row| matches!(route(r).door, Door::SignedIn | Door::Directory | Door::Own(..) | Door::Machine(_));
+    for row in TABLE.iter().filter(closed) {
+        let expected = should_leave(row, true);
+        let route = route(row);
+        let mut request = zoe
+            .browser
+            .request(route.method.parse().expect("a method"), format!("{}{}", gateway.url(), place.path(route)));
+        request = request.header("sec-fetch-site", "same-origin");
+        if route.method == "POST" {
+            let form = [&[("csrf", &*csrf)], row.form].concat();
+            request = request.header(header::ORIGIN, gateway.url()).form(&form);
+        }
+        place.log.settle().await;
+        let answer = read(request.send().await.expect("an answer")).await;
+        // The way back leads to where they stand.
+        let way = if row.nobody == "303 /sign-in" { "303 /enrol" } else { row.nobody };
+        check(row, "whoever must enrol", &answer, way);
+        assert_eq!(place.log.left(&expected).await, expected, "{}", row.route);
+    }
+    // None of it led past the second factor.
+    assert!(page::csrf(&zoe.page("/enrol").await).is_some());
+    gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wrong_role() {
     let gateway = TestGateway::start(LAB).await;

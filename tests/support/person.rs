@@ -83,14 +83,19 @@ impl<'a> Person<'a> {
 
     /// Invites somebody, who follows the link.
     pub(crate) async fn invite(&self, name: &str) -> Person<'a> {
+        let (mut person, link) = self.invitation(name).await;
+        person.redeem(&link).await;
+        person
+    }
+
+    /// Invites somebody who does nothing about it yet; gives the link.
+    pub(crate) async fn invitation(&self, name: &str) -> (Person<'a>, String) {
         let answer = self.submit("/users", &[("name", name), ("display_name", name)]).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let html = answer.text().await.expect("a page");
         let at = html.find(&format!("{}/invitation#", self.gateway.url())).expect("a one-time link is shown");
         let link: String = html[at..].chars().take_while(|c| !matches!(c, '"' | '<' | '\'' | ' ')).collect();
-        let mut person = Person::stranger(self.gateway, name);
-        person.redeem(&page::unescape(&link)).await;
-        person
+        (Person::stranger(self.gateway, name), page::unescape(&link))
     }
 
     /// Gives somebody a role for a day.

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use zeroize::Zeroize as _;
 
 /// KiB of memory, passes and lanes: the OWASP baseline.
 const COST: (u32, u32, u32) = (19 * 1024, 2, 1);
@@ -35,7 +34,8 @@ pub(crate) struct Passwords {
     threads: usize,
     wait: Duration,
     done: AtomicU64,
-    /// Memory to hash in, zeroed, kept while others come: 19 MiB of fresh pages cost as much as the hash.
+    /// Memory to hash in, kept while others come: 19 MiB of fresh pages cost as much as the hash where memory is in
+    /// pieces. What is left in it is worth nothing without the pepper, which is in memory too.
     spare: Mutex<Vec<Vec<Block>>>,
 }
 
@@ -162,7 +162,6 @@ impl Passwords {
             argon.hash_password_into_with_memory(peppered, salt, out, memory.as_mut_slice()).ok()?;
             Output::new(out).ok()
         });
-        memory.iter_mut().zeroize();
         let mut spare = spare();
         // Whoever is in last takes the memory along.
         if self.places.available_permits() + 1 < 2 * self.threads {

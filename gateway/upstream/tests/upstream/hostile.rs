@@ -165,8 +165,8 @@ fn words(words: &[u32]) -> Vec<u8> {
 async fn broken_rpc_is_told_from_a_daemon_that_wants_sasl() {
     const REMOTE: u32 = 0x2000_8086;
     let cases = [
-        (words(&[0xffff_fff0, REMOTE, 1, 66, 1, 1, 0]), "a message of"),
-        (words(&[3]), "a message of"),
+        (words(&[0xffff_fff0, REMOTE, 1, 66, 1, 1, 0]), "too short or too long"),
+        (words(&[3]), "too short or too long"),
         (words(&[28, REMOTE, 2, 66, 1, 1, 0]), "version"),
         (words(&[28, REMOTE, 1, 66, 1, 99, 0]), "not made"),
         (words(&[28, REMOTE, 1, 67, 1, 1, 0]), "another call"),
