@@ -291,6 +291,21 @@ impl Requests {
         let now = self.clock.now();
         self.grants.apart(decider.engine, request.user, &request.role).await.map_err(kept)?;
         let rule = self.rule(&request.role, &request.selector, decider.inventory);
+        // Whoever is at the shell is nobody in particular, so they are no second person either.
+        if matches!(decider.by, By::Shell) {
+            // It knows no machines, so it may not know which rule speaks of them.
+            let all = self.rules.iter().map(|r| r.approvals).chain([self.otherwise.approvals]).max();
+            let knows = decider.inventory.iter().next().is_some();
+            let needed = if knows { rule.approvals } else { all.unwrap_or(rule.approvals) };
+            if needed > 1 {
+                let why = "It may take several people, on the request's page: a shell is none of them.".to_owned();
+                return Err(RequestError::Forbidden(why));
+            }
+            if let Some(why) = self.grants.guard.named(decider.engine, &request.role, &request.selector) {
+                let why = format!("{why} That takes a second person, on the request's page: a shell is none.");
+                return Err(RequestError::Forbidden(why));
+            }
+        }
         let step = taken(StepWhat::Approved, now, decider.by, words);
         match self.store.approve_access(id, &step, approval(rule, &request, now)).await? {
             Stepped::Done => Ok(Decided::Approved),

@@ -17,18 +17,28 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
 /// tags are those that the machine has, it does neither, and tools write everything back to change one setting.
 pub(super) fn settle(verdict: Verdict, method: &Method, said: &Json, inventory: &Inventory) -> Verdict {
     let Verdict::Operation { operation, mut also, answer } = verdict else { return verdict };
+    // A move under its own name gives it no other one.
+    if let (&Method::POST, Action::Migrate, Resource::Machine(at)) = (method, operation.action, &operation.resource)
+        && said.value("/project").is_none_or(str::is_empty)
+        && said.value("/name") == at.machine.as_str().rsplit(':').next()
+    {
+        also.retain(|o| o.action != Action::AccessAdmin);
+    }
     let configures = also.iter().position(|o| o.action == Action::Configure);
     let own = configures.filter(|_| *method == Method::PUT && operation.action == Action::AccessAdmin);
     let machine = own.and_then(|at| match &also.get(at)?.resource {
         Resource::Machine(machine) => inventory.find(machine),
         _ => None,
     });
-    let same = machine.is_some_and(|m| {
-        let mut tags = split_tags(said.value("/config/user.tags").unwrap_or_default());
-        tags.sort_unstable();
-        tags.dedup();
-        tags == m.tags
-    });
+    // A snapshot brings its own tags back, whatever else is said.
+    let stays = said.value("/restore").is_none_or(str::is_empty);
+    let same = stays
+        && machine.is_some_and(|m| {
+            let mut tags = split_tags(said.value("/config/user.tags").unwrap_or_default());
+            tags.sort_unstable();
+            tags.dedup();
+            tags == m.tags
+        });
     match own.filter(|_| same) {
         Some(at) => Verdict::Operation { operation: also.remove(at), also, answer },
         None => Verdict::Operation { operation, also, answer },
@@ -96,6 +106,16 @@ mod tests {
             assert_eq!(put(&body), format!("access-admin on i + {own}"), "{other}");
         }
         assert_eq!(put(r#"{"config": {}}"#), format!("access-admin on i + {own}"));
+        // A snapshot's tags are not known.
+        let back = put(r#"{"restore": "snap0", "config": {"user.tags": "web,db"}}"#);
+        assert!(back.starts_with("access-admin on i + ") && back.contains("snapshot on"), "{back}");
+        let stays = told(&Method::POST, "/1.0/instances/c1", r#"{"migration": true, "pool": "p", "name": "c1"}"#);
+        assert_eq!(stays, "migrate on i/default:c1");
+        for moved in [r#""name": "c2""#, r#""project": "other""#] {
+            let body = format!(r#"{{"migration": true, "pool": "p", {moved}}}"#);
+            let said = told(&Method::POST, "/1.0/instances/c1", &body);
+            assert!(said.contains("migrate on i/default:c1") && said.contains("access-admin"), "{said}");
+        }
         // A machine that is not known has no tags that could be the same, and a new name is another thing.
         let body = r#"{"config": {"user.tags": "web,db"}}"#;
         let unknown = told(&Method::PUT, "/1.0/instances/c2", body);

@@ -147,6 +147,7 @@ impl At<'_> {
                 return passage::walk(house, visit, ready(caller), ready_none, never).await;
             }
         };
+        house.pace_call(&actor, hypervisor, peer)?;
         let mut told = self.tell(&call, &actor);
         if told.is_none() {
             // Something that was made a moment ago: it is told soon.
@@ -159,7 +160,6 @@ impl At<'_> {
             // What is not known does not exist.
             None => return self.absent(caller, about).await,
         };
-        house.pace_call(&actor, hypervisor, peer)?;
         let visit = Visit { kind: "api", peer, asked: meant.asked, trailed: Trailed::Yes, at: peer.at };
         let (hollow, back, is_part) = (meant.hollow, meant.back, meant.is_part);
         let called = Called { hollow: &hollow, path: self.path, back, to };
@@ -229,13 +229,25 @@ impl At<'_> {
             end(open, outcome, &refusal.words().1, &[("method", method)]);
             refusal
         };
-        let text = match self.shard.forwarder.call_method(&permit, &called, context, make).await {
+        let leash = Leash::new(house, permit, Arc::clone(&actor));
+        let told = tokio::select! {
+            told = self.shard.forwarder.call_method(leash.permit(), &called, context, make) => told,
+            reason = leash.lost() => {
+                let why = format!("Your access ended: {reason}");
+                return Err(refuse(open, Outcome::Failed, Refusal::Forbidden(why)));
+            }
+            () = house.closing.cancelled() => {
+                let why = "The gateway is shutting down.";
+                return Err(refuse(open, Outcome::Failed, Refusal::Unavailable(why.into())));
+            }
+        };
+        let text = match told {
             Ok(text) => text,
             Err(error) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
         };
+        let permit = leash.permit();
         // It may have waited for long: what may not be seen now is not shown. A change is done, and says so.
         let reads = permit.operation().effect == Effect::Safe;
-        let leash = Leash::new(house, permit, Arc::clone(&actor));
         if let Some(why) = leash.pulled().filter(|_| reads) {
             return Err(refuse(open, Outcome::Failed, Refusal::Forbidden(format!("Your access ended: {why}"))));
         }

@@ -82,7 +82,7 @@ const HIDDEN: [&str; 6] =
     ["permission", "effectiveRole", "declaredAlarmState", "triggeredAlarmState", "alarmActionsEnabled", "recentTask"];
 
 /// Fields that hold secrets, wherever they stand.
-const SECRETS: [&str; 16] = [
+const SECRETS: [&str; 20] = [
     "password",
     "passwd",
     "adminPassword",
@@ -99,6 +99,10 @@ const SECRETS: [&str; 16] = [
     "sessionId",
     "vncPassword",
     "encryptionKey",
+    "chapSecret",
+    "mutualChapSecret",
+    "readOnlyCommunities",
+    "licenseKey",
 ];
 
 /// What an answer holds: one response, or one refusal.
@@ -176,9 +180,19 @@ pub(super) fn keep(root: &mut Element, call: &Call, sight: &Sight) -> Result<(),
 /// Whether a line of settings, or a property that is asked for by its path, holds a secret by what it is called.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "secret", "token", "remotedisplay.vnc.key", "userdata", "session.key", "sessionlist"]
-        .iter()
-        .any(|word| name.contains(word))
+    [
+        "password",
+        "secret",
+        "token",
+        "remotedisplay.vnc.key",
+        "userdata",
+        "session.key",
+        "sessionlist",
+        "community",
+        "chap",
+    ]
+    .iter()
+    .any(|word| name.contains(word))
 }
 
 /// Takes secrets out, at any depth.

@@ -196,7 +196,8 @@ impl Read {
                     if elements > MAX_ELEMENTS || path.len() >= MAX_DEPTH || roots > 1 {
                         return Err("A description is too deep or too long.");
                     }
-                    path.push(open(element, space == Space::Ours)?);
+                    let is_free = path.iter().any(|o| o.name == "metadata");
+                    path.push(open(element, space == Space::Ours, is_free)?);
                     if path.len() == 1 && path.first().is_some_and(|root| !is_root(kind, &root.name)) {
                         return Err("A description is of something else than the call is about.");
                     }
@@ -225,7 +226,15 @@ impl Read {
                 }
                 Event::DocType(_) => return Err("A description has a document type."),
                 Event::Eof => break,
-                Event::Decl(_) | Event::PI(_) | Event::Comment(_) => {}
+                // The daemon would read the text in that encoding, and another text than this one.
+                Event::Decl(declaration) => {
+                    let encoding = declaration.encoding().transpose().map_err(|_| BROKEN)?;
+                    if encoding.is_some_and(|e| !e.eq_ignore_ascii_case("utf-8")) {
+                        return Err("A description says another encoding than UTF-8.");
+                    }
+                }
+                Event::PI(_) => return Err("A description holds an instruction for programs."),
+                Event::Comment(_) => {}
             }
         }
         if path.is_empty() && roots == 1 { Ok(read) } else { Err(BROKEN) }
@@ -431,11 +440,21 @@ fn is_here(address: &str) -> bool {
     ["", "127.0.0.1", "::1", "localhost"].contains(&address)
 }
 
-fn open(element: &BytesStart<'_>, is_ours: bool) -> Result<Open, &'static str> {
+/// An element that begins. The daemon looks attributes up by their names without prefixes, and resolves references in
+/// namespaces: where either could make it read something else than is read here, nothing is. What stands in `metadata`
+/// (`is_free`) it keeps and does not read.
+fn open(element: &BytesStart<'_>, is_ours: bool, is_free: bool) -> Result<Open, &'static str> {
     let mut attributes = BTreeMap::new();
     for attribute in element.attributes() {
         let attribute = attribute.map_err(|_| BROKEN)?;
         let name = attribute.key.as_ref().to_owned();
+        let is_space = name == "xmlns" || name.starts_with("xmlns:");
+        if is_space && attribute.value.contains('&') {
+            return Err("A description writes a namespace with references.");
+        }
+        if name.contains(':') && !is_space && !is_free {
+            return Err("A description has an attribute with a prefix.");
+        }
         let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| BROKEN)?.into_owned();
         if attributes.insert(name, value).is_some() {
             return Err("A description has an attribute twice.");

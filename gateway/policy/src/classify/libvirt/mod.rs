@@ -433,7 +433,7 @@ impl Ask {
         }
         self.paths(said, &mut also, &whole);
         if let Some(labels) = &self.labels
-            && said.text(labels).is_some_and(|uri| uri == place.labels)
+            && said.text(labels).is_some_and(|uri| uri == place.labels || !is_plain_uri(uri))
         {
             also.push((Action::AccessAdmin, whole()));
         }
@@ -496,6 +496,11 @@ impl Ask {
 fn machine(hypervisor: &HypervisorName, domain: Uuid) -> Option<MachineRef> {
     let machine = domain.to_string().parse().ok()?;
     Some(MachineRef { hypervisor: hypervisor.clone(), machine })
+}
+
+/// Whether a namespace is read again as it was written: the daemon writes it into its files without escapes.
+fn is_plain_uri(uri: &str) -> bool {
+    !uri.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '&' | '<' | '>' | '"' | '\''))
 }
 
 #[cfg(test)]

@@ -332,6 +332,13 @@ fn a_machine_that_is_there_is_changed_and_a_new_one_is_made() {
     );
     let other = labels.replace("web,", "web,red,");
     assert_eq!(defines(&format!("<uuid>{ID}</uuid>{other}")), "configure on kvm/web-1, access-admin on kvm");
+    let said = "<?xml version='1.0' encoding='utf-8'?><domain type='qemu'><name>x</name></domain>";
+    assert_eq!(asks("DOMAIN_DEFINE_XML_FLAGS", text(said).word(0)), "create on kvm");
+    assert_eq!(
+        defines("<metadata><o:a xmlns:o='urn:o' o:b='c'/></metadata>"),
+        "create on kvm",
+        "what others keep there is theirs"
+    );
     for bad in ["<uuid>x</uuid>", &format!("<uuid>{ID}</uuid><uuid>{ID}</uuid>")] {
         assert!(defines(bad).starts_with("denied"), "{bad}");
     }
@@ -464,6 +471,15 @@ fn a_description_that_can_be_read_in_two_ways_is_refused() {
         "<!DOCTYPE d [<!ENTITY a 'b'>]><domain>&a;</domain>",
         "<network/>",
         "<domain></network>",
+        // The daemon looks attributes up without their prefixes: this would be a file of the host.
+        "<domain><devices><serial xmlns:p='u' p:type='file' type='pty'/></devices></domain>",
+        "<domain><devices><graphics xmlns:p='u' type='vnc' p:listen='0.0.0.0'/></devices></domain>",
+        // It resolves references in namespaces: these would be labels.
+        "<domain><metadata><q:tags xmlns:q='https://portc&#x75;llis/'>prod</q:tags></metadata></domain>",
+        "<domain xmlns='u&#x72;n'/>",
+        // It would read another text in that encoding.
+        "<?xml version='1.0' encoding='UTF-7'?><domain/>",
+        "<?xml-stylesheet href='x'?><domain/>",
         &deep,
         &many,
         &format!("<domain>{}</domain>", " ".repeat(1024 * 1024)),

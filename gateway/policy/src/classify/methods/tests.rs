@@ -139,8 +139,12 @@ fn each_method_asks_what_was_reviewed() {
         ("VM.snapshot", &format!("\"{VM}\",\"s\""), "snapshot on xen/a"),
         ("VM.destroy", &format!("\"{VM}\""), "destroy on xen/a"),
         ("VM.clone", &format!("\"{VM}\",\"n\""), "create on xen + storage on xen/a"),
-        ("VM.create", r#"{"name_label":"n"}"#, "create on xen"),
-        ("VM.create", &format!("{{\"snapshot_of\":\"{OTHER}\",\"VBDs\":[]}}"), "create on xen + storage on xen/b"),
+        ("VM.create", r#"{"name_label":"n"}"#, "create on xen + node-admin on xen"),
+        (
+            "VM.create",
+            &format!("{{\"snapshot_of\":\"{OTHER}\",\"VBDs\":[]}}"),
+            "create on xen + storage on xen/b + node-admin on xen",
+        ),
         ("VM.set_memory", &format!("\"{VM}\",1"), "configure on xen/a"),
         ("VM.add_tags", &format!("\"{VM}\",\"production\""), "configure on xen/a + access-admin on xen"),
         ("VM.set_other_config", &format!("\"{VM}\",{{}}"), "configure on xen/a + node-admin on xen"),
@@ -229,7 +233,7 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
         ("GET", "/export", format!("uuid={id}"), "storage on xen/a"),
         ("GET", "/export", format!("ref={VM}&use_compression=true"), "storage on xen/a"),
         ("GET", "/export_raw_vdi", format!("vdi={FREE}&format=vhd"), "storage on xen"),
-        ("PUT", "/import", "sr_id=x".to_owned(), "create on xen"),
+        ("PUT", "/import", "sr_id=x".to_owned(), "node-admin on xen"),
         ("GET", "/vm_rrds", format!("uuid={id}"), "view on xen/a"),
         ("GET", "/vncsnapshot", format!("uuid={id}"), "console.screenshot on xen/a"),
     ] {

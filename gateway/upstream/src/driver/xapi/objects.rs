@@ -5,7 +5,7 @@ use super::text;
 use crate::fleet::MAX_MACHINES;
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
 use portcullis_policy::classify::{Objects, Owner, reference, rpc::Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Classes whose objects belong to one VM, which their record names, and how the API writes them.
@@ -223,6 +223,8 @@ impl State {
             index.entries.insert(at, Entry { class, machines: machines.into() });
         };
         let mut of_disks: HashMap<Uuid, Vec<&MachineId>> = HashMap::new();
+        // Whoever makes a disk may choose its uuid: it never stands in for a reference.
+        let mut by_uuid: Vec<(Uuid, &'static str, Vec<&MachineId>)> = Vec::new();
         for (at, vm) in &self.vms {
             let Some(whose) = owner(at) else { continue };
             add(*at, "VM", whose.into_iter().collect());
@@ -237,7 +239,7 @@ impl State {
             }
             // Requests beside the calls name it by its own uuid.
             if let Ok(uuid) = Uuid::try_parse(&vm.uuid) {
-                add(uuid, "VM", whose.into_iter().collect());
+                by_uuid.push((uuid, "VM", whose.into_iter().collect()));
             }
         }
         for (at, (class, vm)) in &self.parts {
@@ -250,7 +252,7 @@ impl State {
         for (at, uuid) in &self.vdis {
             let owners = of_disks.get(at).cloned().unwrap_or_default();
             if let Some(uuid) = uuid {
-                add(*uuid, "VDI", owners.clone());
+                by_uuid.push((*uuid, "VDI", owners.clone()));
             }
             add(*at, "VDI", owners);
         }
@@ -259,6 +261,11 @@ impl State {
             if let Some(owners) = vms.iter().map(owner).collect::<Option<Vec<_>>>() {
                 add(*at, class, owners.into_iter().flatten().collect());
             }
+        }
+        for (at, class, owners) in by_uuid {
+            let machines: BTreeSet<MachineId> = owners.into_iter().cloned().collect();
+            let entry = || Entry { class, machines: machines.into_iter().collect() };
+            index.entries.entry(at).or_insert_with(entry);
         }
         (machines, index, notes)
     }

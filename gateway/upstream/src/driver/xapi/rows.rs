@@ -11,8 +11,9 @@ use portcullis_policy::classify::{
 use std::borrow::Cow;
 use uuid::Uuid;
 
-/// Classes whose things nobody sees in events: they hold the pool's own secrets.
-const HIDDEN: [&str; 2] = ["session", "secret"];
+/// Classes whose things nobody sees in events: they hold the pool's own secrets, or who may do what in it. Their own
+/// calls ask for more than `view`.
+const HIDDEN: [&str; 6] = ["session", "secret", "pbd", "subject", "user", "role"];
 
 /// For whom an answer is cut down.
 pub(crate) struct Keeping<'a> {

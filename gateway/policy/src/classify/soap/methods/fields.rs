@@ -130,6 +130,12 @@ impl Sets {
         let kind = device.kind().and_then(|kind| self.devices.get(kind));
         let kind = kind.ok_or("The gateway does not know this type of device.")?;
         push_all(kind, push);
+        // A device that is there is found by its key, whatever type is said here.
+        let is_added = change.child("operation").is_some_and(|o| o.text == "add");
+        if !is_added {
+            push(Whose::Machine, Action::Storage);
+            push(Whose::Machine, Action::Network);
+        }
         let mut operations = change.all("fileOperation");
         let is_new = operations.next().is_some_and(|o| o.text == "create") && operations.next().is_none();
         for backing in device.all("backing") {

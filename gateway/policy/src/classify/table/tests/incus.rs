@@ -105,9 +105,19 @@ fn what_a_body_reaches_is_asked_for() {
             r#"{"name": "c2", "migration": false, "pool": "", "project": "", "target": null}"#,
             "access-admin on i + configure on i/c1",
         ),
-        ("POST", one, r#"{"name": "c1", "migration": true, "target": {"operation": "https://x"}}"#, "migrate on i/c1"),
+        (
+            "POST",
+            one,
+            r#"{"name": "c1", "migration": true, "target": {"operation": "https://x"}}"#,
+            "migrate on i/c1 + access-admin on i",
+        ),
         ("POST", "/1.0/instances/c1/snapshots/s0", r#"{"name": "s1"}"#, "snapshot on i/c1"),
-        ("POST", "/1.0/instances/c1/snapshots/s0", r#"{"name": "s0", "migration": true}"#, "migrate on i/c1"),
+        (
+            "POST",
+            "/1.0/instances/c1/snapshots/s0",
+            r#"{"name": "s0", "migration": true}"#,
+            "migrate on i/c1 + access-admin on i",
+        ),
         (
             "POST",
             "/1.0/instances/c1/backups",
