@@ -463,6 +463,11 @@ fn open(element: &BytesStart<'_>, is_ours: bool, is_free: bool) -> Result<Open, 
     Ok(Open { name: element.local_name().as_ref().to_owned(), attributes, is_ours, text: String::new() })
 }
 
+/// Whether a namespace is read again as it was written: the daemon writes it into its files without escapes.
+pub(super) fn is_plain_uri(uri: &str) -> bool {
+    !uri.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '&' | '<' | '>' | '"' | '\''))
+}
+
 fn note(path: &mut [Open], text: &str) -> Result<(), &'static str> {
     match path.last_mut() {
         Some(open) => {

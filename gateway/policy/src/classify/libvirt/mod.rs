@@ -12,7 +12,7 @@ use super::{
     xdr::{Broken, Writer},
 };
 use crate::{Error, Kind};
-use document::{Read, Wish};
+use document::{Read, Wish, is_plain_uri};
 pub use file::Way;
 use file::{Document, File, Flags, Object, Row, RowEffect};
 use portcullis_domain::{Action, Effect, HypervisorName, Inventory, MachineId, MachineRef, Operation, Resource};
@@ -496,11 +496,6 @@ impl Ask {
 fn machine(hypervisor: &HypervisorName, domain: Uuid) -> Option<MachineRef> {
     let machine = domain.to_string().parse().ok()?;
     Some(MachineRef { hypervisor: hypervisor.clone(), machine })
-}
-
-/// Whether a namespace is read again as it was written: the daemon writes it into its files without escapes.
-fn is_plain_uri(uri: &str) -> bool {
-    !uri.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '&' | '<' | '>' | '"' | '\''))
 }
 
 #[cfg(test)]
