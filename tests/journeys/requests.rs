@@ -143,8 +143,11 @@ async fn approving_takes_as_many_as_the_rule_says_with_a_passkey_where_there_is_
     let wish = [("role", "viewer"), ("on", "tag:x"), ("reason", "to look at it"), ("hours", "1")];
     let asked = location(&kim.submit("/requests", &wish).await);
     let id = asked.trim_start_matches("/requests/");
+    // It knows no machines, and one rule asks for two people: it approves nothing.
     let (code, text) = gateway.shell(&["request", "approve", id, "--reason", "by telephone"]);
-    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(code, Some(2), "{text}");
+    ada.step_up().await;
+    assert_eq!(location(&ada.submit(&format!("{asked}/approve"), &[]).await), asked);
     let (code, text) = gateway.shell(&["request", "refuse", "00000000000000000000000000000007"]);
     assert_eq!(code, Some(1), "{text}");
     assert_eq!(location(&kim.submit(&format!("{asked}/begin"), &[]).await), asked);
@@ -153,7 +156,7 @@ async fn approving_takes_as_many_as_the_rule_says_with_a_passkey_where_there_is_
     assert_eq!(location(&kim.submit(&format!("{asked}/end"), &[]).await), asked);
     assert!(gateway.grants_of("kim").await.is_empty());
     let (_, text) = gateway.shell(&["request", "show", id, "--json"]);
-    assert!(text.contains("by telephone") && text.contains("\"state\":\"ended\""), "{text}");
+    assert!(text.contains("\"state\":\"ended\""), "{text}");
     gateway.stop().await;
 }
 

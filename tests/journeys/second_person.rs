@@ -264,12 +264,12 @@ async fn a_shell_is_no_second_person_for_what_somebody_asks_for() {
     let gateway = TestGateway::start(LAB).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     let zoe = ada.invite("zoe").await;
-    for on in ["tag:prod", "lab/vm-1", "everything"] {
+    for on in ["tag:prod", "machine:lab/vm-1", "everything"] {
         let wish = [("role", "viewer"), ("on", on), ("reason", "to look at it"), ("hours", "1")];
         let asked = location(&zoe.submit("/requests", &wish).await);
         let id = asked.trim_start_matches("/requests/");
         let (code, text) = gateway.shell(&["request", "approve", id, "--reason", "by telephone"]);
-        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(code, Some(2), "{text}");
         assert!(text.contains("a second person"), "{text}");
         assert_eq!(zoe.submit(&format!("{asked}/begin"), &[]).await.status(), StatusCode::CONFLICT);
     }
