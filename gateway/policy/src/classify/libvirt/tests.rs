@@ -235,6 +235,12 @@ fn calls_ask_for_what_they_do() {
         ),
         ("DOMAIN_SNAPSHOT_DELETE", text("s").raw(&domain().done()).word(0), "snapshot on kvm/web-1"),
         ("DOMAIN_OPEN_CONSOLE", domain().optional(None).word(0), "console.control on kvm/web-1"),
+        (
+            "DOMAIN_OPEN_CONSOLE",
+            domain().optional(None).word(1),
+            "console.control on kvm/web-1, console.takeover on kvm/web-1",
+        ),
+        ("DOMAIN_OPEN_CHANNEL", domain().optional(None).word(1), "denied"),
         ("DOMAIN_SCREENSHOT", domain().word(0).word(0), "console.screenshot on kvm/web-1"),
         ("CONNECT_GET_DOMAIN_CAPABILITIES", four(None).word(0), "view on kvm"),
         ("CONNECT_GET_DOMAIN_CAPABILITIES", four(Some("/tmp/x")).word(0), "view on kvm, node-admin on kvm"),

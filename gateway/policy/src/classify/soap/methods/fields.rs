@@ -131,7 +131,8 @@ impl Sets {
         let kind = kind.ok_or("The gateway does not know this type of device.")?;
         push_all(kind, push);
         // A device that is there is found by its key, whatever type is said here.
-        let is_added = change.child("operation").is_some_and(|o| o.text == "add");
+        let mut operations = change.all("operation");
+        let is_added = operations.next().is_some_and(|o| o.text == "add") && operations.next().is_none();
         if !is_added {
             push(Whose::Machine, Action::Storage);
             push(Whose::Machine, Action::Network);

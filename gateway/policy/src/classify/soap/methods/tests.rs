@@ -244,6 +244,19 @@ fn settings_ask_for_what_they_reach() {
                 .to_owned(),
             "configure on vc/vm-1 + network on vc/vm-1",
         ),
+        // Which device it is says the key: a disk may be called anything.
+        (
+            "<deviceChange><operation>remove</operation><fileOperation>destroy</fileOperation>
+             <device i:type='VirtualSoundCard'><key>2000</key></device></deviceChange>"
+                .to_owned(),
+            "configure on vc/vm-1 + storage on vc/vm-1 + network on vc/vm-1",
+        ),
+        (
+            "<deviceChange><operation>add</operation><operation>remove</operation>
+             <device i:type='VirtualSoundCard'><key>2000</key></device></deviceChange>"
+                .to_owned(),
+            "configure on vc/vm-1 + storage on vc/vm-1 + network on vc/vm-1",
+        ),
         (
             "<deviceChange><operation>add</operation><device i:type='VirtualCdrom'><key>-1</key>
              <backing i:type='VirtualCdromIsoBackingInfo'><fileName>[ds] iso/debian.ISO</fileName></backing>

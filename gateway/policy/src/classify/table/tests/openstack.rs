@@ -151,6 +151,8 @@ fn what_reaches_past_a_server_asks_for_more() {
             "storage on os + storage on os/web",
         ),
         ("POST", "/servers", r#"{"server": {"name": "n", "flavorRef": "1", "networks": "none"}}"#, "create on os"),
+        ("POST", "/servers", r#"{"server": {"tags": ["prod"]}}"#, "create on os + access-admin on os"),
+        ("POST", "/servers", r#"{"server": {"networks": [{"uuid": "x"}]}}"#, "create on os + network on os"),
         (
             "POST",
             "/servers",
