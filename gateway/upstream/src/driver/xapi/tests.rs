@@ -119,6 +119,13 @@ fn parts_belong_to_their_machines_and_what_is_not_known_to_nobody() {
     ] {
         assert_eq!(whose(&index, class, number), owner, "{class} {number:x}");
     }
+    // Whoever makes a disk may choose its uuid. Another object's reference stays that object's.
+    for (made, chosen) in [(0x35, 0x31), (0x36, 1)] {
+        learn(&mut state, &event("vdi", "add", made, json!({"uuid": id(chosen)})));
+    }
+    let (_, index, _) = state.told();
+    assert_eq!(whose(&index, "VDI", 0x31), "101");
+    assert_eq!(whose(&index, "VM", 1), "101");
     // A disk that is unplugged is nobody's; a machine that is gone has no parts, and no snapshots.
     assert!(learn(&mut state, &event("vbd", "del", 0x21, Json::Null)));
     assert!(learn(&mut state, &event("vm", "del", 2, Json::Null)));
@@ -178,7 +185,9 @@ fn answers_keep_what_the_person_may_see_and_of_the_rest_no_more_than_names() {
         event("vm", "mod", 1, json!({"name_label": "one"})), event("vm", "mod", 2, json!({"name_label": "secret"})),
         event("vbd", "add", 0x23, json!({})), event("vm", "add", 99, json!({})), event("vm", "del", 98, json!({})),
         event("network", "mod", 0x91, json!({})), event("session", "add", 0x92, json!({})),
-        event("secret", "add", 0x93, json!({})), event("pool", "mod", 0x61, json!({"name_label": "lab", "wlb_url": "x"})),
+        event("secret", "add", 0x93, json!({})), event("pbd", "mod", 0x94, json!({"device_config": {"password": "x"}})),
+        event("subject", "mod", 0x95, json!({})), event("user", "mod", 0x96, json!({})),
+        event("role", "mod", 0x97, json!({})), event("pool", "mod", 0x61, json!({"name_label": "lab", "wlb_url": "x"})),
     ]});
     let (kept, has_unknown) = part(Back::Events, batch.clone());
     let pool = event("pool", "mod", 0x61, json!({"name_label": "lab"}));
