@@ -5,6 +5,20 @@ use crate::support::{FakeLxd, Person, TestGateway, gateway::free_port};
 use reqwest::{Client, StatusCode, header};
 use std::time::{Duration, Instant};
 
+/// An answer that takes a minute, as soon as the container is known.
+async fn read_slowly(client: &Client, port: u16, token: &str) -> reqwest::Response {
+    let address = format!("https://localhost:{port}/1.0/instances/c1/metadata/templates");
+    for _ in 0..100 {
+        let answer = client.get(&address).bearer_auth(token).send().await.expect("an answer");
+        if answer.status() != StatusCode::NOT_FOUND {
+            assert_eq!(answer.status(), StatusCode::OK);
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the container is not known");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_answer_is_cut_when_access_ends() {
     let (lxd, port) = (FakeLxd::start(&["c1"]), free_port());
@@ -14,16 +28,7 @@ async fn a_long_answer_is_cut_when_access_ends() {
     ada.grant("bob", "administrator", "everything", "").await;
     let token = bob.token("lxd").await;
     let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
-    let address = format!("https://localhost:{port}/1.0/instances/c1/metadata/templates");
-    let mut answer = client.get(&address).bearer_auth(&token).send().await.expect("an answer");
-    for _ in 0..100 {
-        if answer.status() != StatusCode::NOT_FOUND {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        answer = client.get(&address).bearer_auth(&token).send().await.expect("an answer");
-    }
-    assert_eq!(answer.status(), StatusCode::OK);
+    let mut answer = read_slowly(&client, port, &token).await;
     assert!(answer.chunk().await.expect("it flows").is_some());
     ada.revoke_grants("bob").await;
     let begun = Instant::now();
@@ -36,6 +41,42 @@ async fn a_long_answer_is_cut_when_access_ends() {
     assert!(broke.is_err(), "it broke off, and does not look whole");
     let cut = |e: &serde_json::Value| e["reason"].as_str().is_some_and(|r| r.starts_with("access ended"));
     gateway.find_event(&["--kind", "api", "--user", "bob", "--outcome", "failed"], cut).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_is_cut_when_access_ends() {
+    let (lxd, port) = (FakeLxd::start(&["c1"]), free_port());
+    let gateway = TestGateway::start(&lxd.config("lxd", &format!("port = {port}"))).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "administrator", "everything", "").await;
+    let token = bob.token("lxd").await;
+    let client = Client::builder().tls_certs_only([gateway.ca()]).http1_only().build().expect("a client");
+    let endless = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Ok::<_, std::io::Error>(vec![b'x'; 1000]), ()))
+    });
+    let address = format!("https://localhost:{port}/1.0/instances/c1/files?path=/root/file");
+    drop(read_slowly(&client, port, &token).await);
+    let request = client.post(&address).bearer_auth(&token).header(header::CONTENT_TYPE, "application/octet-stream");
+    let sending = tokio::spawn(request.body(reqwest::Body::wrap_stream(endless)).send());
+    let begun = Instant::now();
+    while lxd.swallowed() < 2000 {
+        assert!(begun.elapsed() < Duration::from_secs(10) && !sending.is_finished(), "{:?}", lxd.swallowed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ada.revoke_grants("bob").await;
+    let begun = Instant::now();
+    let answer = tokio::time::timeout(Duration::from_secs(5), sending).await.expect("it goes on without access");
+    // Whoever still sends hears it, or finds the connection closed.
+    assert!(answer.expect("joined").map_or(true, |a| a.status() == StatusCode::FORBIDDEN));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let cut = |e: &serde_json::Value| e["reason"].as_str().is_some_and(|r| r.starts_with("access ended"));
+    gateway.find_event(&["--kind", "api", "--user", "bob", "--outcome", "failed"], cut).await;
+    let arrived = lxd.swallowed();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(lxd.swallowed(), arrived, "nothing more arrives");
     gateway.stop().await;
 }
 

@@ -25,7 +25,7 @@ use portcullis_policy::{
     classify::{self, Answer, ApiKind, Canonical, Content, Table, Upgrade, Verdict},
 };
 use portcullis_upstream::{Answer as Got, MAX_ANSWER, MAX_STRIPPED, RequestContext, ResponseBody, Seen, Tunnel};
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::io::copy_bidirectional_with_sizes;
 
 /// How long a body that is read first may take.
@@ -230,10 +230,18 @@ impl Call<'_> {
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };
-        let got = match shard.forwarder.forward(&permit, &path, request, context).await {
-            Ok(got) => got,
-            Err(error) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
+        let leash = Leash { house: Arc::clone(house), permit, actor };
+        let may_last = !request.body().is_end_stream() || shard.forwarder.waits(&leash.permit, &path);
+        let got = {
+            let mut sent = pin!(shard.forwarder.forward(&leash.permit, &path, request, context));
+            if may_last { Box::pin(leash.hold(sent.as_mut())).await } else { Ok(sent.await) }
         };
+        let got = match got {
+            Ok(Ok(got)) => got,
+            Ok(Err(error)) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
+            Err(cut) => return Err(cut.close(open)),
+        };
+        let Leash { permit, actor, .. } = leash;
         // Whoever may see the whole of it needs no row left out.
         let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
         let answer = match answer {
@@ -405,6 +413,16 @@ impl Leash {
         self.house.pulled(&self.permit, &now)
     }
 
+    /// Does something that may take long, an upload or a wait, for as long as it may go on.
+    pub(crate) async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, Cut> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            reason = self.lost() => Err(Cut::Pulled(reason)),
+            () = self.house.closing.cancelled() => Err(Cut::Closing),
+        }
+    }
+
     /// Waits until it may not go on.
     pub(crate) async fn lost(&self) -> String {
         let mut changes = self.house.identity.changes();
@@ -417,5 +435,29 @@ impl Leash {
                 return reason;
             }
         }
+    }
+}
+
+/// Why something was not brought to its end.
+pub(crate) enum Cut {
+    /// Its permit would not be given again.
+    Pulled(String),
+    /// The gateway shuts down.
+    Closing,
+}
+
+impl Cut {
+    /// Closes its event, and says to the person why.
+    pub(crate) fn close(self, open: OpenEntry) -> Refusal {
+        let (reason, refusal) = match self {
+            Self::Pulled(why) => {
+                (format!("access ended: {why}"), Refusal::Forbidden(format!("Your access ended: {why}")))
+            }
+            Self::Closing => {
+                ("the gateway is shutting down".into(), Refusal::Unavailable("The gateway is shutting down.".into()))
+            }
+        };
+        end(open, Outcome::Failed, &reason, &[]);
+        refusal
     }
 }

@@ -241,6 +241,12 @@ where
         self.forward_signed(permit, path, request, context, None)
     }
 
+    /// Whether the answer to a request that needs no upgrade may take as long as it likes.
+    pub fn waits(&self, permit: &Permit, path: &Canonical) -> bool {
+        let target = permit.operation().resource.hypervisor().and_then(|name| self.targets.get(name));
+        target.is_some_and(|t| (t.dialect.is_long_poll)(path.as_str()))
+    }
+
     /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
     pub(crate) fn forward_signed<'a>(
         &'a self,

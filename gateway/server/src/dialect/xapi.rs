@@ -435,9 +435,15 @@ async fn beside(
         head.uri = Uri::from(target);
         let request = Request::from_parts(head, Sent::Stream(body));
         let context = RequestContext { request: peer.request, upgrade: Upgrade::None };
-        match shard.forwarder.forward_beside(&permit, &path, request, context).await {
+        let leash = Leash::new(house, permit, actor);
+        // It may be the whole of a disk, in either direction.
+        let sent = shard.forwarder.forward_beside(leash.permit(), &path, request, context);
+        let sent = match leash.hold(sent).await {
+            Ok(sent) => sent,
+            Err(cut) => return Err(cut.close(open)),
+        };
+        match sent {
             Ok(Answer::Response(got)) => {
-                let leash = Leash::new(house, permit, actor);
                 let status = got.status().as_u16();
                 Ok(got.map(|body| Body::Upstream(Box::new(Passing::new(body, open, leash, status)))))
             }
