@@ -24,7 +24,7 @@ use portcullis_policy::{
     classify::{ApiKind, Methods, MethodsKind, Table},
 };
 use portcullis_store::{Apart, Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig, Kind};
+use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig};
 use std::{
     collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
     time::Duration,
@@ -246,18 +246,7 @@ impl House {
 fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
     let apis = config.hypervisors.iter().filter(|h| h.api().is_some());
     let of = |h: &HypervisorConfig| {
-        let kind = match h.kind() {
-            Kind::Lxd => ApiKind::Lxd,
-            Kind::Incus => ApiKind::Incus,
-            Kind::Proxmox => ApiKind::Proxmox,
-            Kind::OpenStack => ApiKind::OpenStack,
-            Kind::Xapi => ApiKind::Xapi,
-            Kind::Vsphere => ApiKind::Vsphere,
-            Kind::CloudHypervisor => ApiKind::CloudHypervisor,
-            Kind::Firecracker => ApiKind::Firecracker,
-            // Their APIs are no HTTP; `api()` is none.
-            Kind::Qemu | Kind::Libvirt => return None,
-        };
+        let kind = h.kind().api()?;
         let methods = (kind == ApiKind::Xapi).then(|| Methods::builtin(MethodsKind::Xapi));
         Some((h.name().clone(), Api { kind, table: Table::builtin(kind), methods }))
     };

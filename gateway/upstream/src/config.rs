@@ -3,14 +3,19 @@
 
 mod kinds;
 
-pub use kinds::{
-    ConsoleConfig, GuestConfig, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf, ProxmoxConfig, QemuConfig, RpcDoor,
-    VmmConfig, VsphereConfig, XapiConfig,
+pub use kinds::RpcDoor;
+pub(crate) use kinds::{
+    GuestConfig, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf, ProxmoxConfig, QemuConfig, VmmConfig,
+    VsphereConfig, XapiConfig,
 };
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    kind::{Kind, Own},
+};
 use portcullis_domain::{HypervisorName, Secret};
 use serde::Deserialize;
+use serde_json::Map;
 use std::{
     fs::File,
     io::Read,
@@ -22,175 +27,132 @@ use zeroize::Zeroizing;
 /// The largest secret, key or certificate file, bytes.
 const MAX_FILE: u64 = 256 * 1024;
 
-/// Kinds of hypervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// QEMU guests named one by one.
-    Qemu,
-    /// A libvirt daemon.
-    Libvirt,
-    /// An LXD server.
-    Lxd,
-    /// An Incus server.
-    Incus,
-    /// A Proxmox VE cluster.
-    Proxmox,
-    /// An OpenStack cloud.
-    OpenStack,
-    /// A pool of XCP-ng or XenServer.
-    Xapi,
-    /// A vCenter, or one ESXi host.
-    Vsphere,
-    /// A Cloud Hypervisor process.
-    CloudHypervisor,
-    /// A Firecracker process.
-    Firecracker,
+/// One configured hypervisor: what every kind has, and the keys of its own.
+#[derive(Debug, Clone)]
+pub struct HypervisorConfig {
+    pub(crate) common: Common,
+    pub(crate) own: Own,
 }
 
-impl Kind {
-    /// The word in the configuration.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Qemu => "qemu",
-            Self::Libvirt => "libvirt",
-            Self::Lxd => "lxd",
-            Self::Incus => "incus",
-            Self::Proxmox => "proxmox",
-            Self::OpenStack => "openstack",
-            Self::Xapi => "xapi",
-            Self::Vsphere => "vsphere",
-            Self::CloudHypervisor => "cloud-hypervisor",
-            Self::Firecracker => "firecracker",
-        }
+/// What hypervisors of several kinds have in common. Which of these keys a kind takes says its row in `kinds!`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Common {
+    /// The hypervisor's name.
+    pub(crate) name: HypervisorName,
+    /// How its certificate is checked.
+    #[serde(default)]
+    pub(crate) tls: Trust,
+    /// Where clients of its API reach it through the gateway.
+    #[serde(default)]
+    pub(crate) api: Option<ApiDoor>,
+    /// How many requests one shard may have with it at a time, 1 to 65,536.
+    #[serde(default = "connections")]
+    pub(crate) connections: usize,
+}
+
+const fn connections() -> usize {
+    512
+}
+
+impl Common {
+    /// The TOML key of the hypervisor, for messages.
+    pub(crate) fn key(&self) -> String {
+        format!("hypervisors.{}", self.name)
+    }
+
+    /// The same of one of its keys.
+    pub(crate) fn key_of(&self, word: &str) -> String {
+        format!("hypervisors.{}.{word}", self.name)
+    }
+
+    /// What people should know of how its certificate is checked.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        if self.tls.verify == Verify::None { vec![crate::driver::UNVERIFIED.to_owned()] } else { Vec::new() }
     }
 }
 
-/// One configured hypervisor.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum HypervisorConfig {
-    /// `kind = "qemu"`.
-    Qemu(QemuConfig),
-    /// `kind = "libvirt"`.
-    Libvirt(LibvirtConfig),
-    /// `kind = "lxd"`.
-    Lxd(LxdConfig),
-    /// `kind = "incus"`: the same keys.
-    Incus(LxdConfig),
-    /// `kind = "proxmox"`.
-    Proxmox(ProxmoxConfig),
-    /// `kind = "openstack"`.
-    OpenStack(OpenStackConfig),
-    /// `kind = "xapi"`.
-    Xapi(XapiConfig),
-    /// `kind = "vsphere"`.
-    Vsphere(VsphereConfig),
-    /// `kind = "cloud-hypervisor"`.
-    #[serde(rename = "cloud-hypervisor")]
-    CloudHypervisor(VmmConfig),
-    /// `kind = "firecracker"`.
-    Firecracker(VmmConfig),
+/// How a hypervisor is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Each of its guests by itself.
+    Guests,
+    /// By a unix socket.
+    Socket,
+    /// Over a network.
+    Network,
+}
+
+/// The keys of one kind.
+pub(crate) trait Settings {
+    /// How it is reached.
+    fn reach(&self) -> Reach;
+    /// Where clients of its RPC reach it through the gateway; none where it has no RPC.
+    fn rpc(&self) -> Option<&RpcDoor> {
+        None
+    }
+    /// Every path that its keys name.
+    fn paths(&mut self) -> Vec<&mut PathBuf>;
+}
+
+impl<'de> Deserialize<'de> for HypervisorConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let mut keys = Map::deserialize(deserializer)?;
+        let kind = keys.remove("kind").ok_or_else(|| D::Error::missing_field("kind"))?;
+        let kind = Kind::deserialize(kind).map_err(D::Error::custom)?;
+        let mut common = Map::new();
+        // What a kind does not take stays among its own keys, where it is unknown.
+        for key in std::iter::once(&"name").chain(kind.common()) {
+            common.extend(keys.remove_entry(*key));
+        }
+        let common: Common = serde_json::from_value(common.into()).map_err(D::Error::custom)?;
+        let own = Own::read(kind, keys.into()).map_err(|e| {
+            let beside = ["kind", "name"].iter().chain(kind.common()).copied().collect::<Vec<_>>().join("`, `");
+            D::Error::custom(format!("hypervisor {}: {e}; beside these: `{beside}`", common.name))
+        })?;
+        Ok(Self { common, own })
+    }
 }
 
 impl HypervisorConfig {
     /// Its name.
     pub const fn name(&self) -> &HypervisorName {
-        match self {
-            Self::Qemu(c) => &c.name,
-            Self::Libvirt(c) => &c.name,
-            Self::Lxd(c) | Self::Incus(c) => &c.name,
-            Self::Proxmox(c) => &c.name,
-            Self::OpenStack(c) => &c.name,
-            Self::Xapi(c) => &c.name,
-            Self::Vsphere(c) => &c.name,
-            Self::CloudHypervisor(c) | Self::Firecracker(c) => &c.name,
-        }
+        &self.common.name
     }
 
     /// Its kind.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::Qemu(_) => Kind::Qemu,
-            Self::Libvirt(_) => Kind::Libvirt,
-            Self::Lxd(_) => Kind::Lxd,
-            Self::Incus(_) => Kind::Incus,
-            Self::Proxmox(_) => Kind::Proxmox,
-            Self::OpenStack(_) => Kind::OpenStack,
-            Self::Xapi(_) => Kind::Xapi,
-            Self::Vsphere(_) => Kind::Vsphere,
-            Self::CloudHypervisor(_) => Kind::CloudHypervisor,
-            Self::Firecracker(_) => Kind::Firecracker,
-        }
+    pub fn kind(&self) -> Kind {
+        self.own.kind()
+    }
+
+    /// How its certificate is checked.
+    pub const fn trust(&self) -> &Trust {
+        &self.common.tls
+    }
+
+    /// How it is reached.
+    pub fn reach(&self) -> Reach {
+        self.own.settings().reach()
     }
 
     /// Where clients of its own API reach it through the gateway; none where its API is no HTTP.
     pub const fn api(&self) -> Option<&ApiDoor> {
-        match self {
-            Self::Lxd(c) | Self::Incus(c) => c.api.as_ref(),
-            Self::Proxmox(c) => c.api.as_ref(),
-            Self::OpenStack(c) => c.api.as_ref(),
-            Self::Xapi(c) => c.api.as_ref(),
-            Self::Vsphere(c) => c.api.as_ref(),
-            Self::CloudHypervisor(c) | Self::Firecracker(c) => c.api.as_ref(),
-            Self::Qemu(_) | Self::Libvirt(_) => None,
-        }
+        self.common.api.as_ref()
     }
 
     /// Where clients of its RPC reach it through the gateway; none where it has no RPC.
-    pub const fn rpc(&self) -> Option<&RpcDoor> {
-        match self {
-            Self::Libvirt(c) => c.rpc.as_ref(),
-            Self::Qemu(_)
-            | Self::Lxd(_)
-            | Self::Incus(_)
-            | Self::Proxmox(_)
-            | Self::OpenStack(_)
-            | Self::Xapi(_)
-            | Self::Vsphere(_)
-            | Self::CloudHypervisor(_)
-            | Self::Firecracker(_) => None,
-        }
+    pub fn rpc(&self) -> Option<&RpcDoor> {
+        self.own.settings().rpc()
     }
 
     /// Makes relative paths count from a folder: the one of the configuration file.
     pub fn rebase(&mut self, folder: &Path) {
-        let rebase = |path: &mut PathBuf| {
+        for path in self.own.settings_mut().paths().into_iter().chain(&mut self.common.tls.ca_file) {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }
-        };
-        let mut optional: Vec<&mut Option<PathBuf>> = Vec::new();
-        match self {
-            Self::Qemu(c) => {
-                for g in &mut c.guests {
-                    optional.extend([&mut g.password_file, &mut g.qmp]);
-                    optional.extend(g.tls.as_mut().map(|t| &mut t.ca_file));
-                }
-            }
-            Self::Libvirt(c) => {
-                optional.extend([&mut c.socket, &mut c.cert_file, &mut c.key_file, &mut c.tls.ca_file]);
-                optional.extend(c.console.tls.as_mut().map(|t| &mut t.ca_file));
-                c.console.socket_folders.iter_mut().for_each(rebase);
-            }
-            Self::Lxd(c) | Self::Incus(c) => {
-                optional.extend([&mut c.socket, &mut c.cert_file, &mut c.key_file, &mut c.tls.ca_file]);
-            }
-            Self::Proxmox(c) => {
-                rebase(&mut c.token_file);
-                optional.push(&mut c.tls.ca_file);
-            }
-            Self::CloudHypervisor(c) | Self::Firecracker(c) => rebase(&mut c.socket),
-            Self::OpenStack(c) => {
-                rebase(&mut c.secret_file);
-                optional.push(&mut c.tls.ca_file);
-            }
-            Self::Xapi(XapiConfig { password_file, tls, .. })
-            | Self::Vsphere(VsphereConfig { password_file, tls, .. }) => {
-                rebase(password_file);
-                optional.push(&mut tls.ca_file);
-            }
         }
-        optional.into_iter().flatten().for_each(rebase);
     }
 }
 
@@ -299,6 +261,11 @@ mod tests {
             (r#"{"hypervisors":[{"kind":"qemu","name":"a","guests":[{"id":"g","vnk":"x"}]}]}"#, "vnk"),
             (r#"{"hypervisors":[{"kind":"libvirt","name":"a","tls":{"insecure":true}}]}"#, "insecure"),
             (r#"{"hypervisors":[{"kind":"esx","name":"a"}]}"#, "esx"),
+            (r#"{"hypervisors":[{"name":"a"}]}"#, "kind"),
+            // What only other kinds take.
+            (r#"{"hypervisors":[{"kind":"qemu","name":"a","connections":1}]}"#, "connections"),
+            (r#"{"hypervisors":[{"kind":"firecracker","name":"a","socket":"/s","tls":{}}]}"#, "tls"),
+            (r#"{"hypervisors":[{"kind":"vsphere","name":"a","conections":1}]}"#, "hypervisor a: unknown field"),
             (r#"{"hypervisors":[{"kind":"lxd","name":"A.b","socket":"/s"}]}"#, "hypervisor name"),
         ] {
             let error = parse(text).unwrap_err();
@@ -310,7 +277,7 @@ mod tests {
     fn relative_paths_count_from_the_folder_of_the_file() {
         let mut all = parse(r#"{"hypervisors":[{"kind":"lxd","name":"a","socket":"s","cert_file":"/c"}]}"#).unwrap();
         all[0].rebase(Path::new("/etc/portcullis"));
-        let HypervisorConfig::Lxd(c) = &all[0] else { panic!() };
+        let Own::Lxd(c) = &all[0].own else { panic!() };
         assert_eq!(c.socket.as_deref(), Some(Path::new("/etc/portcullis/s")));
         assert_eq!(c.cert_file.as_deref(), Some(Path::new("/c")));
     }

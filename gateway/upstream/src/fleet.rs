@@ -5,11 +5,12 @@ use crate::{
     api::Api,
     badge::Account,
     broker::{Broker, Reuse, TaskOwner, relate},
-    config::{ApiDoor, HypervisorConfig, Kind},
+    config::{ApiDoor, HypervisorConfig},
     credential::machine_of,
     desk::Desk,
     driver::{self, Built, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen},
     error::{Error, Fault},
+    kind::{self, Kind},
 };
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -116,7 +117,7 @@ impl Fleet {
             if !names.insert(name.clone()) {
                 return Err(Error::config(format!("hypervisors.{name}"), "two hypervisors have this name"));
             }
-            let Built { driver, api, warnings, address } = driver::build(config)?;
+            let Built { driver, api, warnings, address } = kind::build(config)?;
             for warning in &warnings {
                 tracing::warn!(hypervisor = %name, "{warning}");
             }

@@ -47,6 +47,7 @@ mod fleet;
 mod forward;
 mod framed;
 mod headers;
+mod kind;
 mod outbound;
 mod tls;
 mod wire;
@@ -56,10 +57,7 @@ pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use called::{Called, Objects};
 pub use calls::{Calling, Objects as CallObjects};
-pub use config::{
-    ApiDoor, ConsoleConfig, GuestConfig, HypervisorConfig, Kind, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf,
-    ProxmoxConfig, QemuConfig, RpcDoor, Trust, Verify, VmmConfig, VsphereConfig, XapiConfig,
-};
+pub use config::{ApiDoor, HypervisorConfig, Reach, RpcDoor, Trust, Verify};
 pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{
     Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, ScreenLogin, split_tags,
@@ -68,6 +66,7 @@ pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
 pub use framed::Framed;
+pub use kind::Kind;
 pub use outbound::Outbound;
 pub use tls::TlsUpgrade;
 pub use wire::{Early, Joined, Stream, Tunnel};

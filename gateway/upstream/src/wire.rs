@@ -8,6 +8,7 @@ use crate::{
     tls::TlsUpgrade,
 };
 use bytes::{Buf, Bytes};
+use http::HeaderValue;
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -127,6 +128,33 @@ fn may_dial(host: &str, address: &SocketAddr) -> bool {
             let metadata = ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
             !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast() || metadata)
         }
+    }
+}
+
+/// An API's place, as the configuration writes it: `https://host:port`.
+pub(crate) struct Https {
+    pub(crate) address: Address,
+    /// What `Host` says.
+    pub(crate) host: HeaderValue,
+    /// What its own addresses begin with.
+    pub(crate) origin: String,
+}
+
+impl Https {
+    /// Reads it; `port` is the one where none is said.
+    pub(crate) fn parse(key: &str, text: &str, port: Option<u16>) -> Result<Self, Error> {
+        let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
+        let rest = rest.ok_or_else(|| Error::config(key, format!("{text:?} does not begin with https://")))?;
+        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let address = match port.filter(|_| !has_port) {
+            Some(port) => Address::parse(key, &format!("{rest}:{port}"))?,
+            None => Address::parse(key, rest)?,
+        };
+        if address.host().is_none() {
+            return Err(Error::config(key, "is no https address; use socket for a unix socket where there is one"));
+        }
+        let host = HeaderValue::from_str(rest).map_err(|e| Error::config(key, e.to_string()))?;
+        Ok(Self { address, host, origin: format!("https://{rest}") })
     }
 }
 

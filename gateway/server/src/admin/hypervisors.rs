@@ -10,7 +10,7 @@ use crate::{
 };
 use axum::extract::State;
 use portcullis_domain::{Action, HypervisorName, OwnObject, Resource};
-use portcullis_upstream::{HealthState, HypervisorConfig, Trust, Verify};
+use portcullis_upstream::{HealthState, Reach, Verify};
 use std::sync::Arc;
 
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
@@ -36,28 +36,17 @@ pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answe
     page(&Hypervisors { shell: house.shell(&guest).await, rows, may_lock })
 }
 
-fn find<'c>(config: &'c Config, name: &HypervisorName) -> Option<&'c HypervisorConfig> {
-    config.hypervisors.iter().find(|h| h.name() == name)
-}
-
 /// Whose word is taken for it.
 fn trust(config: &Config, name: &HypervisorName) -> String {
-    let words = |address: &Option<String>, trust: &Trust| match address {
-        None => "unix socket".to_owned(),
-        Some(_) if trust.verify == Verify::None => "nobody: its certificate is not checked".to_owned(),
-        Some(_) if !trust.pin.is_empty() => "pinned certificate".to_owned(),
-        Some(_) if trust.ca_file.is_some() => "CA file".to_owned(),
-        Some(_) => "the system's authorities".to_owned(),
+    let Some(hypervisor) = config.hypervisors.iter().find(|h| h.name() == name) else { return String::new() };
+    let trust = hypervisor.trust();
+    let words = match hypervisor.reach() {
+        Reach::Guests => "each guest's own settings",
+        Reach::Socket => "its unix socket",
+        Reach::Network if trust.verify == Verify::None => "nobody: its certificate is not checked",
+        Reach::Network if !trust.pin.is_empty() => "pinned certificate",
+        Reach::Network if trust.ca_file.is_some() => "CA file",
+        Reach::Network => "the system's authorities",
     };
-    match find(config, name) {
-        Some(HypervisorConfig::Qemu(_)) => "each guest's own settings".to_owned(),
-        Some(HypervisorConfig::Libvirt(c)) => words(&c.address, &c.tls),
-        Some(HypervisorConfig::Lxd(c) | HypervisorConfig::Incus(c)) => words(&c.address, &c.tls),
-        Some(HypervisorConfig::Proxmox(c)) => words(&Some(c.address.clone()), &c.tls),
-        Some(HypervisorConfig::CloudHypervisor(_) | HypervisorConfig::Firecracker(_)) => "its unix socket".to_owned(),
-        Some(HypervisorConfig::OpenStack(c)) => words(&Some(c.compute.clone()), &c.tls),
-        Some(HypervisorConfig::Xapi(c)) => words(&Some(c.address.clone()), &c.tls),
-        Some(HypervisorConfig::Vsphere(c)) => words(&Some(c.address.clone()), &c.tls),
-        None => String::new(),
-    }
+    words.to_owned()
 }

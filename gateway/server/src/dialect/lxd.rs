@@ -5,7 +5,7 @@ use super::{Shown, bearer};
 use crate::reply::Refusal;
 use http::{HeaderMap, Method};
 use portcullis_domain::{Action, Inventory, RequestId, Resource};
-use portcullis_policy::classify::{Json, Verdict};
+use portcullis_policy::classify::{Content, Json, Verdict};
 use portcullis_upstream::split_tags;
 
 /// `Authorization: Bearer`, and nothing else.
@@ -13,9 +13,17 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
     bearer(headers).map(|token| Shown::Token(token, None))
 }
 
+/// What is asked, where that depends on what the instance is now.
+pub(super) fn settle_said(verdict: Verdict, method: &Method, said: &Content, inventory: &Inventory) -> Verdict {
+    match said {
+        Content::Json(said) => settle(verdict, method, said, inventory),
+        Content::Params(_) => verdict,
+    }
+}
+
 /// What a whole new configuration of an instance asks. It can give and take away tags, on which access is given; where its
 /// tags are those that the machine has, it does neither, and tools write everything back to change one setting.
-pub(super) fn settle(verdict: Verdict, method: &Method, said: &Json, inventory: &Inventory) -> Verdict {
+fn settle(verdict: Verdict, method: &Method, said: &Json, inventory: &Inventory) -> Verdict {
     let Verdict::Operation { operation, mut also, answer } = verdict else { return verdict };
     // A move under its own name gives it no other one.
     if let (&Method::POST, Action::Migrate, Resource::Machine(at)) = (method, operation.action, &operation.resource)

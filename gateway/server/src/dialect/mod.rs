@@ -20,7 +20,7 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
-use portcullis_domain::{Actor, HypervisorName};
+use portcullis_domain::{Actor, HypervisorName, Inventory, RequestId};
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Verdict};
 use std::{borrow::Cow, sync::Arc};
 
@@ -34,6 +34,73 @@ enum Shown<'h> {
     Pass(&'h str),
 }
 
+/// How far a dialect's clients read a refusal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// All of it.
+    Body,
+    /// No further than the status line.
+    StatusLine,
+}
+
+/// How one kind of API speaks beside its operations.
+#[derive(Clone, Copy)]
+struct Speech {
+    /// What the head of a request shows.
+    shown: for<'h> fn(&'h HeaderMap) -> Option<Shown<'h>>,
+    /// The path in the form that the table knows.
+    path: for<'p> fn(&'p str) -> Cow<'p, str>,
+    /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
+    is_sign_in: fn(&Method, &str) -> bool,
+    /// What is asked, where that depends on what the machine is now.
+    settle: fn(Verdict, &Method, &Content, &Inventory) -> Verdict,
+    /// Refuses a head that changes what is asked in a way that nobody reviewed.
+    check: fn(&HeaderMap) -> Result<(), Refusal>,
+    /// The body of a refusal.
+    refusal: fn(&Refusal, &str, RequestId) -> serde_json::Value,
+    reads: Reads,
+}
+
+/// The dialects: one row a kind of API.
+const fn speech(kind: ApiKind) -> Speech {
+    const PLAIN: Speech = Speech {
+        shown: |headers| lxd::shown(headers),
+        path: |raw| Cow::Borrowed(raw),
+        is_sign_in: |_, _| false,
+        settle: |verdict, _, _, _| verdict,
+        check: |_| Ok(()),
+        refusal: lxd::refusal,
+        reads: Reads::Body,
+    };
+    match kind {
+        ApiKind::Lxd | ApiKind::Incus => Speech { settle: lxd::settle_said, ..PLAIN },
+        ApiKind::CloudHypervisor | ApiKind::Firecracker => Speech { refusal: vmm::refusal, ..PLAIN },
+        ApiKind::Proxmox => Speech {
+            shown: |headers| proxmox::shown(headers),
+            path: |raw| proxmox::path(raw),
+            is_sign_in: proxmox::is_sign_in,
+            refusal: |refusal, said, _| proxmox::refusal(refusal, said),
+            reads: Reads::StatusLine,
+            ..PLAIN
+        },
+        ApiKind::OpenStack => Speech {
+            shown: |headers| openstack::shown(headers),
+            path: |raw| openstack::path(raw),
+            is_sign_in: openstack::is_own,
+            check: openstack::check,
+            refusal: openstack::refusal,
+            ..PLAIN
+        },
+        // Who calls stands in the calls.
+        ApiKind::Xapi => Speech { shown: |_| None, ..PLAIN },
+        ApiKind::Vsphere => Speech {
+            shown: |headers| vsphere::shown(headers).map(|(pass, _)| Shown::Pass(pass)),
+            refusal: |refusal, _, _| vsphere::refusal(refusal),
+            ..PLAIN
+        },
+    }
+}
+
 /// Where a request goes, and from where.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
@@ -44,16 +111,13 @@ pub(crate) struct Way<'a> {
 }
 
 impl Way<'_> {
+    const fn speech(self) -> Speech {
+        speech(self.kind)
+    }
+
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let shown = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::CloudHypervisor | ApiKind::Firecracker => lxd::shown(headers),
-            ApiKind::Proxmox => proxmox::shown(headers),
-            ApiKind::OpenStack => openstack::shown(headers),
-            // It stands in the calls.
-            ApiKind::Xapi => None,
-            ApiKind::Vsphere => vsphere::shown(headers).map(|(pass, _)| Shown::Pass(pass)),
-        };
+        let shown = (self.speech().shown)(headers);
         self.known(shown.as_ref(), Some(method))
     }
 
@@ -64,46 +128,23 @@ impl Way<'_> {
 
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
-        let raw = match self.kind {
-            ApiKind::Lxd
-            | ApiKind::Incus
-            | ApiKind::CloudHypervisor
-            | ApiKind::Firecracker
-            | ApiKind::Xapi
-            | ApiKind::Vsphere => Cow::Borrowed(raw),
-            ApiKind::Proxmox => proxmox::path(raw),
-            ApiKind::OpenStack => openstack::path(raw),
-        };
+        let raw = (self.speech().path)(raw);
         classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
     }
 
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
     pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
-        match self.kind {
-            ApiKind::Lxd
-            | ApiKind::Incus
-            | ApiKind::CloudHypervisor
-            | ApiKind::Firecracker
-            | ApiKind::Xapi
-            | ApiKind::Vsphere => false,
-            ApiKind::Proxmox => proxmox::is_sign_in(method, path),
-            ApiKind::OpenStack => openstack::is_own(method, path),
-        }
+        (self.speech().is_sign_in)(method, path)
     }
 
     /// What is asked, where that depends on what the machine is now.
     pub(crate) fn settle(self, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
-        match (self.kind, said) {
-            (ApiKind::Lxd | ApiKind::Incus, Content::Json(said)) => {
-                lxd::settle(verdict, method, said, &self.house.fleet.inventory())
-            }
-            _ => verdict,
-        }
+        (self.speech().settle)(verdict, method, said, &self.house.fleet.inventory())
     }
 
     /// Whether the head of a request says something that changes what is asked, and that nobody reviewed.
     pub(crate) fn check(self, headers: &HeaderMap) -> Result<(), Refusal> {
-        if self.kind == ApiKind::OpenStack { openstack::check(headers) } else { Ok(()) }
+        (self.speech().check)(headers)
     }
 
     /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours.
@@ -141,17 +182,11 @@ impl Way<'_> {
     pub(crate) fn refuse(self, refusal: &Refusal) -> Response {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
-        let body = match self.kind {
-            ApiKind::Lxd | ApiKind::Incus | ApiKind::Xapi => lxd::refusal(refusal, &said, self.peer.request),
-            ApiKind::Proxmox => proxmox::refusal(refusal, &said),
-            ApiKind::CloudHypervisor | ApiKind::Firecracker => vmm::refusal(refusal, &said, self.peer.request),
-            ApiKind::OpenStack => openstack::refusal(refusal, &said, self.peer.request),
-            ApiKind::Vsphere => vsphere::refusal(refusal),
-        };
+        let speech = self.speech();
+        let body = (speech.refusal)(refusal, &said, self.peer.request);
         let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // Clients of Proxmox read no further than the status line.
-        if self.kind == ApiKind::Proxmox
+        if speech.reads == Reads::StatusLine
             && let Ok(reason) = ReasonPhrase::try_from(in_a_line(&said))
         {
             answer.extensions_mut().insert(reason);

@@ -13,7 +13,7 @@ mod xml;
 
 use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, UNVERIFIED};
 use crate::{
-    config::{LibvirtConfig, Verify},
+    config::{Common, LibvirtConfig, Verify},
     error::{Error, Fault},
     fleet::Board,
     tls::{Identity, TlsUpgrade},
@@ -45,10 +45,10 @@ struct Driven {
     socket_folders: Vec<PathBuf>,
 }
 
-pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    let mut warnings = Vec::new();
-    if [Some(&config.tls), config.console.tls.as_ref()].iter().flatten().any(|t| t.verify == Verify::None) {
+pub(crate) fn build(common: &Common, config: LibvirtConfig) -> Result<Built, Error> {
+    let key = common.key();
+    let mut warnings = common.warnings();
+    if warnings.is_empty() && config.console.tls.as_ref().is_some_and(|t| t.verify == Verify::None) {
         warnings.push(UNVERIFIED.to_owned());
     }
     let dialer = match (config.socket, config.address) {
@@ -69,7 +69,7 @@ pub(super) fn build(config: LibvirtConfig) -> Result<Built, Error> {
                     "a daemon behind TLS asks for a client certificate: set cert_file and key_file",
                 ));
             };
-            let tls = TlsUpgrade::new(&key, &config.tls, address.host(), Some(Identity { cert_file, key_file }))?;
+            let tls = TlsUpgrade::new(&key, &common.tls, address.host(), Some(Identity { cert_file, key_file }))?;
             Dialer { address, tls: Some(tls), authorization: None }
         }
         _ => return Err(Error::config(key, "set either socket or address")),

@@ -5,16 +5,16 @@
 //! The gateway is known by its client certificate, or by its process's user on the unix socket.
 
 use super::{
-    Built, Driver, LIST, PowerVerb, REFRESH, Screen, UNVERIFIED,
+    Built, Driver, LIST, PowerVerb, REFRESH, Screen,
     rest::{Rows, ask},
 };
 use crate::{
     api::{Api, ChannelRequest, Dialect, Length},
-    config::{LxdConfig, Verify},
+    config::{Common, LxdConfig},
     error::{Error, Fault},
     fleet::Board,
     tls::{Identity, TlsUpgrade},
-    wire::{Address, Dialer, Wire},
+    wire::{Address, Dialer, Https, Wire},
 };
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
@@ -46,11 +46,8 @@ struct Lxd {
     hypervisor: HypervisorName,
 }
 
-pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    if !(1..=65_536).contains(&config.connections) {
-        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
-    }
+pub(crate) fn build(common: &Common, config: LxdConfig) -> Result<Built, Error> {
+    let key = common.key();
     let identity = match (&config.cert_file, &config.key_file) {
         (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
         (None, None) => None,
@@ -62,40 +59,38 @@ pub(super) fn build(config: LxdConfig) -> Result<Built, Error> {
                 let why = "a unix socket asks for no certificate: drop cert_file and key_file";
                 return Err(Error::config(format!("{key}.cert_file"), why));
             }
-            (Dialer { address: Address::Unix(socket), tls: None, authorization: None }, "lxd".to_owned(), Vec::new())
+            let host = HeaderValue::from_static("lxd");
+            (Dialer { address: Address::Unix(socket), tls: None, authorization: None }, host, Vec::new())
         }
         (None, Some(text)) => {
-            let address_key = format!("{key}.address");
-            let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
-            let rest =
-                rest.ok_or_else(|| Error::config(&address_key, format!("{text:?} does not begin with https://")))?;
-            let address = Address::parse(&address_key, rest)?;
-            let Address::Tcp(..) = &address else {
-                return Err(Error::config(&address_key, "is no https address; use socket for a unix socket"));
-            };
+            let Https { address, host, origin } = Https::parse(&common.key_of("address"), text, None)?;
             if identity.is_none() {
                 let why = "the server knows the gateway by its client certificate: set cert_file and key_file";
                 return Err(Error::config(format!("{key}.cert_file"), why));
             }
-            let tls = TlsUpgrade::new(&key, &config.tls, address.host(), identity)?;
-            (Dialer { address, tls: Some(tls), authorization: None }, rest.to_owned(), vec![format!("https://{rest}")])
+            let tls = TlsUpgrade::new(&key, &common.tls, address.host(), identity)?;
+            (Dialer { address, tls: Some(tls), authorization: None }, host, vec![origin])
         }
         _ => return Err(Error::config(key, "set either address or socket")),
     };
-    let host = HeaderValue::from_str(&host).map_err(|e| Error::config(format!("{key}.address"), e.to_string()))?;
-    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let warnings = common.warnings();
     let address = dialer.address.to_string();
     let dialer = Arc::new(dialer);
     let api = Api {
-        name: config.name.clone(),
+        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins,
-        connections: config.connections,
+        connections: common.connections,
         dialect: &DIALECT,
         pool: None,
     };
-    Ok(Built { driver: Box::new(Lxd { dialer, host, hypervisor: config.name }), api: Some(api), warnings, address })
+    Ok(Built {
+        driver: Box::new(Lxd { dialer, host, hypervisor: common.name.clone() }),
+        api: Some(api),
+        warnings,
+        address,
+    })
 }
 
 const OPERATIONS: &str = "/1.0/operations/";

@@ -1,31 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One driver a kind of hypervisor. Vendor words stay below this file.
 
-use crate::{
-    api::Api,
-    config::HypervisorConfig,
-    desk::Desk,
-    error::{Error, Fault},
-    fleet::Board,
-    tls::TlsUpgrade,
-    wire::Stream,
-};
+use crate::{api::Api, desk::Desk, error::Fault, fleet::Board, tls::TlsUpgrade, wire::Stream};
 use async_trait::async_trait;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 
-mod libvirt;
-mod lxd;
-mod openstack;
-mod proxmox;
-mod qemu;
+pub(crate) mod libvirt;
+pub(crate) mod lxd;
+pub(crate) mod openstack;
+pub(crate) mod proxmox;
+pub(crate) mod qemu;
 mod rest;
-mod vmm;
-mod xapi;
+pub(crate) mod vmm;
+pub(crate) mod vsphere;
+pub(crate) mod xapi;
 
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 pub use lxd::split_tags;
-pub(crate) mod vsphere;
 
 pub(crate) use rest::collect;
 
@@ -154,20 +146,6 @@ pub(crate) struct Built {
     pub(crate) warnings: Vec<String>,
     /// Where it is, for people.
     pub(crate) address: String,
-}
-
-pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
-    match config {
-        HypervisorConfig::Qemu(config) => qemu::build(config),
-        HypervisorConfig::Libvirt(config) => libvirt::build(config),
-        HypervisorConfig::Lxd(config) | HypervisorConfig::Incus(config) => lxd::build(config),
-        HypervisorConfig::Proxmox(config) => proxmox::build(config),
-        HypervisorConfig::OpenStack(config) => openstack::build(config),
-        HypervisorConfig::CloudHypervisor(config) => vmm::build(config, &vmm::CLOUD_HYPERVISOR),
-        HypervisorConfig::Firecracker(config) => vmm::build(config, &vmm::FIRECRACKER),
-        HypervisorConfig::Xapi(config) => xapi::build(config),
-        HypervisorConfig::Vsphere(config) => vsphere::build(config),
-    }
 }
 
 pub(crate) const UNVERIFIED: &str =

@@ -9,13 +9,13 @@ mod account;
 mod rows;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text,
+    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text,
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
     api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
-    config::{OpenStackConfig, Verify, read_secret},
+    config::{Common, OpenStackConfig, read_secret},
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
     tls::TlsUpgrade,
@@ -68,11 +68,8 @@ struct OpenStack {
     changed: Notify,
 }
 
-pub(super) fn build(config: OpenStackConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    if !(1..=65_536).contains(&config.connections) {
-        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
-    }
+pub(crate) fn build(common: &Common, config: OpenStackConfig) -> Result<Built, Error> {
+    let key = common.key();
     let identity = Place::read(&format!("{key}.identity"), &config.identity)?;
     if !identity.path.ends_with("/v3") {
         return Err(Error::config(format!("{key}.identity"), "does not end with /v3"));
@@ -90,15 +87,12 @@ pub(super) fn build(config: OpenStackConfig) -> Result<Built, Error> {
         _ => return Err(Error::config(key, "set user and project, or application_credential")),
     };
     let secret = read_secret(&format!("{key}.secret_file"), &config.secret_file)?;
-    let mut warnings = Vec::new();
-    if config.tls.verify == Verify::None {
-        warnings.push(UNVERIFIED.to_owned());
-    }
+    let mut warnings = common.warnings();
     if ![&identity, &compute].into_iter().chain(&console).all(|p| p.is_encrypted) {
         warnings.push(UNENCRYPTED.to_owned());
     }
     let dialer = |place: &Place, authorization: Option<Badge>| {
-        let tls = place.is_encrypted.then(|| TlsUpgrade::new(&key, &config.tls, place.address.host(), None));
+        let tls = place.is_encrypted.then(|| TlsUpgrade::new(&key, &common.tls, place.address.host(), None));
         Ok::<_, Error>(Dialer { address: place.address.clone(), tls: tls.transpose()?, authorization })
     };
     let tie = (HeaderName::from_static("x-openstack-request-id"), "req-");
@@ -109,17 +103,17 @@ pub(super) fn build(config: OpenStackConfig) -> Result<Built, Error> {
     let host = compute.host.clone();
     let shown = host.to_str().unwrap_or_default();
     let api = Api {
-        name: config.name.clone(),
+        name: common.name.clone(),
         dialer: Arc::clone(&shared),
         host: host.clone(),
         origins: vec![format!("https://{shown}"), format!("http://{shown}")],
-        connections: config.connections,
+        connections: common.connections,
         dialect: &DIALECT,
         pool: None,
     };
     let address = compute.address.to_string();
     let keystone = Keystone { dialer: dialer(&identity, None)?, place: identity, who, secret, token };
-    let (base, hypervisor) = (compute.path, config.name);
+    let (base, hypervisor) = (compute.path, common.name.clone());
     let driver = OpenStack { keystone, dialer: shared, host, base, console, hypervisor, changed: Notify::new() };
     Ok(Built { driver: Box::new(driver), api: Some(api), warnings, address })
 }

@@ -9,16 +9,16 @@
 mod rows;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text,
+    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text,
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
     api::{Api, Dialect, Length},
-    config::{ProxmoxConfig, Verify, read_secret},
+    config::{Common, ProxmoxConfig, read_secret},
     error::{Error, Fault},
     fleet::Board,
     tls::TlsUpgrade,
-    wire::{Address, Dialer},
+    wire::{Dialer, Https},
 };
 use async_trait::async_trait;
 use http::{HeaderValue, Method};
@@ -45,40 +45,29 @@ struct Proxmox {
     changed: Notify,
 }
 
-pub(super) fn build(config: ProxmoxConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    if !(1..=65_536).contains(&config.connections) {
-        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
-    }
-    let address_key = format!("{key}.address");
-    let text = &config.address;
-    let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
-    let rest = rest.ok_or_else(|| Error::config(&address_key, format!("{text:?} does not begin with https://")))?;
-    let address = Address::parse(&address_key, rest)?;
-    if address.host().is_none() {
-        return Err(Error::config(&address_key, "is no https address"));
-    }
-    let tls = TlsUpgrade::new(&key, &config.tls, address.host(), None)?;
-    let token_key = format!("{key}.token_file");
-    let token = read_secret(&token_key, &config.token_file)?;
+pub(crate) fn build(common: &Common, config: ProxmoxConfig) -> Result<Built, Error> {
+    let ProxmoxConfig { address, token_file } = config;
+    let Https { address, host, origin } = Https::parse(&common.key_of("address"), &address, None)?;
+    let tls = TlsUpgrade::new(&common.key(), &common.tls, address.host(), None)?;
+    let token_key = common.key_of("token_file");
+    let token = read_secret(&token_key, &token_file)?;
     let authorization = authorization(&token).ok_or_else(|| {
         let why = "holds no API token of Proxmox: it is one line, user@realm!name=secret";
-        Error::config(token_key, format!("{} {why}", config.token_file.display()))
+        Error::config(token_key, format!("{} {why}", token_file.display()))
     })?;
-    let host = HeaderValue::from_str(rest).map_err(|e| Error::config(address_key, e.to_string()))?;
-    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let warnings = common.warnings();
     let shown = address.to_string();
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(authorization.into()) });
     let api = Api {
-        name: config.name.clone(),
+        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
-        origins: vec![format!("https://{rest}")],
-        connections: config.connections,
+        origins: vec![origin],
+        connections: common.connections,
         dialect: &DIALECT,
         pool: None,
     };
-    let driver = Box::new(Proxmox { dialer, host, hypervisor: config.name, changed: Notify::new() });
+    let driver = Box::new(Proxmox { dialer, host, hypervisor: common.name.clone(), changed: Notify::new() });
     Ok(Built { driver, api: Some(api), warnings, address: shown })
 }
 

@@ -6,7 +6,7 @@
 
 use super::{Built, Driver, PowerVerb, REFRESH, Screen, ScreenLogin};
 use crate::{
-    config::{GuestConfig, QemuConfig, Verify, read_secret},
+    config::{Common, GuestConfig, QemuConfig, Verify, read_secret},
     driver::UNVERIFIED,
     error::{Error, Fault},
     fleet::Board,
@@ -75,9 +75,8 @@ struct Qemu {
 /// What is known of each guest; nothing until its socket was tried once.
 type States = Vec<Option<(PowerState, Option<String>)>>;
 
-pub(super) fn build(config: QemuConfig) -> Result<Built, Error> {
-    let QemuConfig { name, guests } = config;
-    let key = format!("hypervisors.{name}.guests");
+pub(crate) fn build(common: &Common, config: QemuConfig) -> Result<Built, Error> {
+    let (key, guests) = (common.key_of("guests"), config.guests);
     if guests.len() > MAX_GUESTS {
         return Err(Error::config(key, format!("{} guests are too many; the limit is {MAX_GUESTS}", guests.len())));
     }
@@ -92,7 +91,7 @@ pub(super) fn build(config: QemuConfig) -> Result<Built, Error> {
         if guest.tls.as_ref().is_some_and(|t| t.verify == Verify::None) {
             warnings.push(format!("{}: {UNVERIFIED}", guest.id));
         }
-        built.push(Guest::new(&name, &key, guest)?);
+        built.push(Guest::new(&common.name, &key, guest)?);
     }
     // Without QMP there is nothing to wait for.
     let states = built.iter().map(|g| if g.qmp.is_some() { None } else { Some((PowerState::Unknown, None)) });

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::{Api, Dialect, Length},
-    config::VmmConfig,
+    config::{Common, VmmConfig},
     error::{Error, Fault},
     fleet::Board,
     wire::{Address, Dialer},
@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_secs(2);
 type Said = (Method, &'static str, Option<&'static str>);
 
 /// How one of them speaks.
-pub(super) struct Flavour {
+pub(crate) struct Flavour {
     /// What answers with the state.
     info: &'static str,
     /// What a state's word means.
@@ -40,7 +40,7 @@ pub(super) struct Flavour {
 }
 
 /// By vmm/src/api/openapi of Cloud Hypervisor.
-pub(super) static CLOUD_HYPERVISOR: Flavour = Flavour {
+pub(crate) static CLOUD_HYPERVISOR: Flavour = Flavour {
     info: "/api/v1/vm.info",
     state: |word| match word {
         "Running" => PowerState::Running,
@@ -63,7 +63,7 @@ pub(super) static CLOUD_HYPERVISOR: Flavour = Flavour {
 };
 
 /// By src/firecracker/swagger of Firecracker. A machine that has ended takes its process with it.
-pub(super) static FIRECRACKER: Flavour = Flavour {
+pub(crate) static FIRECRACKER: Flavour = Flavour {
     info: "/",
     state: |word| match word {
         "Running" => PowerState::Running,
@@ -89,13 +89,9 @@ struct Vmm {
     changed: Notify,
 }
 
-pub(super) fn build(config: VmmConfig, flavour: &'static Flavour) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    if !(1..=65_536).contains(&config.connections) {
-        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
-    }
-    let name: HypervisorName = config.name;
-    let machine = ID.parse().map_err(|_| Error::config(&key, "has no machine"))?;
+pub(crate) fn build(common: &Common, config: VmmConfig, flavour: &'static Flavour) -> Result<Built, Error> {
+    let machine = ID.parse().map_err(|_| Error::config(common.key(), "has no machine"))?;
+    let name: HypervisorName = common.name.clone();
     let machine = Machine {
         at: MachineRef { hypervisor: name.clone(), machine },
         name: config.machine.unwrap_or_else(|| name.to_string()),
@@ -115,7 +111,7 @@ pub(super) fn build(config: VmmConfig, flavour: &'static Flavour) -> Result<Buil
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins: Vec::new(),
-        connections: config.connections,
+        connections: common.connections,
         dialect: &DIALECT,
         pool: None,
     };

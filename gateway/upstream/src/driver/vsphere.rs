@@ -9,9 +9,9 @@
 mod screen;
 mod versions;
 
-use super::{Built, Driver, PowerVerb, Screen, UNVERIFIED, clean_text};
+use super::{Built, Driver, PowerVerb, Screen, clean_text};
 use crate::{
-    config::{PoolsOf, Verify, VsphereConfig, read_secret},
+    config::{Common, PoolsOf, VsphereConfig, read_secret},
     desk::{
         Center, Desk, Face, Session,
         tree::{MACHINE, PROPERTIES},
@@ -19,10 +19,9 @@ use crate::{
     error::{Error, Fault},
     fleet::Board,
     tls::TlsUpgrade,
-    wire::{Address, Dialer},
+    wire::{Dialer, Https},
 };
 use async_trait::async_trait;
-use http::HeaderValue;
 use portcullis_domain::{HypervisorName, Machine, MachineId};
 use portcullis_policy::classify::soap::{Call, Element, Reference};
 use std::{
@@ -50,22 +49,13 @@ struct Vsphere {
     own: Mutex<Option<Arc<Session>>>,
 }
 
-pub(super) fn build(config: VsphereConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
+pub(crate) fn build(common: &Common, config: VsphereConfig) -> Result<Built, Error> {
+    let key = common.key();
     if !(1..=1_000).contains(&config.sessions) {
         return Err(Error::config(format!("{key}.sessions"), "must be 1 to 1000"));
     }
-    let address_key = format!("{key}.address");
-    let text = &config.address;
-    let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
-    let rest = rest.ok_or_else(|| Error::config(&address_key, format!("{text:?} does not begin with https://")))?;
-    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let full = if has_port { rest.to_owned() } else { format!("{rest}:443") };
-    let address = Address::parse(&address_key, &full)?;
-    let Some(host) = address.host().map(str::to_owned) else {
-        return Err(Error::config(&address_key, "is no https address"));
-    };
-    let tls = TlsUpgrade::new(&key, &config.tls, Some(&host), None)?;
+    let Https { address, host, .. } = Https::parse(&common.key_of("address"), &config.address, Some(443))?;
+    let tls = TlsUpgrade::new(&key, &common.tls, address.host(), None)?;
     if config.username.is_empty() {
         return Err(Error::config(format!("{key}.username"), "is empty"));
     }
@@ -75,14 +65,13 @@ pub(super) fn build(config: VsphereConfig) -> Result<Built, Error> {
         return Err(Error::config(password_key, "holds a password that is no text"));
     }
     let screens = screen::Hosts::read(&format!("{key}.screen_hosts"), &config.screen_hosts, &address)?;
-    let header = HeaderValue::from_str(rest).map_err(|e| Error::config(address_key, e.to_string()))?;
-    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let warnings = common.warnings();
     let shown = address.to_string();
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
-    let center = Center::new(dialer, header, config.username, password);
+    let center = Center::new(dialer, host, config.username, password);
     let driver = Box::new(Vsphere {
         desk: Desk::new(center, config.sessions),
-        hypervisor: config.name,
+        hypervisor: common.name.clone(),
         pools: config.pools,
         tags_attribute: config.tags_attribute,
         screens,

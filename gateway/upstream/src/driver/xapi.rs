@@ -12,18 +12,17 @@ mod rows;
 
 pub(crate) use pool::{Pool, Session, is_over};
 
-use super::{Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, UNVERIFIED, clean_text};
+use super::{Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text};
 use crate::{
     api::{Api, Dialect, Length},
-    config::{Verify, XapiConfig, read_secret},
+    config::{Common, XapiConfig, read_secret},
     error::{Error, Fault},
     fleet::Board,
     tls::TlsUpgrade,
-    wire::{Address, CONNECT, Dialer, Early, Stream, Wire},
+    wire::{CONNECT, Dialer, Early, Https, Stream, Wire},
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
 use objects::State;
 use pool::Member;
 use portcullis_domain::{HypervisorName, MachineId};
@@ -56,11 +55,8 @@ struct Xapi {
     hypervisor: HypervisorName,
 }
 
-pub(super) fn build(config: XapiConfig) -> Result<Built, Error> {
-    let key = format!("hypervisors.{}", config.name);
-    if !(1..=65_536).contains(&config.connections) {
-        return Err(Error::config(format!("{key}.connections"), "must be 1 to 65536"));
-    }
+pub(crate) fn build(common: &Common, config: XapiConfig) -> Result<Built, Error> {
+    let key = common.key();
     let password = read_secret(&format!("{key}.password_file"), &config.password_file)?;
     if password.expose_text().is_none() || config.username.is_empty() {
         return Err(Error::config(format!("{key}.username"), "name and password are texts in UTF-8"));
@@ -68,39 +64,28 @@ pub(super) fn build(config: XapiConfig) -> Result<Built, Error> {
     let (mut members, mut origins) = (Vec::new(), Vec::new());
     let addresses = std::iter::once(("address", &config.address)).chain(config.members.iter().map(|m| ("members", m)));
     for (word, text) in addresses {
-        let key_of = format!("{key}.{word}");
-        let rest = text.strip_prefix("https://").map(|r| r.strip_suffix('/').unwrap_or(r));
-        let rest = rest.ok_or_else(|| Error::config(&key_of, format!("{text:?} does not begin with https://")))?;
-        let with_port = if rest.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) {
-            rest.to_owned()
-        } else {
-            format!("{rest}:443")
-        };
-        let address = Address::parse(&key_of, &with_port)?;
-        let Some(name) = address.host().map(str::to_owned) else {
-            return Err(Error::config(&key_of, "is no https address"));
-        };
-        let tls = TlsUpgrade::new(&key, &config.tls, Some(&name), None)?;
-        let host = HeaderValue::from_str(rest).map_err(|e| Error::config(&key_of, e.to_string()))?;
-        origins.push(format!("https://{rest}"));
+        let Https { address, host, origin } = Https::parse(&common.key_of(word), text, Some(443))?;
+        let name = address.host().unwrap_or_default().to_owned();
+        let tls = TlsUpgrade::new(&key, &common.tls, Some(&name), None)?;
+        origins.push(origin);
         let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
         members.push(Member { dialer, host, name });
     }
-    let warnings = if config.tls.verify == Verify::None { vec![UNVERIFIED.to_owned()] } else { Vec::new() };
+    let warnings = common.warnings();
     let pool = Arc::new(Pool::new(members, config.username, password));
     let first = pool.member(0).ok_or_else(|| Error::config(&key, "has no address"))?;
     let (dialer, host) = (Arc::clone(&first.dialer), first.host.clone());
     let address = dialer.address.to_string();
     let api = Api {
-        name: config.name.clone(),
+        name: common.name.clone(),
         dialer,
         host,
         origins,
-        connections: config.connections,
+        connections: common.connections,
         dialect: &DIALECT,
         pool: Some(Arc::clone(&pool)),
     };
-    let driver = Box::new(Xapi { pool, hypervisor: config.name });
+    let driver = Box::new(Xapi { pool, hypervisor: common.name.clone() });
     Ok(Built { driver, api: Some(api), warnings, address })
 }
 

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kinds of hypervisor: one row each, and the only place of this room where they are told apart.
+//!
+//! A new kind is a row here, a struct of its keys with `Settings` in `config/kinds.rs`, and a driver; where its API is
+//! HTTP also an `ApiKind` of policy's with a classification table, and a row of `server/dialect`.
+
+use crate::{
+    config::{
+        HypervisorConfig, LibvirtConfig, LxdConfig, OpenStackConfig, ProxmoxConfig, QemuConfig, Settings, VmmConfig,
+        VsphereConfig, XapiConfig,
+    },
+    driver::{Built, libvirt, lxd, openstack, proxmox, qemu, vmm, vsphere, xapi},
+    error::Error,
+};
+use portcullis_policy::classify::ApiKind;
+use serde::Deserialize;
+
+macro_rules! kinds {
+    ($(
+        $(#[$doc:meta])*
+        $kind:ident = $word:literal, keys $keys:ident and [$($common:ident),*], api $api:expr, $build:expr;
+    )*) => {
+        /// Kinds of hypervisor.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+        pub enum Kind {
+            $($(#[$doc])* #[serde(rename = $word)] $kind,)*
+        }
+
+        impl Kind {
+            /// The word in the configuration.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$kind => $word,)* }
+            }
+
+            /// What its API is classified by; none where its API is no HTTP.
+            pub const fn api(self) -> Option<ApiKind> {
+                match self { $(Self::$kind => $api,)* }
+            }
+
+            /// The keys that it takes of those that several kinds have.
+            pub(crate) const fn common(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => &[$(stringify!($common)),*],)* }
+            }
+        }
+
+        /// The keys of one kind.
+        #[derive(Debug, Clone)]
+        pub(crate) enum Own {
+            $($(#[$doc])* $kind($keys),)*
+        }
+
+        impl Own {
+            pub(crate) fn read(kind: Kind, keys: serde_json::Value) -> Result<Self, serde_json::Error> {
+                match kind { $(Kind::$kind => serde_json::from_value(keys).map(Self::$kind),)* }
+            }
+
+            pub(crate) const fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+
+            pub(crate) const fn settings(&self) -> &dyn Settings {
+                match self { $(Self::$kind(keys) => keys,)* }
+            }
+
+            pub(crate) const fn settings_mut(&mut self) -> &mut dyn Settings {
+                match self { $(Self::$kind(keys) => keys,)* }
+            }
+        }
+
+        /// Makes the driver of a hypervisor.
+        pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
+            let HypervisorConfig { common, own } = config;
+            if !(1..=65_536).contains(&common.connections) {
+                return Err(Error::config(common.key_of("connections"), "must be 1 to 65536"));
+            }
+            match own { $(Own::$kind(keys) => $build(&common, keys),)* }
+        }
+    };
+}
+
+kinds! {
+    /// QEMU guests named one by one.
+    Qemu = "qemu", keys QemuConfig and [], api None, qemu::build;
+    /// A libvirt daemon.
+    Libvirt = "libvirt", keys LibvirtConfig and [tls], api None, libvirt::build;
+    /// An LXD server.
+    Lxd = "lxd", keys LxdConfig and [tls, api, connections], api Some(ApiKind::Lxd), lxd::build;
+    /// An Incus server: the same keys.
+    Incus = "incus", keys LxdConfig and [tls, api, connections], api Some(ApiKind::Incus), lxd::build;
+    /// A Proxmox VE cluster.
+    Proxmox = "proxmox", keys ProxmoxConfig and [tls, api, connections], api Some(ApiKind::Proxmox), proxmox::build;
+    /// An OpenStack cloud.
+    OpenStack = "openstack", keys OpenStackConfig and [tls, api, connections], api Some(ApiKind::OpenStack),
+        openstack::build;
+    /// A pool of XCP-ng or XenServer.
+    Xapi = "xapi", keys XapiConfig and [tls, api, connections], api Some(ApiKind::Xapi), xapi::build;
+    /// A vCenter, or one ESXi host.
+    Vsphere = "vsphere", keys VsphereConfig and [tls, api], api Some(ApiKind::Vsphere), vsphere::build;
+    /// A Cloud Hypervisor process.
+    CloudHypervisor = "cloud-hypervisor", keys VmmConfig and [api, connections], api Some(ApiKind::CloudHypervisor),
+        |common, keys| vmm::build(common, keys, &vmm::CLOUD_HYPERVISOR);
+    /// A Firecracker process.
+    Firecracker = "firecracker", keys VmmConfig and [api, connections], api Some(ApiKind::Firecracker),
+        |common, keys| vmm::build(common, keys, &vmm::FIRECRACKER);
+}
