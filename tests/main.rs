@@ -7,6 +7,7 @@ mod doors {
     mod apis;
     mod coverage;
     mod table;
+    mod wire;
 }
 mod journeys {
     mod accounts;

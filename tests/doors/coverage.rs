@@ -280,6 +280,7 @@ async fn the_right_person() {
     gateway.stop().await;
 }
 
+// SEC-048, SEC-072, SEC-078, SEC-079
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_wears_the_standing_headers() {
     let gateway = TestGateway::start(LAB).await;

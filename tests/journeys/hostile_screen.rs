@@ -146,6 +146,7 @@ async fn ready_web(gateway: &TestGateway, person: &Person<'_>) {
     panic!("the machine of {} is not running", gateway.url());
 }
 
+// SEC-164
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_screen_that_says_nothing_or_never_stops_is_given_up_after_half_a_minute() {
     let guest = Peer::qemu("web-1", "none");

@@ -76,6 +76,7 @@ async fn a_disabled_person_is_out_at_once_and_tokens_with_them() {
     gateway.stop().await;
 }
 
+// SEC-080
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_people_and_machines_are_called_stays_text() {
     let hostile = "<script>alert(1)</script>";

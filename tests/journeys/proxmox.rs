@@ -204,6 +204,7 @@ async fn a_screen_opens_in_the_portal_and_its_ticket_stays_here() {
     }
 }
 
+// SEC-050, SEC-055, SEC-060
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_credential_is_lent_and_nothing_of_the_client_goes_along() {
     let Lab { guest: _guest, pve, port, gateway } = lab().await;

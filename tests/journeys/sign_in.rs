@@ -157,6 +157,7 @@ async fn each_step_gives_the_browser_a_new_session() {
     gateway.stop().await;
 }
 
+// SEC-077
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_from_another_page_changes_nothing() {
     let gateway = TestGateway::start("").await;
@@ -187,6 +188,7 @@ async fn a_form_from_another_page_changes_nothing() {
     gateway.stop().await;
 }
 
+// SEC-192
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_too_large_is_refused_early() {
     let gateway = TestGateway::start("").await;

@@ -114,6 +114,7 @@ mod tests {
         }
     }
 
+    // SEC-081
     #[test]
     fn only_exact_addresses_are_found() {
         let good = path("app.js");

@@ -50,6 +50,10 @@ pub(crate) async fn answer(
         Err(refusal) => {
             let mut answer = refusal.problem(peer.request).map(|b| Body::Whole(Some(b)));
             dress(&house, &mut answer, Dress::Portal);
+            // Whoever writes such a head may have meant another end of it, too: what follows is no request.
+            if request.version() < http::Version::HTTP_2 {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             return answer;
         }
     };
@@ -90,6 +94,10 @@ fn check<B>(house: &House, purpose: &Purpose, request: &Request<B>) -> Result<Ho
     if request.headers().len() > crate::listener::MAX_HEADERS {
         return Err(Refusal::HeadTooLarge);
     }
+    let mut encodings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    if encodings.next().is_some_and(|e| !e.as_bytes().eq_ignore_ascii_case(b"chunked")) || encodings.next().is_some() {
+        return Err(Refusal::Bad("A body comes with its length or in chunks, in no other encoding.".into()));
+    }
     let host = host(request)?;
     match purpose {
         Purpose::Api(name) => Ok(Host::Api(name.clone())),
@@ -112,9 +120,14 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<&str, Refusal> {
     match (request.version(), authority, named) {
         (http::Version::HTTP_2, Some(a), None) => Ok(a),
         (http::Version::HTTP_2, Some(a), Some(h)) if a.eq_ignore_ascii_case(h) => Ok(a),
-        (http::Version::HTTP_11, None, Some(h)) if !h.is_empty() => Ok(h),
+        (http::Version::HTTP_11, None, Some(h)) if is_host(h) => Ok(h),
         _ => Err(wrong()),
     }
+}
+
+/// Whether a text can be a host and a port (RFC 9112 section 3.2: any other Host is answered with 400).
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b))
 }
 
 /// What an answer carries, by the part of the house that gives it.

@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use proptest::prelude::{Rng as _, *};
 
+    // SEC-043, SEC-044
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         use Ambiguous as A;

@@ -250,6 +250,7 @@ impl House {
 mod tests {
     use super::*;
 
+    // SEC-075
     #[test]
     fn only_paths_of_ours_are_gone_to() {
         for bad in [

@@ -17,6 +17,7 @@ fn run(pairs: &[(&str, &str)]) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
+// SEC-055
 #[test]
 fn reserved_headers_of_the_client_never_go_upstream() {
     let mut pairs: Vec<(String, &str)> = Vec::new();
@@ -130,6 +131,7 @@ fn a_websocket_is_asked_for_plainly_or_not_at_all() {
     assert!(!h2c.contains_key("upgrade") && !h2c.contains_key("http2-settings") && !h2c.contains_key("connection"));
 }
 
+// SEC-061
 #[test]
 fn an_answer_brings_no_cookie_and_no_way_to_another_host() {
     let origins = ["https://hv:8443".to_owned(), "https://hv".to_owned()];
@@ -172,6 +174,7 @@ fn an_answer_brings_no_cookie_and_no_way_to_another_host() {
     }
 }
 
+// SEC-070
 #[test]
 fn an_answer_with_two_lengths_is_refused() {
     assert!(check_answer(&map(&[("transfer-encoding", "chunked")])).is_ok());
