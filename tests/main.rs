@@ -28,6 +28,7 @@ mod journeys {
     mod hostile_screen;
     mod incus;
     mod killed;
+    mod kubevirt;
     mod leash;
     mod libvirt;
     mod libvirt_rpc;
@@ -37,6 +38,7 @@ mod journeys {
     mod lost_trail;
     mod lxd_api;
     mod openstack;
+    mod ovirt;
     mod passkeys;
     mod people;
     mod postgres;

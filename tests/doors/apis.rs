@@ -4,6 +4,7 @@
 use crate::support::{
     FakeLxd, FakePve, Person, TestGateway,
     gateway::free_port,
+    peers::Peer,
     trail::{Left, Log},
 };
 use reqwest::{Client, Method, StatusCode, header};
@@ -53,6 +54,30 @@ const PROXMOX: [Call; 12] = [
     ("POST", "/api2/json/nodes/pve1/execute", 403, 403, 403),
     ("GET", "/api2/json/unheard-of", 403, 403, 403),
     ("POST", "/api2/json/access/ticket", 401, 401, 401),
+];
+
+const KUBEVIRT: [Call; 12] = [
+    // Everybody who sees a machine sees a part of these.
+    ("GET", "/apis", 401, 200, 200),
+    ("GET", "/apis/kubevirt.io/v1/virtualmachines", 401, 200, 200),
+    ("GET", "/apis/kubevirt.io/v1/namespaces/blue/virtualmachines/web-1", 401, 200, 200),
+    // Not to be known about.
+    ("GET", "/apis/kubevirt.io/v1/namespaces/red/virtualmachines/payroll", 401, 404, 200),
+    ("PUT", "/apis/subresources.kubevirt.io/v1/namespaces/blue/virtualmachineinstances/web-1/reset", 401, 403, 200),
+    (
+        "GET",
+        "/apis/subresources.kubevirt.io/v1/namespaces/blue/virtualmachineinstances/web-1/guestosinfo",
+        401,
+        200,
+        200,
+    ),
+    ("DELETE", "/apis/kubevirt.io/v1/namespaces/blue/virtualmachines", 401, 403, 200),
+    ("DELETE", "/apis/kubevirt.io/v1/namespaces/red/virtualmachines/payroll", 401, 404, 200),
+    // Never passed on, whoever asks.
+    ("GET", "/api/v1/namespaces/blue/secrets", 403, 403, 403),
+    ("GET", "/apis/apps/v1/deployments", 403, 403, 403),
+    ("GET", "/apis/kubevirt.io/v1/watch/virtualmachines", 403, 403, 403),
+    ("GET", "/metrics", 403, 403, 403),
 ];
 
 /// One API behind a gateway, and how to look at what came there.
@@ -201,5 +226,33 @@ async fn health_tells_everybody_only_that_it_is_well() {
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(ada.get(path).await.status(), StatusCode::NOT_FOUND, "{path}");
     }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_of_kubevirt_is_closed_without_a_token_and_to_the_wrong_role() {
+    let cluster = Peer::kubevirt("127.0.0.1:1");
+    let port = free_port();
+    let gateway = TestGateway::start(&format!(
+        "[[hypervisors]]\nname = \"kv\"\nkind = \"kubevirt\"\naddress = {:?}\ntoken_file = {:?}\n\
+         [hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+        cluster.get("ADDRESS"),
+        cluster.get("TOKEN_FILE"),
+        cluster.get("CA_FILE"),
+    ))
+    .await;
+    let asked = |beginning: &str| {
+        let log = std::fs::read_to_string(cluster.get("LOG")).expect("the log");
+        log.lines().filter(|l| l.strip_prefix("asked ").is_some_and(|l| l.starts_with(beginning))).count()
+    };
+    let api = Api {
+        gateway: &gateway,
+        port,
+        shown: |_, token| format!("Bearer {token}"),
+        asked: &asked,
+        swallowed: &|| 0,
+        counted: &["/namespaces/", "/apps/", "/metrics", "/watch/"],
+    };
+    api.is_closed(&KUBEVIRT, "kv/blue:web-1").await;
     gateway.stop().await;
 }

@@ -53,9 +53,19 @@ impl Peer {
         Self::start("xapi.sh", &[screen], &[])
     }
 
+    /// A simulated oVirt engine, whose machine `web-1` has the screen that listens there, with the password in a file.
+    pub(crate) fn ovirt(screen: &str, password_file: &str) -> Self {
+        Self::start("ovirt.sh", &[screen, password_file], &[])
+    }
+
     /// A simulated vCenter with machines of two tenants. `more` says where its machines' screens are.
     pub(crate) fn vsphere(more: &[&str]) -> Self {
         Self::start("vsphere.sh", &[], more)
+    }
+
+    /// A simulated cluster with KubeVirt and machines of two tenants, whose screens are the one that listens there.
+    pub(crate) fn kubevirt(screen: &str) -> Self {
+        Self::start("kubevirt.sh", &[screen], &[])
     }
 
     /// Runs the client that belongs to it; gives what it says.

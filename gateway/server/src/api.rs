@@ -44,7 +44,8 @@ pub(crate) async fn proxy(
     request: Request<Incoming>,
 ) -> Response {
     let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
-    let way = Way { house, hypervisor: name, kind, peer };
+    let format = dialect::Format::of(kind, request.uri().path(), request.headers());
+    let way = Way { house, hypervisor: name, kind, peer, format };
     if let Some(methods) = house.tables.get(name).and_then(|api| api.methods.as_ref()) {
         return Box::pin(dialect::xapi::proxy(way, shard, methods, request)).await;
     }
@@ -228,6 +229,14 @@ impl Call<'_> {
         if let Err(refusal) = unrecorded(house, &permit, &actor).await {
             return Err(refuse(open, Outcome::Denied, refusal));
         }
+        if answer == Answer::Objects {
+            let going = Going { house, shard, peer, path, request };
+            return Box::pin(dialect::kubevirt::forward(going, permit, actor, open)).await;
+        }
+        // What has to be read cannot come packed.
+        if answer != Answer::Pass {
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };
         let leash = Leash { house: Arc::clone(house), permit, actor };
@@ -278,6 +287,15 @@ impl Call<'_> {
     }
 }
 
+/// A call that a dialect sends on by itself.
+pub(crate) struct Going<'a> {
+    pub(crate) house: &'a Arc<House>,
+    pub(crate) shard: &'a Arc<Shard>,
+    pub(crate) peer: Peer,
+    pub(crate) path: Canonical,
+    pub(crate) request: Request<Sent>,
+}
+
 /// Whether somebody may have a console over an API, where it is not recorded; yes for everything that is no console.
 pub(crate) async fn unrecorded(house: &House, permit: &Permit, actor: &Actor) -> Result<(), Refusal> {
     if !permit.operation().action.is_console() {
@@ -301,14 +319,13 @@ async fn answered(
     got: http::Response<ResponseBody<Sent>>,
 ) -> Result<Response, Refusal> {
     let status = got.status();
-    let (mut parts, body) = got.into_parts();
     let most = match answer {
         Answer::ConsoleSecrets => MAX_ANSWER,
         Answer::Rows | Answer::CleanRows => MAX_ROWS,
-        Answer::Pass | Answer::StripSecrets | Answer::Events => MAX_STRIPPED,
+        Answer::Pass | Answer::StripSecrets | Answer::Events | Answer::Objects => MAX_STRIPPED,
     };
-    let text = match collect(body, most).await {
-        Ok(text) => text,
+    let (mut parts, text) = match collect(got, most).await {
+        Ok(read) => read,
         Err(why) => {
             end(open, Outcome::Failed, why, &[]);
             return Err(Refusal::Upstream(why.to_owned()));
@@ -347,10 +364,15 @@ async fn answered(
     }
 }
 
-async fn collect(body: ResponseBody<Sent>, most: usize) -> Result<Bytes, &'static str> {
+/// Reads an answer whole; the error is for the person.
+pub(crate) async fn collect(
+    got: http::Response<ResponseBody<Sent>>,
+    most: usize,
+) -> Result<(http::response::Parts, Bytes), &'static str> {
+    let (parts, body) = got.into_parts();
     let read = Limited::new(body, most).collect();
     match tokio::time::timeout(Duration::from_hours(1), read).await {
-        Ok(Ok(all)) => Ok(all.to_bytes()),
+        Ok(Ok(all)) => Ok((parts, all.to_bytes())),
         Ok(Err(_)) => Err("Its answer was too long or broke off."),
         Err(_) => Err("Its answer did not arrive in time."),
     }

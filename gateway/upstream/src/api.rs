@@ -30,12 +30,17 @@ pub(crate) struct Dialect {
     pub(crate) length: Length,
     /// Leaves out of an answer what somebody may not see; none where the API has no lists that are made smaller.
     pub(crate) rows: Option<KeepRows>,
+    /// Takes the secrets out of an answer.
+    pub(crate) strip: Strip,
     /// The task that an answer names, where it stands in its body.
     pub(crate) task: fn(&[u8]) -> Option<String>,
 }
 
 /// Leaves rows out of a list, and takes its secrets out.
 pub(crate) type KeepRows = fn(&[u8], &Seen<'_>) -> Result<Vec<u8>, Fault>;
+
+/// Takes secrets out of an answer, in whatever form the API writes it.
+pub(crate) type Strip = fn(&[u8]) -> Result<Vec<u8>, Fault>;
 
 /// What an API wants to know of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -281,7 +281,7 @@ pub fn strip_secrets(json: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(value.to_string().into_bytes())
 }
 
-fn is_secret_name(name: &str) -> bool {
+pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "fds" | "secret" | "secrets" | "password" | "token" | "tokens" | "ticket")
         || [

@@ -5,8 +5,8 @@ mod kinds;
 
 pub use kinds::RpcDoor;
 pub(crate) use kinds::{
-    GuestConfig, LibvirtConfig, LxdConfig, OpenStackConfig, PoolsOf, ProxmoxConfig, QemuConfig, VmmConfig,
-    VsphereConfig, XapiConfig,
+    GuestConfig, KubevirtConfig, LibvirtConfig, LxdConfig, OpenStackConfig, OvirtConfig, PoolsOf, ProxmoxConfig,
+    QemuConfig, VmmConfig, VsphereConfig, XapiConfig,
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use crate::{
     config::{ApiDoor, HypervisorConfig},
     credential::machine_of,
     desk::Desk,
-    driver::{self, Built, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen},
+    driver::{self, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen},
     error::{Error, Fault},
     kind::{self, Kind},
 };
@@ -287,7 +287,10 @@ impl Fleet {
 
     /// Takes the secrets out of an answer, and makes its addresses relative.
     pub fn strip(&self, permit: &Permit, answer: &[u8]) -> Result<Vec<u8>, Error> {
-        let clean = self.0.broker.strip(permit, answer)?;
+        let operation = permit.operation();
+        let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
+        let api = self.0.apis.iter().find(|a| a.name == *name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let clean = (api.dialect.strip)(answer).map_err(|f| f.at(name))?;
         Ok(self.relate(permit, clean))
     }
 
@@ -318,6 +321,11 @@ impl Fleet {
         let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let kept = keep(answer, seen).map_err(|f| f.at(name))?;
         Ok(self.relate(permit, kept))
+    }
+
+    /// How a hypervisor's objects are cut down to what somebody may see; none where its API has no objects of that kind.
+    pub fn cutter(&self, hypervisor: &HypervisorName) -> Option<&Cutter> {
+        self.member(hypervisor).ok()?.driver.cutter()
     }
 
     pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<&Desk> {

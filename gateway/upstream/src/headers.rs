@@ -53,6 +53,13 @@ const REQUEST_NAMES: &[&str] = &[
     "x-xsrf-token",
     "x-service-token",
     "x-subject-token",
+    // parameters that oVirt also takes from headers, and its way to tie what it does to who asked
+    "filter",
+    "all-content",
+    "correlation-id",
+    "prefer",
+    "session-ttl",
+    "jsessionid",
     "vmware-api-session-id",
     "vmware-cis-session-id",
     "x-vmware-vcloud-access-token",

@@ -6,10 +6,10 @@
 
 use crate::{
     config::{
-        HypervisorConfig, LibvirtConfig, LxdConfig, OpenStackConfig, ProxmoxConfig, QemuConfig, Settings, VmmConfig,
-        VsphereConfig, XapiConfig,
+        HypervisorConfig, KubevirtConfig, LibvirtConfig, LxdConfig, OpenStackConfig, OvirtConfig, ProxmoxConfig,
+        QemuConfig, Settings, VmmConfig, VsphereConfig, XapiConfig,
     },
-    driver::{Built, libvirt, lxd, openstack, proxmox, qemu, vmm, vsphere, xapi},
+    driver::{Built, kubevirt, libvirt, lxd, openstack, ovirt, proxmox, qemu, vmm, vsphere, xapi},
     error::Error,
 };
 use portcullis_policy::classify::ApiKind;
@@ -92,6 +92,11 @@ kinds! {
     /// An OpenStack cloud.
     OpenStack = "openstack", keys OpenStackConfig and [tls, api, connections], api Some(ApiKind::OpenStack),
         openstack::build;
+    /// An oVirt engine.
+    Ovirt = "ovirt", keys OvirtConfig and [tls, api, connections], api Some(ApiKind::Ovirt), ovirt::build;
+    /// A Kubernetes cluster with KubeVirt.
+    Kubevirt = "kubevirt", keys KubevirtConfig and [tls, api, connections], api Some(ApiKind::Kubevirt),
+        kubevirt::build;
     /// A pool of XCP-ng or XenServer.
     Xapi = "xapi", keys XapiConfig and [tls, api, connections], api Some(ApiKind::Xapi), xapi::build;
     /// A vCenter, or one ESXi host.

@@ -60,7 +60,8 @@ pub use calls::{Calling, Objects as CallObjects};
 pub use config::{ApiDoor, HypervisorConfig, Reach, RpcDoor, Trust, Verify};
 pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{
-    Frame, FrameKind, FrameStatus, Frames, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, ScreenLogin, split_tags,
+    Cut, Cutter, Frame, FrameKind, FrameStatus, Frames, Gaze, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen,
+    ScreenLogin, Step, Watched, split_tags,
 };
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};

@@ -46,6 +46,12 @@ impl Form {
         }
     }
 
+    /// Whether a media type is a form's.
+    pub(super) fn is_said(media_type: &str) -> bool {
+        let essence = media_type.split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    }
+
     /// The one value of a key.
     pub fn value(&self, key: &str) -> Option<&str> {
         let (_, values) = self.0.iter().find(|(k, _)| k == key)?;

@@ -6,7 +6,10 @@
 //! `1e2`, and on whole numbers beyond 2⁵³.
 //!
 //! What is said is a list of leaves, each with the way to it. A step into a list is written `[]`, whichever entry it is.
+//!
+//! An API that takes XML as well is spoken of in one form for both: see [`Json::read_tree`].
 
+use super::markup::Node;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
@@ -19,28 +22,40 @@ pub const MAX_JSON: usize = 256 * 1024;
 /// Most levels.
 const MAX_DEPTH: usize = 32;
 /// Most leaves.
-const MAX_LEAVES: usize = 5_000;
+pub(super) const MAX_LEAVES: usize = 5_000;
+const JSON: &str = "application/json";
 /// A step into a list.
-const ENTRY: &str = "[]";
+pub(super) const ENTRY: &str = "[]";
 
 /// A body of nested JSON: an object, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Json {
     /// The keys at the top, in their order.
     keys: Vec<String>,
-    leaves: Vec<Leaf>,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) written: Written,
+}
+
+/// What a body does to the object that it is sent to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Written {
+    /// It is the whole of it: what it leaves out goes away.
+    #[default]
+    Whole,
+    /// It says what becomes different (RFC 7396, RFC 6902).
+    Changes,
 }
 
 /// One value that holds no others, and the way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
-    way: Vec<String>,
-    value: Value,
+    pub(super) way: Vec<String>,
+    pub(super) value: Value,
 }
 
 /// What stands at the end of a way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
+pub(super) enum Value {
     Text(String),
     /// A number, `true`, `false` or `null`, as written; `{}` or `[]` with nothing inside.
     Plain(String),
@@ -49,20 +64,68 @@ enum Value {
 impl Json {
     /// Reads a body by its media type; the error is for the person.
     pub fn read(media_type: Option<&str>, body: &[u8]) -> Result<Self, &'static str> {
-        if body.len() > MAX_JSON {
-            return Err("The body is longer than 256 KiB.");
-        }
+        let essence = essence(media_type.unwrap_or(JSON), body)?;
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let (essence, more) = media_type.map_or(("application/json", ""), |t| t.split_once(';').unwrap_or((t, "")));
-        if !more.trim().is_empty() && !more.trim().eq_ignore_ascii_case("charset=utf-8") {
-            return Err("The body's character set is not UTF-8.");
-        }
-        let essence = essence.trim().to_ascii_lowercase();
-        if essence != "application/json" && essence != "application/merge-patch+json" {
+        if essence != JSON && essence != "application/merge-patch+json" {
             return Err("The body is not said to be JSON, so the gateway cannot tell what it asks.");
         }
+        let mut json = Self::of_json(body)?;
+        if essence != JSON {
+            json.written = Written::Changes;
+        }
+        Ok(json)
+    }
+
+    /// Reads a body that is nested JSON or XML, in one form for both: the root element has no name, an attribute is what an
+    /// element of that name would be, and entries of a list stand where the list stands. The error is for the person.
+    pub fn read_tree(media_type: Option<&str>, body: &[u8]) -> Result<Self, &'static str> {
+        let essence = essence(media_type.unwrap_or_default(), body)?;
+        match essence.as_str() {
+            _ if body.is_empty() => Ok(Self::default()),
+            JSON => {
+                let mut json = Self::of_json(body)?;
+                for leaf in &mut json.leaves {
+                    leaf.way.retain(|step| step != ENTRY);
+                }
+                Ok(json)
+            }
+            "application/xml" | "text/xml" => {
+                let text = str::from_utf8(body).map_err(|_| "The body is no valid UTF-8.")?;
+                let root = Node::read(text, MAX_LEAVES).map_err(|_| "The body is no XML that has one meaning.")?;
+                let keys = root.children.iter().map(|c| c.name.clone()).collect();
+                let mut json = Self { keys, ..Self::default() };
+                json.grow(root, &mut Vec::new())?;
+                Ok(json)
+            }
+            _ => Err("The body is said to be neither XML nor JSON, so the gateway cannot tell what it asks."),
+        }
+    }
+
+    fn grow(&mut self, node: Node, way: &mut Vec<String>) -> Result<(), &'static str> {
+        let Node { attributes, text, children, .. } = node;
+        let says = !text.trim().is_empty();
+        if way.is_empty() && says {
+            return Err("The body is a text and no XML of elements.");
+        }
+        // Something empty is said, too.
+        if !way.is_empty() && children.is_empty() && (says || attributes.is_empty()) {
+            self.leaves.push(Leaf { way: way.clone(), value: Value::Text(text) });
+        }
+        for (name, value) in attributes {
+            let way = way.iter().cloned().chain([name]).collect();
+            self.leaves.push(Leaf { way, value: Value::Text(value) });
+        }
+        for mut child in children {
+            way.push(std::mem::take(&mut child.name));
+            self.grow(child, way)?;
+            way.pop();
+        }
+        if self.leaves.len() > MAX_LEAVES { Err("The body says too much at once.") } else { Ok(()) }
+    }
+
+    fn of_json(body: &[u8]) -> Result<Self, &'static str> {
         let text = str::from_utf8(body).map_err(|_| "The body is no valid UTF-8.")?;
         let whole: &RawValue = serde_json::from_str(text).map_err(|_| "The body is no JSON.")?;
         if !whole.get().starts_with('{') {
@@ -74,7 +137,7 @@ impl Json {
         Ok(json)
     }
 
-    fn walk(&mut self, raw: &RawValue, way: &mut Vec<String>) -> Result<(), &'static str> {
+    pub(super) fn walk(&mut self, raw: &RawValue, way: &mut Vec<String>) -> Result<(), &'static str> {
         const UNREADABLE: &str = "The body is no JSON in which each key stands once.";
         let text = raw.get();
         let before = self.leaves.len();
@@ -127,10 +190,43 @@ impl Json {
         self.leaves.iter().find(is_there).map(Leaf::text)
     }
 
+    /// What it does to what is there.
+    pub const fn written(&self) -> Written {
+        self.written
+    }
+
+    /// The texts, numbers and truths one step below a pointer through objects, each with its key; `null` is none.
+    pub fn below<'j>(&'j self, pointer: &'j str) -> impl Iterator<Item = (&'j str, Option<&'j str>)> {
+        let way = pointer.strip_prefix('/').unwrap_or_default();
+        self.leaves.iter().filter_map(move |l| {
+            let (key, before) = l.way.split_last()?;
+            let is_below = before.iter().map(String::as_str).eq(way.split('/'));
+            let is_null = matches!(&l.value, Value::Plain(text) if text == "null");
+            is_below.then(|| (key.as_str(), (!is_null).then(|| l.text())))
+        })
+    }
+
+    /// Every text, number and truth in it.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.leaves.iter().map(Leaf::text)
+    }
+
     /// Every leaf.
     pub(crate) fn leaves(&self) -> &[Leaf] {
         &self.leaves
     }
+}
+
+/// What a body is said to be, without its character set, which is UTF-8.
+fn essence(media_type: &str, body: &[u8]) -> Result<String, &'static str> {
+    if body.len() > MAX_JSON {
+        return Err("The body is longer than 256 KiB.");
+    }
+    let (essence, more) = media_type.split_once(';').unwrap_or((media_type, ""));
+    if !body.is_empty() && !more.trim().is_empty() && !more.trim().eq_ignore_ascii_case("charset=utf-8") {
+        return Err("The body's character set is not UTF-8.");
+    }
+    Ok(essence.trim().to_ascii_lowercase())
 }
 
 impl Leaf {
@@ -339,6 +435,45 @@ mod tests {
         }
         assert!(Json::read(None, &vec![b' '; MAX_JSON + 1]).is_err());
         assert!(Json::read(Some("Application/JSON;charset=UTF-8"), b"{}").is_ok());
+    }
+
+    #[test]
+    fn xml_and_json_say_the_same() {
+        let said = |media: &str, body: &str| {
+            let tree = Json::read_tree(Some(media), body.as_bytes())?;
+            let mut all: Vec<String> = tree.leaves().iter().map(|l| format!("{}={}", l.shown(), l.text())).collect();
+            all.sort();
+            Ok::<_, &str>(all)
+        };
+        let wanted = ["/cluster/id=c", "/name=a<b", "/tags/tag/id=2", "/tags/tag/name=x"];
+        let xml = "<?xml version='1.0'?><vm>\n <name>a&lt;b</name><cluster id='c'/><tags><tag id='2'/><tag><name>x</name></tag></tags></vm>";
+        let json = r#"{"name":"a<b","cluster":{"id":"c"},"tags":{"tag":[{"id":"2"},{"name":"x"}]}}"#;
+        assert_eq!(said("application/xml", xml).unwrap(), wanted);
+        assert_eq!(said("Text/XML; charset=UTF-8", xml).unwrap(), wanted);
+        assert_eq!(said("application/json", json).unwrap(), wanted);
+        assert_eq!(
+            said("application/xml", "<vm id='1' href='/x'><a>t</a><b n='1'>t</b></vm>").unwrap(),
+            ["/a=t", "/b/n=1", "/b=t", "/href=/x", "/id=1"]
+        );
+        assert_eq!(said("application/xml", "<vm><cluster/></vm>").unwrap(), ["/cluster="]);
+        for nothing in [("application/xml", "<action/>"), ("application/json", "{}"), ("", "")] {
+            assert_eq!(said(nothing.0, nothing.1).unwrap(), [""; 0], "{nothing:?}");
+        }
+        for (media, body) in [
+            ("", "<vm/>"),
+            ("application/json", "<vm/>"),
+            ("application/xml", "{}"),
+            ("text/plain", "<vm/>"),
+            ("application/x-yaml", "vm: 1"),
+            ("application/xml; charset=iso-8859-1", "<vm/>"),
+            ("application/xml", "<vm>text</vm>"),
+            ("application/xml", "<!DOCTYPE vm [<!ENTITY x 'y'>]><vm><name>&x;</name></vm>"),
+            ("application/xml", "<vm><name>&x;</name></vm>"),
+            ("application/xml", "<vm xmlns='urn:x'/>"),
+            ("application/json", r#"{"a":1,"a":2}"#),
+        ] {
+            assert!(said(media, body).is_err(), "{media} {body}");
+        }
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod canonical;
 mod form;
 mod json;
 pub mod libvirt;
+mod markup;
 mod methods;
 pub mod own;
 mod params;
+mod patch;
 mod query;
 pub mod rpc;
 pub mod soap;
@@ -22,8 +24,10 @@ pub mod xdr;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};
-pub use json::{Json, MAX_JSON};
+pub use json::{Json, MAX_JSON, Written};
+pub use markup::Node;
 pub use methods::{Back, Entrance, MethodEntry, Methods, MethodsKind, Objects, Owner, Told, reference};
+pub use query::read_pairs;
 pub use table::{ApiKind, Entry, Table};
 
 use portcullis_domain::{Action, Effect, HypervisorName, Operation};
@@ -157,4 +161,7 @@ pub enum Answer {
     Rows,
     /// The same; secrets are taken out for those, too, who may see the whole of it.
     CleanRows,
+    /// It is made of objects, as a list that comes in pages or a stream of changes: each is left out where the person may
+    /// not see what it is about, and secrets are taken out for everybody.
+    Objects,
 }

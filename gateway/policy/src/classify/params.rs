@@ -25,11 +25,17 @@ pub(super) struct ParamRow {
     usage: Usage,
     /// Asked as well, of the machine of the path or else of the hypervisor.
     action: Option<String>,
+    /// Where the action is asked, if not there.
+    #[serde(default)]
+    of: Of,
     /// Why it is refused.
     reason: Option<String>,
     /// Values, as JSON writes them, that say nothing: with one of these nothing is asked and nothing refused.
     #[serde(default)]
     unless: Vec<String>,
+    /// What may stand in the value, with commas between; a `*` at the end of one stands for a name.
+    #[serde(default)]
+    words: Vec<String>,
 }
 
 /// What a value says.
@@ -47,8 +53,21 @@ enum Usage {
     Volume,
     /// Names of other keys, which are taken back.
     Keys,
+    /// Words with commas between, each of them one of a list.
+    Words,
     /// Never passed on.
     Refuse,
+}
+
+/// What an action is asked of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Of {
+    /// The machine of the path, or else the hypervisor.
+    #[default]
+    Machine,
+    /// The hypervisor, whatever the path names.
+    Hypervisor,
 }
 
 /// One key's meaning.
@@ -56,12 +75,21 @@ enum Usage {
 pub(super) struct Rule {
     usage: Usage,
     action: Option<Action>,
+    of: Of,
     reason: String,
     unless: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Rule {
-    const PLAIN: Self = Self { usage: Usage::Plain, action: None, reason: String::new(), unless: Vec::new() };
+    const PLAIN: Self = Self {
+        usage: Usage::Plain,
+        action: None,
+        of: Of::Machine,
+        reason: String::new(),
+        unless: Vec::new(),
+        words: Vec::new(),
+    };
 }
 
 /// The keys and ways of one set.
@@ -109,7 +137,7 @@ impl Sets {
     pub(super) fn read(rows: Vec<ParamRow>) -> Result<Self, String> {
         let mut sets = Self::default();
         for row in rows {
-            let ParamRow { set, keys, usage, action, reason, unless } = row;
+            let ParamRow { set, keys, usage, action, of, reason, unless, words } = row;
             let wrong = |why: &str| format!("parameters {set}: {why}");
             let action = action.map(|a| a.parse::<Action>()).transpose().map_err(|e| wrong(&e.to_string()))?;
             if (usage == Usage::Refuse) != reason.is_some() || reason.as_deref() == Some("") {
@@ -121,11 +149,17 @@ impl Sets {
             if action.is_some() && matches!(usage, Usage::Machines | Usage::Refuse | Usage::Keys) {
                 return Err(wrong("has an action that would not count"));
             }
+            if (usage == Usage::Words) == words.is_empty() {
+                return Err(wrong("a key with words, and no other, says which"));
+            }
+            if of == Of::Hypervisor && (usage != Usage::Plain || !action.is_some_and(|a| Kind::Hypervisor.answers(a))) {
+                return Err(wrong("the hypervisor is asked for an action that it has"));
+            }
             let known = sets.0.entry(set.clone()).or_default();
             for key in keys {
                 let bad = || format!("parameters {set}: {key:?} is no key, or comes twice");
                 let reason = reason.clone().unwrap_or_default();
-                let rule = Rule { usage, action, reason, unless: unless.clone() };
+                let rule = Rule { usage, action, of, reason, unless: unless.clone(), words: words.clone() };
                 if key.starts_with('/') {
                     if matches!(usage, Usage::Keys | Usage::Volume) {
                         return Err(bad());
@@ -219,6 +253,16 @@ impl Keys {
         let named = |text: &str| (place.machine)(text).ok_or_else(|| no_machine(key));
         match rule.usage {
             Usage::Plain => {}
+            Usage::Words => {
+                let is_one = |word: &&str| rule.words.iter().any(|r| is_word(word, r));
+                let odd = values.iter().flat_map(|v| v.split(',')).find(|w| !is_one(w));
+                if let Some(odd) = odd {
+                    let (key, odd) = (shown(key), shown(odd));
+                    return Err(
+                        format!("The gateway does not know {odd:?} in {key:?} here, so it is not passed on.").into()
+                    );
+                }
+            }
             Usage::Refuse => return Err(rule.reason.clone().into()),
             Usage::Machine => {
                 let [value] = values else { return Err(no_machine(key)) };
@@ -261,6 +305,7 @@ impl Keys {
                 }
             }
         }
+        let place = if rule.of == Of::Hypervisor { Place { own: None, ..place } } else { place };
         rule.action.map_or(Ok(()), |action| ask(place, action, found))
     }
 }
@@ -299,6 +344,13 @@ fn unknown(key: &str) -> Cow<'static, str> {
 
 fn shown(key: &str) -> String {
     key.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// Whether a text is one of a table's words, whose `*` at the end is a name: letters, digits, `.`, `-` and `_`.
+fn is_word(text: &str, word: &str) -> bool {
+    let Some(before) = word.strip_suffix('*') else { return text == word };
+    let is_name = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    text.strip_prefix(before).is_some_and(is_name)
 }
 
 /// Whether a text is the number of a machine, written in the one way: 100 to 999999999.

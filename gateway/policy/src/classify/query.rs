@@ -36,6 +36,12 @@ impl Query {
     }
 }
 
+/// The pairs of a query as it is decided on, for whoever writes it anew: decoded, each key once. The error is for the
+/// person.
+pub fn read_pairs(raw: Option<&str>) -> Result<Vec<(String, String)>, &'static str> {
+    Query::read(raw).map(|query| query.0)
+}
+
 /// Where a text may have line ends and tabs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Breaks {

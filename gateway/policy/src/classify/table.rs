@@ -7,12 +7,12 @@
 
 use super::{
     Answer, Asked, Body, Content, Form, Json, MAX_FORM, MAX_JSON, Upgrade, Verdict,
-    params::{Found, Keys, Place, Sets, is_number},
+    params::{Found, Keys, Place, Sets},
     query::Query,
     tree::{self, Match, Part, Tree},
 };
 use crate::{Error, Kind};
-use file::{Bodies, BodyRule, File, MachineNaming, Object, Refuse, Row, RowEffect, Shape, TaskNaming, UpgradeRule};
+use file::{Bodies, BodyRule, File, MachineNaming, Object, Refuse, Row, RowEffect, TaskNaming, UpgradeRule};
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
 use std::{
     borrow::Cow,
@@ -35,10 +35,14 @@ pub enum ApiKind {
     Proxmox,
     /// OpenStack: Nova, behind a Keystone that the gateway plays.
     OpenStack,
+    /// oVirt and RHV, by their API 4.
+    Ovirt,
     /// XCP-ng and XenServer: its calls have a table of methods, and of addresses it has none.
     Xapi,
     /// vSphere 6.5 to 9: what of it is no SOAP.
     Vsphere,
+    /// KubeVirt 1.x, of a Kubernetes cluster's API.
+    Kubevirt,
 }
 
 const LXD: &str = include_str!("../../../../policies/classify/lxd.toml");
@@ -47,7 +51,10 @@ const PROXMOX: &str = include_str!("../../../../policies/classify/proxmox.toml")
 const CLOUD_HYPERVISOR: &str = include_str!("../../../../policies/classify/cloud-hypervisor.toml");
 const FIRECRACKER: &str = include_str!("../../../../policies/classify/firecracker.toml");
 const OPENSTACK: &str = include_str!("../../../../policies/classify/openstack.toml");
+const OVIRT: &str = include_str!("../../../../policies/classify/ovirt.toml");
 const VSPHERE: &str = include_str!("../../../../policies/classify/vsphere-rest.toml");
+
+const KUBEVIRT: &str = include_str!("../../../../policies/classify/kubevirt.toml");
 
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -97,12 +104,15 @@ struct Leaf {
     row: usize,
     /// The place of the parameter that names the machine or the task.
     named_at: Option<usize>,
+    /// The place of the one that says where the machine's name counts.
+    inside_at: Option<usize>,
 }
 
 #[derive(Debug)]
 struct Inner {
     base: Vec<String>,
     bodies: Bodies,
+    patches: bool,
     /// Some of its rows read bodies of nested JSON.
     reads_nested: bool,
     answer: Answer,
@@ -127,7 +137,9 @@ static BUILTIN_CLOUD_HYPERVISOR: LazyLock<Table> = LazyLock::new(|| builtin(CLOU
 static BUILTIN_FIRECRACKER: LazyLock<Table> = LazyLock::new(|| builtin(FIRECRACKER));
 static BUILTIN_PROXMOX: LazyLock<Table> = LazyLock::new(|| builtin(PROXMOX));
 static BUILTIN_OPENSTACK: LazyLock<Table> = LazyLock::new(|| builtin(OPENSTACK));
+static BUILTIN_OVIRT: LazyLock<Table> = LazyLock::new(|| builtin(OVIRT));
 static BUILTIN_VSPHERE: LazyLock<Table> = LazyLock::new(|| builtin(VSPHERE));
+static BUILTIN_KUBEVIRT: LazyLock<Table> = LazyLock::new(|| builtin(KUBEVIRT));
 
 fn builtin(text: &str) -> Table {
     Table::read(text).unwrap_or_else(|error| {
@@ -139,16 +151,11 @@ fn builtin(text: &str) -> Table {
 
 /// A table that denies everything.
 fn empty() -> Table {
-    let machine = MachineNaming {
-        name: String::new(),
-        always: None,
-        within: None,
-        default: String::new(),
-        shape: Shape::default(),
-    };
+    let machine = MachineNaming::default();
     Table(Arc::new(Inner {
         base: Vec::new(),
         bodies: Bodies::default(),
+        patches: false,
         reads_nested: false,
         answer: Answer::StripSecrets,
         machine,
@@ -172,8 +179,10 @@ impl Table {
             ApiKind::Firecracker => BUILTIN_FIRECRACKER.clone(),
             ApiKind::Proxmox => BUILTIN_PROXMOX.clone(),
             ApiKind::OpenStack => BUILTIN_OPENSTACK.clone(),
+            ApiKind::Ovirt => BUILTIN_OVIRT.clone(),
             ApiKind::Xapi => empty(),
             ApiKind::Vsphere => BUILTIN_VSPHERE.clone(),
+            ApiKind::Kubevirt => BUILTIN_KUBEVIRT.clone(),
         }
     }
 
@@ -185,7 +194,16 @@ impl Table {
 
     /// Reads a body as the table wants it, by its media type; the error is for the person.
     pub fn read_body(&self, media_type: Option<&str>, body: &[u8]) -> Result<Content, &'static str> {
-        if self.0.reads_nested {
+        if self.0.bodies == Bodies::Tree {
+            // A form is what somebody says who signs in; no row reads one.
+            if media_type.is_some_and(Form::is_said) {
+                Form::read(media_type, body).map(Content::Params)
+            } else {
+                Json::read_tree(media_type, body).map(Content::Json)
+            }
+        } else if self.0.patches {
+            Json::read_patched(media_type, body).map(Content::Json)
+        } else if self.0.reads_nested {
             Json::read(media_type, body).map(Content::Json)
         } else {
             Form::read(media_type, body).map(Content::Params)
@@ -214,11 +232,12 @@ impl Table {
 }
 
 fn build(file: File) -> Result<Inner, String> {
-    let File { api, base, bodies, answer, machine, task, query, refuse, params, rule: rows } = file;
+    let File { api, base, bodies, patches, answer, machine, task, query, refuse, params, rule: rows } = file;
     let sets = Sets::read(params).map_err(|e| format!("{api}: {e}"))?;
     let mut inner = Inner {
         base,
         bodies,
+        patches,
         reads_nested: false,
         answer,
         machine,
@@ -314,7 +333,7 @@ impl Inner {
             return Err("it names no operation".to_owned());
         }
         let chosen = row.only.is_some() || !row.says.is_empty();
-        let is_nested = row.body == BodyRule::Json || row.body == BodyRule::Usual && self.bodies == Bodies::Json;
+        let is_nested = row.body == BodyRule::Json || row.body == BodyRule::Usual && self.bodies.are_nested();
         if chosen && !is_nested {
             return Err("a body that is not read as nested JSON chooses nothing".to_owned());
         }
@@ -353,6 +372,7 @@ impl Inner {
                     (Some(*action), *effect, named_at)
                 }
             };
+            let inside_at = self.machine.inside.as_deref().and_then(place);
             let leaves = self.tree.place(&parts).get_or_insert_default();
             // The first leaf that fits counts: one without a condition hides all that follow it.
             let hidden = |l: &Leaf| {
@@ -365,8 +385,9 @@ impl Inner {
                 return Err(format!("{operation} can never match: an earlier row takes it"));
             }
             let (when, only, says) = (row.when.clone(), row.only.clone(), row.says.clone());
-            leaves.push(Leaf { method: method.to_owned(), when, only: only.clone(), says, row: number, named_at });
-            self.entries.push(Entry { method: method.to_owned(), pattern: pattern.to_owned(), only, action, effect });
+            let (method, row) = (method.to_owned(), number);
+            leaves.push(Leaf { method: method.clone(), when, only: only.clone(), says, row, named_at, inside_at });
+            self.entries.push(Entry { method, pattern: pattern.to_owned(), only, action, effect });
         }
         self.meanings.push(meaning);
         Ok(())
@@ -406,11 +427,15 @@ impl Inner {
             }
         }
         let named = leaf.named_at.and_then(|at| asked.path.segments().nth(skip + at));
+        let within = match &self.machine.within {
+            Some(key) => query.value(key),
+            None => leaf.inside_at.and_then(|at| asked.path.segments().nth(skip + at)),
+        };
         let own = match (ask.object, ask.machine) {
-            (Object::Machine, _) | (_, Some(_)) => Some(self.machine(named.unwrap_or_default(), &query)?),
+            (Object::Machine, _) | (_, Some(_)) => Some(self.machine.id(named.unwrap_or_default(), within)?),
             _ => None,
         };
-        let machine = |text: &str| self.machine(text, &query).ok();
+        let machine = |text: &str| self.machine.id(text, within).ok();
         let place = Place { hypervisor, own: own.as_ref(), action: ask.action, machine: &machine };
         let Some(found) = self.params(ask, place, &query, asked)? else { return Ok(Verdict::Unread) };
         let Found { mut also, machines } = found;
@@ -452,24 +477,6 @@ impl Inner {
         let base = base.ok_or("The gateway does not know this part of the API, so it is not passed on.")?;
         let rest = path.strip_prefix(base.as_str()).unwrap_or_default();
         Ok((rest, base.split('/').count() - 1))
-    }
-
-    /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.
-    fn machine(&self, name: &str, query: &Query) -> Result<MachineId, Cow<'static, str>> {
-        let wrong = || Cow::from("That is no name of a machine.");
-        let MachineNaming { within, default, shape, always, .. } = &self.machine;
-        if let Some(always) = always {
-            return always.parse().map_err(|_| wrong());
-        }
-        if name.is_empty() || name.contains(':') || *shape == Shape::Number && !is_number(name) {
-            return Err(wrong());
-        }
-        let Some(key) = within else { return name.parse().map_err(|_| wrong()) };
-        let within = query.value(key).filter(|w| !w.is_empty()).unwrap_or(default);
-        if within.contains(':') || within.is_empty() {
-            return Err(wrong());
-        }
-        format!("{within}:{name}").parse().map_err(|_| wrong())
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of LXD show who they are, and how they read a refusal (LXD's REST API, "Return values").
 
-use super::{Shown, bearer};
+use super::{Shown, Way, bearer};
 use crate::reply::Refusal;
 use http::{HeaderMap, Method};
 use portcullis_domain::{Action, Inventory, RequestId, Resource};
@@ -14,9 +14,9 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
 }
 
 /// What is asked, where that depends on what the instance is now.
-pub(super) fn settle_said(verdict: Verdict, method: &Method, said: &Content, inventory: &Inventory) -> Verdict {
+pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
     match said {
-        Content::Json(said) => settle(verdict, method, said, inventory),
+        Content::Json(said) => settle(verdict, method, said, &way.house.fleet.inventory()),
         Content::Params(_) => verdict,
     }
 }

@@ -3,9 +3,11 @@
 //! they sign in, and how they are refused. Everything that they show is a token of ours, or a pass that stands for one.
 //! One file a dialect; what counts as shown, and for how long, is the same for all and stands here.
 
+pub(crate) mod kubevirt;
 pub(crate) mod libvirt;
 mod lxd;
 mod openstack;
+mod ovirt;
 mod proxmox;
 mod vmm;
 pub(crate) mod vsphere;
@@ -20,7 +22,7 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
-use portcullis_domain::{Actor, HypervisorName, Inventory, RequestId};
+use portcullis_domain::{Actor, HypervisorName, RequestId};
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Verdict};
 use std::{borrow::Cow, sync::Arc};
 
@@ -49,11 +51,11 @@ struct Speech {
     /// What the head of a request shows.
     shown: for<'h> fn(&'h HeaderMap) -> Option<Shown<'h>>,
     /// The path in the form that the table knows.
-    path: for<'p> fn(&'p str) -> Cow<'p, str>,
+    path: for<'p> fn(&'p str) -> Result<Cow<'p, str>, Refusal>,
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
     is_sign_in: fn(&Method, &str) -> bool,
     /// What is asked, where that depends on what the machine is now.
-    settle: fn(Verdict, &Method, &Content, &Inventory) -> Verdict,
+    settle: fn(Way<'_>, Verdict, &Method, &Content) -> Verdict,
     /// Refuses a head that changes what is asked in a way that nobody reviewed.
     check: fn(&HeaderMap) -> Result<(), Refusal>,
     /// The body of a refusal.
@@ -65,9 +67,9 @@ struct Speech {
 const fn speech(kind: ApiKind) -> Speech {
     const PLAIN: Speech = Speech {
         shown: |headers| lxd::shown(headers),
-        path: |raw| Cow::Borrowed(raw),
+        path: |raw| Ok(Cow::Borrowed(raw)),
         is_sign_in: |_, _| false,
-        settle: |verdict, _, _, _| verdict,
+        settle: |_, verdict, _, _| verdict,
         check: |_| Ok(()),
         refusal: lxd::refusal,
         reads: Reads::Body,
@@ -77,7 +79,7 @@ const fn speech(kind: ApiKind) -> Speech {
         ApiKind::CloudHypervisor | ApiKind::Firecracker => Speech { refusal: vmm::refusal, ..PLAIN },
         ApiKind::Proxmox => Speech {
             shown: |headers| proxmox::shown(headers),
-            path: |raw| proxmox::path(raw),
+            path: |raw| Ok(proxmox::path(raw)),
             is_sign_in: proxmox::is_sign_in,
             refusal: |refusal, said, _| proxmox::refusal(refusal, said),
             reads: Reads::StatusLine,
@@ -85,10 +87,26 @@ const fn speech(kind: ApiKind) -> Speech {
         },
         ApiKind::OpenStack => Speech {
             shown: |headers| openstack::shown(headers),
-            path: |raw| openstack::path(raw),
+            path: |raw| Ok(without_slash(raw)),
             is_sign_in: openstack::is_own,
             check: openstack::check,
             refusal: openstack::refusal,
+            ..PLAIN
+        },
+        ApiKind::Ovirt => Speech {
+            shown: |headers| ovirt::shown(headers),
+            path: |raw| ovirt::path(raw),
+            is_sign_in: ovirt::is_own,
+            check: ovirt::check,
+            refusal: ovirt::refusal,
+            ..PLAIN
+        },
+        ApiKind::Kubevirt => Speech {
+            shown: |headers| kubevirt::shown(headers),
+            path: |raw| Ok(without_slash(raw)),
+            settle: kubevirt::settle_said,
+            check: kubevirt::check,
+            refusal: kubevirt::refusal,
             ..PLAIN
         },
         // Who calls stands in the calls.
@@ -108,6 +126,21 @@ pub(crate) struct Way<'a> {
     pub(crate) hypervisor: &'a HypervisorName,
     pub(crate) kind: ApiKind,
     pub(crate) peer: Peer,
+    pub(crate) format: Format,
+}
+
+/// In what a client reads a refusal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Xml,
+}
+
+impl Format {
+    /// What a request's head says of it.
+    pub(crate) fn of(kind: ApiKind, path: &str, headers: &HeaderMap) -> Self {
+        if kind == ApiKind::Ovirt && ovirt::reads_xml(path, headers) { Self::Xml } else { Self::Json }
+    }
 }
 
 impl Way<'_> {
@@ -128,7 +161,7 @@ impl Way<'_> {
 
     /// The path of a request in the one form that is decided on and sent.
     pub(crate) fn path(self, raw: &str) -> Result<Canonical, Refusal> {
-        let raw = (self.speech().path)(raw);
+        let raw = (self.speech().path)(raw)?;
         classify::canonical(&raw).map_err(|e| Refusal::Bad(e.to_string()))
     }
 
@@ -139,7 +172,7 @@ impl Way<'_> {
 
     /// What is asked, where that depends on what the machine is now.
     pub(crate) fn settle(self, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
-        (self.speech().settle)(verdict, method, said, &self.house.fleet.inventory())
+        (self.speech().settle)(self, verdict, method, said)
     }
 
     /// Whether the head of a request says something that changes what is asked, and that nobody reviewed.
@@ -147,10 +180,21 @@ impl Way<'_> {
         (self.speech().check)(headers)
     }
 
-    /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours.
+    /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours. Some sign out so, too.
     pub(crate) async fn sign_in(self, path: &str, authority: &str, said: &Content) -> Result<Response, Refusal> {
         let Self { house, hypervisor, .. } = self;
         match said {
+            Content::Params(form) if self.kind == ApiKind::Ovirt => {
+                let shown = ovirt::signing(path, form)?;
+                let is_end = ovirt::is_sign_out(path);
+                self.walk(&shown, |passed| {
+                    if is_end { ovirt::signed_out(passed) } else { ovirt::signed_in(house, hypervisor, passed) }
+                })
+                .await
+            }
+            Content::Json(_) if self.kind == ApiKind::Ovirt => {
+                Err(Refusal::Bad("Sign in with a form: application/x-www-form-urlencoded.".into()))
+            }
             Content::Params(form) => {
                 let name = form.value("username").unwrap_or_default();
                 let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
@@ -184,8 +228,12 @@ impl Way<'_> {
         let said = format!("{title}: {detail}");
         let speech = self.speech();
         let body = (speech.refusal)(refusal, &said, self.peer.request);
-        let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body.to_string()));
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (body, media_type) = match self.format {
+            Format::Json => (body.to_string(), "application/json"),
+            Format::Xml => (ovirt::fault(refusal, self.peer.request), "application/xml"),
+        };
+        let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         if speech.reads == Reads::StatusLine
             && let Ok(reason) = ReasonPhrase::try_from(in_a_line(&said))
         {
@@ -244,6 +292,14 @@ impl Knock<'_> {
     }
 }
 
+/// A path without the slash that some clients write at its end.
+fn without_slash(raw: &str) -> Cow<'_, str> {
+    match raw.strip_suffix('/') {
+        Some(rest) if !rest.is_empty() && !rest.ends_with('/') => Cow::Borrowed(rest),
+        _ => Cow::Borrowed(raw),
+    }
+}
+
 /// Words as a status line takes them.
 fn in_a_line(words: &str) -> String {
     words.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(500).collect()
@@ -266,4 +322,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 fn is_name(said: &str, actor: &Actor) -> bool {
     let bare = said.rsplit_once('@').map_or(said, |(name, _)| name);
     [said, bare].contains(&&*actor.name)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_slash_at_the_end_is_none() {
+        for (raw, path) in [("/v2.1/", "/v2.1"), ("/", "/"), ("/a//", "/a//"), ("/a", "/a"), ("//", "//")] {
+            assert_eq!(super::without_slash(raw), path);
+        }
+    }
 }

@@ -16,7 +16,6 @@ use portcullis_identity::PASS_LIFE;
 use portcullis_policy::classify::Json;
 use portcullis_upstream::Account;
 use serde_json::{Value, json};
-use std::borrow::Cow;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 const TOKEN: &str = "x-auth-token";
@@ -25,14 +24,6 @@ const SIGN_IN: &str = "/v3/auth/tokens";
 const VERSIONS: [&str; 2] = ["openstack-api-version", "x-openstack-nova-api-version"];
 /// The last microversion whose effects were reviewed.
 const REVIEWED: u32 = 100;
-
-/// A path without the slash that some clients write at its end.
-pub(super) fn path(raw: &str) -> Cow<'_, str> {
-    match raw.strip_suffix('/') {
-        Some(rest) if !rest.is_empty() && !rest.ends_with('/') => Cow::Borrowed(rest),
-        _ => Cow::Borrowed(raw),
-    }
-}
 
 /// What a request shows: one `X-Auth-Token`.
 pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
@@ -262,13 +253,6 @@ mod tests {
             r#"{"domain":{"id":"default"}}"#,
         ] {
             assert!(!fits(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_slash_at_the_end_is_none() {
-        for (raw, path) in [("/v2.1/", "/v2.1"), ("/", "/"), ("/a//", "/a//"), ("/a", "/a"), ("//", "//")] {
-            assert_eq!(super::path(raw), path);
         }
     }
 }

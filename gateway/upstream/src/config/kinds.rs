@@ -170,6 +170,33 @@ pub(crate) struct OpenStackConfig {
     pub(crate) secret_file: PathBuf,
 }
 
+/// An oVirt engine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OvirtConfig {
+    /// `https://host:port` of the engine; the port is 443 where none is said.
+    pub(crate) address: String,
+    /// Whom the gateway signs in as: `name@profile`.
+    pub(crate) username: String,
+    /// File with the password.
+    pub(crate) password_file: PathBuf,
+    /// Hosts whose screens may be dialled: names or addresses, as the engine names them. One that it names beside them is
+    /// refused, so that a hypervisor cannot point the gateway somewhere else.
+    #[serde(default)]
+    pub(crate) screen_hosts: Vec<String>,
+    /// The first and the last port that screens may be at.
+    #[serde(default = "screen_ports")]
+    pub(crate) screen_ports: [u16; 2],
+    /// TLS of the screens, where the clusters encrypt VNC; when present, a session without TLS is refused.
+    #[serde(default)]
+    pub(crate) screen_tls: Option<Trust>,
+}
+
+/// What VDSM takes for screens (`remote_display_port_min`, `remote_display_port_max`).
+const fn screen_ports() -> [u16; 2] {
+    [5900, 6923]
+}
+
 /// A pool of XCP-ng or XenServer, by its master.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -251,6 +278,31 @@ pub(crate) enum PoolsOf {
     ResourcePools,
 }
 
+/// A Kubernetes cluster with KubeVirt.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KubevirtConfig {
+    /// `https://host:port` of the cluster's API server, usually port 6443.
+    pub(crate) address: String,
+    /// File with the token of a service account, read again as it is renewed; this or a client certificate.
+    #[serde(default)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The gateway's client certificate.
+    #[serde(default)]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What the key of a label begins with that is a tag: `<prefix>web` with an empty value or `true` is the tag `web`,
+    /// with another value `web=<value>`. Empty: every label is a tag.
+    #[serde(default = "tags_prefix")]
+    pub(crate) tags_prefix: String,
+}
+
+fn tags_prefix() -> String {
+    "tag.portcullis/".to_owned()
+}
+
 /// Those that are there.
 fn named<const N: usize>(paths: [&mut Option<PathBuf>; N]) -> Vec<&mut PathBuf> {
     paths.into_iter().flatten().collect()
@@ -312,12 +364,31 @@ impl Settings for OpenStackConfig {
     }
 }
 
+impl Settings for OvirtConfig {
+    fn reach(&self) -> Reach {
+        Reach::Network
+    }
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let screens = self.screen_tls.iter_mut().filter_map(|t| t.ca_file.as_mut());
+        std::iter::once(&mut self.password_file).chain(screens).collect()
+    }
+}
+
 impl Settings for XapiConfig {
     fn reach(&self) -> Reach {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         vec![&mut self.password_file]
+    }
+}
+
+impl Settings for KubevirtConfig {
+    fn reach(&self) -> Reach {
+        Reach::Network
+    }
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        named([&mut self.token_file, &mut self.cert_file, &mut self.key_file])
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     api::{Api, ChannelRequest, Dialect, Length},
+    broker::strip_secrets,
     config::{Common, LxdConfig},
     error::{Error, Fault},
     fleet::Board,
@@ -101,6 +102,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |path| path.starts_with(OPERATIONS) && path.ends_with("/wait"),
     length: Length::Any,
     rows: None,
+    strip: strip_secrets,
     task: |_| None,
 };
 

@@ -5,9 +5,11 @@ use crate::{api::Api, desk::Desk, error::Fault, fleet::Board, tls::TlsUpgrade, w
 use async_trait::async_trait;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 
+pub(crate) mod kubevirt;
 pub(crate) mod libvirt;
 pub(crate) mod lxd;
 pub(crate) mod openstack;
+pub(crate) mod ovirt;
 pub(crate) mod proxmox;
 pub(crate) mod qemu;
 mod rest;
@@ -17,6 +19,7 @@ pub(crate) mod xapi;
 
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
+pub use kubevirt::{Cut, Cutter, Gaze, Step, Watched};
 pub use lxd::split_tags;
 
 pub(crate) use rest::collect;
@@ -123,6 +126,10 @@ pub(crate) trait Driver: Send + Sync {
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
     /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
     fn desk(&self) -> Option<&Desk> {
+        None
+    }
+    /// How its objects are cut down to what somebody may see; none where its API has no objects of that kind.
+    fn cutter(&self) -> Option<&Cutter> {
         None
     }
     /// What its clients speak, where that is an RPC of its own.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
+    broker::strip_secrets,
     config::{Common, OpenStackConfig, read_secret},
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
@@ -124,6 +125,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |_| false,
     length: Length::Any,
     rows: Some(rows::keep),
+    strip: strip_secrets,
     task: |_| None,
 };
 
@@ -385,7 +387,7 @@ impl Driver for OpenStack {
         let rest =
             rest.ok_or_else(|| Fault::Protocol("a console at another place than the configured one".to_owned()))?;
         let token = token_of(rest).ok_or_else(|| Fault::Protocol("a console without a token".to_owned()))?;
-        let stream = screen(dialer, &place.host, &format!("{}/?token={token}", place.path)).await?;
+        let stream = screen(dialer, &place.host, &format!("{}/?token={token}", place.path), "binary").await?;
         Ok(Screen { stream, login: ScreenLogin { username: None, password: None }, tls: None })
     }
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::{Api, Dialect, Length},
+    broker::strip_secrets,
     config::{Common, ProxmoxConfig, read_secret},
     error::{Error, Fault},
     fleet::Board,
@@ -91,6 +92,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |_| false,
     length: Length::Needed,
     rows: Some(rows::keep),
+    strip: strip_secrets,
     task,
 };
 
@@ -321,7 +323,7 @@ impl Driver for Proxmox {
             return Err(Fault::Protocol("a screen at a port that no screen has".to_owned()));
         }
         let address = format!("{at}/vncwebsocket?port={}&vncticket={}", offer.port, encoded(&offer.ticket));
-        let stream = screen(&self.dialer, &self.host, &address).await?;
+        let stream = screen(&self.dialer, &self.host, &address, "binary").await?;
         // Where it names no password, the ticket is the one.
         let password = Secret::from(offer.password.unwrap_or(offer.ticket));
         Ok(Screen { stream, login: ScreenLogin { username: None, password: Some(password) }, tls: None })

@@ -9,7 +9,7 @@ use crate::{
     fleet::MAX_MACHINES,
     forward::fault,
     framed,
-    wire::{Dialer, Stream},
+    wire::{Dialer, Stream, Wire},
 };
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -18,7 +18,7 @@ use http::{
 };
 use http_body_util::Full;
 use hyper::{
-    body::{Body, Incoming},
+    body::{Body, Frame, Incoming},
     ext::ReasonPhrase,
 };
 use serde::{
@@ -107,47 +107,109 @@ impl Call<'_> {
         headers: &[(&str, &str)],
         most: usize,
     ) -> Result<(Told, HeaderMap), Fault> {
-        let Self { method, target, body, patience } = self;
+        let patience = self.patience;
         let wire = dialer.dial().await?;
         let run = async {
-            let mut live = Live::open(wire).await.map_err(|e| fault(&e))?;
-            let wrong = |e: http::Error| Fault::Protocol(e.to_string());
-            let mut request =
-                Request::builder().method(method).uri(target).header(HOST, host).header(CONNECTION, "close");
-            if let Some(badge) = &dialer.authorization {
-                let (name, value) = badge.show()?;
-                request = request.header(name, value);
-            }
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            if let Some((media_type, _)) = &body {
-                request = request.header(CONTENT_TYPE, *media_type);
-            }
-            let (body, progress) = Sending::new(Full::new(Bytes::from(body.map(|(_, b)| b).unwrap_or_default())));
-            let request = request.body(body).map_err(wrong)?;
-            let response = match live.exchange(Box::new(request), progress.as_deref(), Some(patience)).await {
-                Ok(response) => response,
-                Err(Broken::Failed(e)) => return Err(fault(&e)),
-                Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
-                Err(Broken::TooSlow) => return Err(Fault::TooSlow("to answer")),
-            };
+            let (mut live, response) = self.begin(wire, dialer, host, headers).await?;
             let status = response.status();
             let reason = response.extensions().get::<ReasonPhrase>();
             let reason = reason.and_then(|r| str::from_utf8(r.as_bytes()).ok()).map(clean_text);
-            crate::headers::check_answer(response.headers())?;
             let (head, body) = response.into_parts();
-            if status.as_u16() == 401
-                && let Some(badge) = &dialer.authorization
-            {
-                badge.refused();
-            }
             let text = collect(&mut live, body, most).await?;
             Ok((Told { status, reason, text }, head.headers))
         };
         match tokio::time::timeout(patience, run).await {
             Ok(done) => done,
             Err(_) => Err(Fault::TooSlow("to send its answer")),
+        }
+    }
+
+    /// Asks once and gives the lines of the answer as they come, for as long as they come: at most so many bytes each.
+    pub(super) async fn follow(self, dialer: &Dialer, host: &HeaderValue, longest: usize) -> Result<Lines, Fault> {
+        let patience = self.patience;
+        let wire = dialer.dial().await?;
+        let Ok(begun) = tokio::time::timeout(patience, self.begin(wire, dialer, host, &[])).await else {
+            return Err(Fault::TooSlow("to answer"));
+        };
+        let (live, response) = begun?;
+        let status = response.status();
+        Ok(Lines { status, live, body: response.into_body(), early: BytesMut::new(), longest })
+    }
+
+    /// Asks on a connection and waits for the head of the answer.
+    async fn begin(
+        self,
+        wire: Wire,
+        dialer: &Dialer,
+        host: &HeaderValue,
+        headers: &[(&str, &str)],
+    ) -> Result<(Box<Live<Full<Bytes>>>, http::Response<Incoming>), Fault> {
+        let Self { method, target, body, patience } = self;
+        let mut live = Live::open(wire).await.map_err(|e| fault(&e))?;
+        let wrong = |e: http::Error| Fault::Protocol(e.to_string());
+        let mut request = Request::builder().method(method).uri(target).header(HOST, host).header(CONNECTION, "close");
+        if let Some(badge) = &dialer.authorization {
+            let (name, value) = badge.show()?;
+            request = request.header(name, value);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some((media_type, _)) = &body {
+            request = request.header(CONTENT_TYPE, *media_type);
+        }
+        let (body, progress) = Sending::new(Full::new(Bytes::from(body.map(|(_, b)| b).unwrap_or_default())));
+        let request = request.body(body).map_err(wrong)?;
+        let response = match live.exchange(Box::new(request), progress.as_deref(), Some(patience)).await {
+            Ok(response) => response,
+            Err(Broken::Failed(e)) => return Err(fault(&e)),
+            Err(Broken::Unsent(_)) => return Err(Fault::hung_up("closed the connection at once")),
+            Err(Broken::TooSlow) => return Err(Fault::TooSlow("to answer")),
+        };
+        crate::headers::check_answer(response.headers())?;
+        if response.status().as_u16() == 401
+            && let Some(badge) = &dialer.authorization
+        {
+            badge.refused();
+        }
+        Ok((live, response))
+    }
+}
+
+/// The lines of an answer that goes on.
+pub(super) struct Lines {
+    pub(super) status: StatusCode,
+    live: Box<Live<Full<Bytes>>>,
+    body: Incoming,
+    early: BytesMut,
+    longest: usize,
+}
+
+impl Lines {
+    /// All that comes, where it is short.
+    pub(super) async fn whole(mut self) -> Result<BytesMut, Fault> {
+        collect(&mut self.live, self.body, self.longest).await
+    }
+
+    /// The next line without its end; none when there are no more. May be dropped while it waits: nothing is lost.
+    pub(super) async fn next(&mut self) -> Result<Option<BytesMut>, Fault> {
+        let mut looked_at = 0;
+        loop {
+            let fresh = self.early.get(looked_at..).unwrap_or_default();
+            if let Some(at) = fresh.iter().position(|b| *b == b'\n') {
+                let mut line = self.early.split_to(looked_at + at + 1);
+                line.truncate(looked_at + at);
+                return Ok(Some(line));
+            }
+            looked_at = self.early.len();
+            if looked_at > self.longest {
+                return Err(Fault::Protocol(format!("a line longer than {} KiB", self.longest >> 10)));
+            }
+            match next_frame(&mut self.live, &mut self.body).await {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(fault(&e)),
+                Some(Ok(frame)) => self.early.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d)),
+            }
         }
     }
 }
@@ -208,14 +270,19 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for RowsVisitor<T> {
 
 /// Opens a WebSocket on a connection of its own, and takes the bytes of its messages. What was asked is in no error: its
 /// address may hold a ticket.
-pub(super) async fn screen(dialer: &Dialer, host: &HeaderValue, target: &str) -> Result<Stream, Fault> {
+pub(super) async fn screen(
+    dialer: &Dialer,
+    host: &HeaderValue,
+    target: &str,
+    protocol: &'static str,
+) -> Result<Stream, Fault> {
     // The scheme only satisfies the library: TLS, where there is any, is already on the wire.
     let address = format!("ws://{}{target}", host.to_str().unwrap_or("hypervisor"));
     let wrong = || Fault::Protocol("a screen's ticket that cannot be sent".to_owned());
     let mut request: Request<()> = address.into_client_request().map_err(|_| wrong())?;
     let headers = request.headers_mut();
     headers.insert(HOST, host.clone());
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     if let Some(badge) = &dialer.authorization {
         let (name, value) = badge.show()?;
         headers.insert(name, value);
@@ -241,15 +308,7 @@ pub(super) fn encoded(text: &str) -> String {
 pub(crate) async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, most: usize) -> Result<BytesMut, Fault> {
     let mut all = BytesMut::new();
     loop {
-        let frame = poll_fn(|cx| {
-            if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
-                return Poll::Ready(frame);
-            }
-            live.poll_drive(cx);
-            Pin::new(&mut body).poll_frame(cx)
-        })
-        .await;
-        match frame {
+        match next_frame(live, &mut body).await {
             None => return Ok(all),
             Some(Err(e)) => return Err(fault(&e)),
             Some(Ok(frame)) => {
@@ -262,4 +321,16 @@ pub(crate) async fn collect(live: &mut Live<Full<Bytes>>, mut body: Incoming, mo
             }
         }
     }
+}
+
+/// What of a body comes next.
+async fn next_frame(live: &mut Live<Full<Bytes>>, body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    poll_fn(|cx| {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        live.poll_drive(cx);
+        Pin::new(&mut *body).poll_frame(cx)
+    })
+    .await
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     api::{Api, Dialect, Length},
+    broker::strip_secrets,
     config::{Common, VmmConfig},
     error::{Error, Fault},
     fleet::Board,
@@ -126,6 +127,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |_| false,
     length: Length::Needed,
     rows: None,
+    strip: strip_secrets,
     task: |_| None,
 };
 

@@ -15,6 +15,7 @@ pub(crate) use pool::{Pool, Session, is_over};
 use super::{Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text};
 use crate::{
     api::{Api, Dialect, Length},
+    broker::strip_secrets,
     config::{Common, XapiConfig, read_secret},
     error::{Error, Fault},
     fleet::Board,
@@ -95,6 +96,7 @@ static DIALECT: Dialect = Dialect {
     is_long_poll: |_| true,
     length: Length::Needed,
     rows: None,
+    strip: strip_secrets,
     task: |_| None,
 };
 

@@ -5,16 +5,13 @@
 //! in it that this one did not. So a document type, a comment, a CDATA section, a processing instruction, an unknown
 //! entity or namespace, an attribute that says anything else than a type, and text beside elements are refused.
 
+use crate::classify::markup::{self, Branch, attribute, is_name};
 use quick_xml::{
     XmlVersion,
-    escape::{escape, partial_escape},
-    events::{BytesStart, Event},
+    escape::partial_escape,
+    events::BytesStart,
     name::{Namespace, NamespaceResolver, QName, ResolveResult},
-    reader::NsReader,
 };
-
-/// How deep elements may nest.
-const MAX_DEPTH: usize = 64;
 
 const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const VIM: &str = "urn:vim25";
@@ -101,59 +98,7 @@ impl Element {
 
     /// Reads a document of at most `most` elements; the error says what is wrong, and nothing of what stood there.
     pub fn read(text: &str, most: usize) -> Result<Self, &'static str> {
-        let mut reader = NsReader::from_str(text);
-        let mut open: Vec<Element> = Vec::new();
-        let mut root = None;
-        let mut count = 0;
-        let mut is_first = true;
-        loop {
-            let event = reader.read_event().map_err(|_| "the XML is broken")?;
-            let is_empty = matches!(event, Event::Empty(_));
-            match event {
-                Event::Start(start) | Event::Empty(start) => {
-                    count += 1;
-                    if root.is_some() || count > most || open.len() >= MAX_DEPTH {
-                        return Err("the XML has more than one root, too many elements, or nests too deep");
-                    }
-                    let element = begin(&start, reader.resolver())?;
-                    if is_empty {
-                        close(element, &mut open, &mut root)?;
-                    } else {
-                        open.push(element);
-                    }
-                }
-                Event::End(_) => {
-                    let element = open.pop().ok_or("the XML is broken")?;
-                    close(element, &mut open, &mut root)?;
-                }
-                Event::Text(text) => add(&mut open, &text.xml10_content())?,
-                Event::GeneralRef(name) => {
-                    let of_number = name.resolve_char_ref().map_err(|_| "the XML has a wrong character")?;
-                    let c = of_number.or(match &*name {
-                        "amp" => Some('&'),
-                        "lt" => Some('<'),
-                        "gt" => Some('>'),
-                        "quot" => Some('"'),
-                        "apos" => Some('\''),
-                        _ => None,
-                    });
-                    let c = c.ok_or("the XML uses an entity that it does not have")?;
-                    add(&mut open, c.encode_utf8(&mut [0; 4]))?;
-                }
-                Event::Decl(decl) if is_first => {
-                    let is_utf8 = decl.encoding().is_none_or(|e| e.is_ok_and(|e| e.eq_ignore_ascii_case("utf-8")));
-                    if !is_utf8 {
-                        return Err("the XML is not UTF-8");
-                    }
-                }
-                Event::Eof => break,
-                Event::Decl(_) | Event::DocType(_) | Event::Comment(_) | Event::CData(_) | Event::PI(_) => {
-                    return Err("the XML has a document type, a comment, a section or an instruction");
-                }
-            }
-            is_first = false;
-        }
-        if open.is_empty() { root.ok_or("there is no XML") } else { Err("the XML ends too early") }
+        markup::read(text, most)
     }
 
     /// The document as it is sent.
@@ -212,14 +157,6 @@ impl Element {
     }
 }
 
-fn attribute(out: &mut String, name: &str, value: &str) {
-    out.push(' ');
-    out.push_str(name);
-    out.push_str("=\"");
-    out.push_str(&escape(value));
-    out.push('"');
-}
-
 fn space(found: &ResolveResult<'_>) -> Result<Space, &'static str> {
     match found {
         ResolveResult::Unbound | ResolveResult::Bound(Namespace("")) => Ok(Space::Bare),
@@ -228,14 +165,6 @@ fn space(found: &ResolveResult<'_>) -> Result<Space, &'static str> {
         ResolveResult::Bound(Namespace(XSD | ENCODING)) => Ok(Space::Schema),
         ResolveResult::Bound(_) | ResolveResult::Unknown(_) => Err("the XML has a name of an unknown namespace"),
     }
-}
-
-/// A name as the API writes them, so that it can be written as it is.
-fn is_name(name: &str) -> bool {
-    let is_inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    name.len() <= 128
-        && name.bytes().all(is_inner)
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
 }
 
 fn begin(start: &BytesStart<'_>, resolver: &NamespaceResolver) -> Result<Element, &'static str> {
@@ -278,30 +207,18 @@ fn begin(start: &BytesStart<'_>, resolver: &NamespaceResolver) -> Result<Element
     Ok(element)
 }
 
-fn add(open: &mut [Element], text: &str) -> Result<(), &'static str> {
-    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Err("the XML has a control character");
+impl Branch for Element {
+    fn begin(start: &BytesStart<'_>, resolver: &NamespaceResolver) -> Result<Self, &'static str> {
+        begin(start, resolver)
     }
-    match open.last_mut() {
-        Some(element) => element.text.push_str(text),
-        None if text.trim().is_empty() => {}
-        None => return Err("the XML has text beside its root"),
-    }
-    Ok(())
-}
 
-fn close(mut element: Element, open: &mut [Element], root: &mut Option<Element>) -> Result<(), &'static str> {
-    if !element.children.is_empty() {
-        if !element.text.trim().is_empty() {
-            return Err("the XML has text beside elements");
-        }
-        element.text = String::new();
+    fn text(&mut self) -> &mut String {
+        &mut self.text
     }
-    match open.last_mut() {
-        Some(parent) => parent.children.push(element),
-        None => *root = Some(element),
+
+    fn children(&mut self) -> &mut Vec<Self> {
+        &mut self.children
     }
-    Ok(())
 }
 
 #[cfg(test)]

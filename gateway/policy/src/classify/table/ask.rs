@@ -3,15 +3,42 @@
 
 use super::{
     Ask, Inner, Leaf,
-    file::{Bodies, BodyRule, UpgradeRule},
+    file::{Bodies, BodyRule, MachineNaming, Shape, UpgradeRule},
 };
 use crate::classify::{
     Asked, Body, Task, Verdict,
     params::{Found, Place, is_number},
     query::Query,
 };
-use portcullis_domain::{HypervisorName, MachineRef, Operation, Resource};
+use portcullis_domain::{HypervisorName, MachineId, MachineRef, Operation, Resource};
 use std::borrow::Cow;
+
+impl MachineNaming {
+    /// The machine's id: `project:name`, or its number. Neither part may hold a `:`, or two pairs could make one id.
+    pub(super) fn id(&self, name: &str, within: Option<&str>) -> Result<MachineId, Cow<'static, str>> {
+        let wrong = || Cow::from("That is no name of a machine.");
+        let Self { within: key, inside, default, shape, always, .. } = self;
+        if let Some(always) = always {
+            return always.parse().map_err(|_| wrong());
+        }
+        let is_shaped = |text: &str| match shape {
+            Shape::Text => true,
+            Shape::Number => is_number(text),
+            Shape::Dns => text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')),
+        };
+        if name.is_empty() || name.contains(':') || !is_shaped(name) {
+            return Err(wrong());
+        }
+        if key.is_none() && inside.is_none() {
+            return name.parse().map_err(|_| wrong());
+        }
+        let within = within.filter(|w| !w.is_empty()).unwrap_or(default);
+        if within.contains(':') || within.is_empty() || inside.is_some() && !is_shaped(within) {
+            return Err(wrong());
+        }
+        format!("{within}:{name}").parse().map_err(|_| wrong())
+    }
+}
 
 impl Leaf {
     /// Whether the row is the one for a request, as far as it was read.
@@ -54,21 +81,21 @@ impl Inner {
             BodyRule::Usual | BodyRule::Stream => self.bodies,
         };
         match (kind, ask.body == BodyRule::Stream, asked.body) {
-            (Bodies::Params | Bodies::Json, _, _) if reads => {}
-            (Bodies::Opaque, _, _) | (Bodies::Json, true, _) => {}
+            (Bodies::Params | Bodies::Json | Bodies::Tree, _, _) if reads => {}
+            (Bodies::Opaque, _, _) | (Bodies::Json | Bodies::Tree, true, _) => {}
             (Bodies::Params, true, _) => {
                 // A server that puts the query's values over the body's would take them.
                 if query.pairs().next().is_some() {
                     return Err("Parameters stand in the body here, not in the query.".into());
                 }
             }
-            (Bodies::Params | Bodies::Json, false, Body::Unread) => return Ok(None),
-            (Bodies::Json, false, Body::Json(json)) => {
+            (Bodies::Params | Bodies::Json | Bodies::Tree, false, Body::Unread) => return Ok(None),
+            (Bodies::Json | Bodies::Tree, false, Body::Json(json)) => {
                 for leaf in json.leaves() {
                     ask.keys.read_leaf(place, leaf, &mut found)?;
                 }
             }
-            (Bodies::Params, false, Body::Json(_)) | (Bodies::Json, false, Body::Params(_)) => {
+            (Bodies::Params, false, Body::Json(_)) | (Bodies::Json | Bodies::Tree, false, Body::Params(_)) => {
                 return Err("The body was read as another kind than this API has.".into());
             }
             (Bodies::Params, false, Body::Params(form)) => {

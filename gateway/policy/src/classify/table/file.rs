@@ -15,6 +15,9 @@ pub(super) struct File {
     pub(super) base: Vec<String>,
     #[serde(default)]
     pub(super) bodies: Bodies,
+    /// Bodies of nested JSON may be patches of it.
+    #[serde(default)]
+    pub(super) patches: bool,
     /// What must be done to answers, where a row says nothing.
     #[serde(default = "pass")]
     pub(super) answer: Answer,
@@ -29,7 +32,7 @@ pub(super) struct File {
 }
 
 /// Where a request names its machine.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MachineNaming {
     /// The parameter of the path that holds the name.
@@ -39,6 +42,8 @@ pub(super) struct MachineNaming {
     pub(super) always: Option<String>,
     /// The key of the query that says where the name counts: its value and the name, joined by `:`, are the id.
     pub(super) within: Option<String>,
+    /// The parameter of the path that does the same.
+    pub(super) inside: Option<String>,
     /// What counts when the key is absent or empty.
     #[serde(default)]
     pub(super) default: String,
@@ -55,6 +60,8 @@ pub(super) enum Shape {
     Text,
     /// 100 to 999999999.
     Number,
+    /// As Kubernetes has names: lower case letters, digits, `-` and `.`.
+    Dns,
 }
 
 /// Whether the bodies of requests say what is asked.
@@ -68,6 +75,15 @@ pub(super) enum Bodies {
     Params,
     /// They are nested JSON, and are read before anything is decided.
     Json,
+    /// They are nested JSON or XML, spoken of in one form, and are read before anything is decided.
+    Tree,
+}
+
+impl Bodies {
+    /// Whether they are nested.
+    pub(super) const fn are_nested(self) -> bool {
+        matches!(self, Self::Json | Self::Tree)
+    }
 }
 
 /// Where a request names its task.

@@ -4,8 +4,10 @@ use crate::classify::canonical;
 use proptest::prelude::*;
 
 mod incus;
+mod kubevirt;
 mod nested;
 mod openstack;
+mod ovirt;
 mod proxmox;
 mod vmm;
 

@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How clients of Kubernetes speak to KubeVirt's part of its API, and read a refusal.
+//!
+//! Every answer is made of objects, and is cut to what its reader may see. So a request is written anew for the cluster:
+//! its query as it was decided on, JSON alone among what it accepts, nothing packed. A list is asked for page by page and
+//! given whole, because the place to go on from names an object, and how many pages there are counts those that are
+//! hidden.
+
+mod watch;
+
+use super::{Shown, Way, bearer};
+use crate::{
+    api::{self, Going},
+    body::{Body, Response, Sent, done},
+    passage::end,
+    reply::{self, Refusal},
+    state::{House, Shard},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body_util::Full;
+use portcullis_audit::OpenEntry;
+use portcullis_domain::{
+    Action, Actor, Effect, HypervisorName, Inventory, Machine, MachineId, MachineRef, Operation, Outcome, RequestId,
+    Resource,
+};
+use portcullis_policy::{
+    Decision, Permit,
+    classify::{self, Canonical, Content, Json, Upgrade, Verdict, Written},
+};
+use portcullis_upstream::{Answer as Got, Cut, Cutter, Gaze, RequestContext, ResponseBody};
+use serde_json::{Value, json};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+/// How many objects one page has.
+const PAGE: usize = 500;
+/// Most pages of one list: a cluster that always names another one ends there.
+const MAX_PAGES: usize = 400;
+/// Most bytes of one page, and of all pages of a list.
+const MAX_LIST: usize = 32 * 1024 * 1024;
+const MAX_ALL: usize = 128 * 1024 * 1024;
+
+/// How long the inventory may take to hear of a machine that an answer or event is about.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// `Authorization: Bearer`, and nothing else.
+pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
+    bearer(headers).map(|token| Shown::Token(token, None))
+}
+
+/// Browsers show a token as the name of a subprotocol, which the cluster would take for one: it has no place here.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut names = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let fits = |v: &HeaderValue| v.as_bytes() == b"plain.kubevirt.io";
+    if names.all(fits) {
+        Ok(())
+    } else {
+        Err(Refusal::Bad(
+            "The subprotocol of a stream here is plain.kubevirt.io, and a token is shown by a header.".into(),
+        ))
+    }
+}
+
+/// What a body asks, where that depends on what the machine is now.
+pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
+    let Content::Json(said) = said else { return verdict };
+    match way.house.fleet.cutter(way.hypervisor) {
+        Some(cutter) => settle(verdict, method, said, cutter, &way.house.fleet.inventory()),
+        None => Verdict::Denied("This hypervisor has no objects.".into()),
+    }
+}
+
+/// What is asked, where that depends on what the machine is now. Labels can give and take away tags, on which access is
+/// given; where the tags stay the same, they do neither.
+fn settle(verdict: Verdict, method: &Method, said: &Json, cutter: &Cutter, inventory: &Inventory) -> Verdict {
+    if said.texts().any(Cutter::is_cut) {
+        let why = "The body holds the text that stands for a secret which is not shown, and would put it in the \
+                   secret's place: send only what changes, or the whole with the secret.";
+        return Verdict::Denied(why.into());
+    }
+    let Verdict::Operation { mut operation, mut also, answer } = verdict else { return verdict };
+    let Some(hypervisor) = operation.resource.hypervisor().cloned() else {
+        return Verdict::Operation { operation, also, answer };
+    };
+    let access =
+        Operation { action: Action::AccessAdmin, resource: Resource::Hypervisor(hypervisor), effect: Effect::Unsafe };
+    let labels = || said.below("/metadata/labels");
+    let tags = || cutter.tags(labels().filter_map(|(k, v)| Some((k, v?))));
+    let is_edit = |o: &&Operation| o.action == Action::Configure && matches!(o.resource, Resource::Machine(_));
+    let edited = std::iter::once(&operation).chain(&also).find(is_edit).and_then(|o| match &o.resource {
+        Resource::Machine(at) => inventory.find(at),
+        _ => None,
+    });
+    // All of them put in other ones' place: what goes away is not said.
+    let replaced = said.value("/metadata/labels").is_some();
+    let same = match (said.written(), edited) {
+        (Written::Whole, Some(machine)) => tags() == machine.tags,
+        (Written::Changes, Some(machine)) => {
+            let changes = |(key, value): (&str, Option<&str>)| match value {
+                _ if !cutter.is_tag(key) => false,
+                Some(value) => !cutter.tags(std::iter::once((key, value))).iter().all(|t| machine.tags.contains(t)),
+                None => true,
+            };
+            !replaced && !labels().any(changes)
+        }
+        // A machine that is new.
+        (_, None) => operation.action == Action::Create && tags().is_empty(),
+    };
+    let is_about = *method == Method::PATCH || operation == access || also.contains(&access);
+    if same {
+        also.retain(|o| *o != access);
+        if operation == access
+            && let Some(at) = also.iter().position(|o| o.action == Action::Configure)
+        {
+            operation = also.remove(at);
+        }
+    } else if edited.is_some() && is_about && said.written() == Written::Whole && operation != access {
+        // An applied configuration takes back the labels that it does not name any more.
+        if !also.contains(&access) {
+            also.push(access);
+        }
+    }
+    Verdict::Operation { operation, also, answer }
+}
+
+/// A refusal as Kubernetes tells one, with the fields of RFC 9457 beside it.
+pub(super) fn refusal(refusal: &Refusal, said: &str, request: RequestId) -> Value {
+    let (title, detail) = refusal.words();
+    let code = refusal.status().as_u16();
+    let mut status = status(code, said);
+    for (key, value) in [("title", title.into()), ("detail", detail.into()), ("request", request.to_string().into())] {
+        if let Some(map) = status.as_object_mut() {
+            map.insert(key.to_owned(), value);
+        }
+    }
+    status
+}
+
+/// A Status object.
+fn status(code: u16, said: &str) -> Value {
+    let reason = match code {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        409 => "Conflict",
+        410 => "Expired",
+        413 => "RequestEntityTooLarge",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        504 => "Timeout",
+        _ => "InternalError",
+    };
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": said, "reason": reason,
+        "code": code,
+    })
+}
+
+/// What somebody may see of one hypervisor, at this instant.
+struct Eyes<'a> {
+    house: &'a House,
+    actor: &'a Actor,
+    hypervisor: &'a HypervisorName,
+    inventory: Arc<Inventory>,
+}
+
+impl<'a> Eyes<'a> {
+    fn new(house: &'a House, actor: &'a Actor, hypervisor: &'a HypervisorName) -> Self {
+        Self { house, actor, hypervisor, inventory: house.fleet.inventory() }
+    }
+
+    fn at(&self, machine: &MachineId) -> MachineRef {
+        MachineRef { hypervisor: self.hypervisor.clone(), machine: machine.clone() }
+    }
+
+    /// Whether the inventory knows a machine.
+    fn has(&self, machine: &MachineId) -> bool {
+        self.inventory.find(&self.at(machine)).is_some()
+    }
+
+    fn known(&self, machine: &MachineId) -> bool {
+        let at = Resource::Machine(self.at(machine));
+        self.house.engine.may_see(self.actor, &at, &self.inventory, self.house.clock.now())
+    }
+
+    /// A machine as it is told of, whatever the inventory knows of it.
+    fn machine(&self, machine: &Machine) -> bool {
+        let at = Resource::Machine(machine.at.clone());
+        let alone = Inventory::new([machine.clone()]);
+        self.house.engine.may_see(self.actor, &at, &alone, self.house.clock.now())
+    }
+
+    fn whole(&self) -> bool {
+        let resource = Resource::Hypervisor(self.hypervisor.clone());
+        let all = Operation { action: Action::View, resource, effect: Effect::Safe };
+        let now = self.house.clock.now();
+        matches!(self.house.engine.decide(self.actor, &all, &self.inventory, now), Decision::Permit(_))
+    }
+
+    fn look<T>(&self, then: impl FnOnce(&Gaze<'_>) -> T) -> T {
+        let (machine, known) = (|m: &Machine| self.machine(m), |m: &MachineId| self.known(m));
+        then(&Gaze { whole: self.whole(), machine: &machine, known: &known })
+    }
+}
+
+/// What of the query and the head goes to the cluster: written anew.
+fn rewrite(request: &mut Request<Sent>, path: &str, more: &[(&str, &str)]) -> Result<(), Refusal> {
+    let bad = |why: &str| Refusal::Bad(why.to_owned());
+    let pairs = classify::read_pairs(request.uri().query()).map_err(bad)?;
+    let said = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    // Ours counts, whatever was said under its name.
+    let kept = said.filter(|(key, _)| !more.iter().any(|(ours, _)| ours == key));
+    let mut address = path.to_owned();
+    for (n, (key, value)) in kept.chain(more.iter().copied()).enumerate() {
+        address.push(if n == 0 { '?' } else { '&' });
+        encode(key, &mut address);
+        address.push('=');
+        encode(value, &mut address);
+    }
+    let address = PathAndQuery::try_from(address).map_err(|_| bad("The address cannot be sent on."))?;
+    *request.uri_mut() = Uri::from(address);
+    Ok(())
+}
+
+fn encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+/// Leaves what can be read and cut of what a client accepts: JSON, also as a table and as a list of groups.
+fn negotiate(headers: &mut HeaderMap) -> Shape {
+    let said = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let is_read = |one: &&str| {
+        let mut parts = one.split(';').map(str::trim);
+        let is_json = parts.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
+        is_json && parts.all(|p| p.is_ascii() && !p.starts_with("as=Partial"))
+    };
+    let mut accepted: Vec<&str> = said.map(str::trim).filter(is_read).collect();
+    let shape = if accepted.iter().any(|a| a.contains("as=Table")) { Shape::Table } else { Shape::Objects };
+    if !accepted.contains(&"application/json") {
+        accepted.push("application/json");
+    }
+    let value = HeaderValue::from_str(&accepted.join(",")).unwrap_or(HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT, value);
+    headers.remove(header::ACCEPT_ENCODING);
+    shape
+}
+
+/// In which shape a client wants objects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Objects,
+    Table,
+}
+
+/// Whether a query asks for something, as the cluster reads it; none where readers differ.
+fn asks(pairs: &[(String, String)], name: &str) -> Option<bool> {
+    let value = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_ascii_lowercase());
+    match value.as_deref() {
+        None | Some("0" | "false") => Some(false),
+        Some("" | "1" | "true") => Some(true),
+        Some(_) => None,
+    }
+}
+
+/// Whether there are many objects at a path.
+fn is_list(path: &Canonical) -> bool {
+    let parts: Vec<&str> = path.segments().collect();
+    match parts.as_slice() {
+        ["apis", _, _, resource] => *resource != "namespaces",
+        ["apis", group, _, "namespaces", _, _] => *group != "subresources.kubevirt.io",
+        _ => false,
+    }
+}
+
+/// Answers a request whose answer is made of objects.
+pub(crate) async fn forward(
+    going: Going<'_>,
+    permit: Permit,
+    actor: Arc<Actor>,
+    open: OpenEntry,
+) -> Result<Response, Refusal> {
+    let Going { house, shard, peer, path, mut request } = going;
+    let fail = |open: OpenEntry, outcome: Outcome, refusal: Refusal| {
+        end(open, outcome, &refusal.words().1, &[]);
+        Err(refusal)
+    };
+    let name = permit.operation().resource.hypervisor().cloned();
+    let found = name.as_ref().and_then(|name| Some((name, house.fleet.cutter(name)?)));
+    let Some((name, cutter)) = found else {
+        return fail(open, Outcome::Failed, Refusal::Unavailable("This hypervisor has no objects.".into()));
+    };
+    let reads = *request.method() == Method::GET;
+    let pairs = classify::read_pairs(request.uri().query()).unwrap_or_default();
+    let Some(watches) = asks(&pairs, "watch") else {
+        return fail(open, Outcome::Denied, Refusal::Bad("Write watch=true, or leave it out.".into()));
+    };
+    let shape = negotiate(request.headers_mut());
+    let mut ours = Vec::new();
+    if shape == Shape::Table {
+        // To tell what an object is about takes the whole of it.
+        ours.push(("includeObject", "Object"));
+    }
+    if watches {
+        let asks = watch::Asks::new(&pairs);
+        ours.extend([("watch", "true"), ("allowWatchBookmarks", "true")]);
+        if let Err(refusal) = rewrite(&mut request, path.as_str(), &ours) {
+            return fail(open, Outcome::Denied, refusal);
+        }
+        let got = match send(shard, &permit, &path, request, peer.request).await {
+            Ok(got) => got,
+            Err(refusal) => return fail(open, Outcome::Failed, refusal),
+        };
+        if got.status() == StatusCode::OK {
+            return Ok(watch::begin(house, actor, name, &path, &asks, got, open));
+        }
+        return match api::collect(got, MAX_LIST).await {
+            Ok((parts, text)) => {
+                let eyes = Eyes::new(house, &actor, name);
+                let cut = eyes.look(|sight| cutter.answer(path.as_str(), &text, false, sight));
+                finish(open, parts, cut.map_err(|f| f.to_string()))
+            }
+            Err(why) => fail(open, Outcome::Failed, Refusal::Upstream(why.to_owned())),
+        };
+    }
+    let (method, headers, query) = (request.method().clone(), request.headers().clone(), request.uri().clone());
+    let mut first = Some(request);
+    let mut all: Option<(http::response::Parts, Value)> = None;
+    let (mut next, mut size) = (String::new(), 0);
+    let (page, lists) = (PAGE.to_string(), reads && is_list(&path));
+    for number in 0.. {
+        let mut request = first.take().unwrap_or_else(|| {
+            let mut again = Request::new(Sent::Whole(Full::default()));
+            *again.method_mut() = method.clone();
+            *again.headers_mut() = headers.clone();
+            *again.uri_mut() = query.clone();
+            again
+        });
+        let mut more = ours.clone();
+        if lists {
+            more.push(("limit", &page));
+        }
+        if !next.is_empty() {
+            more.push(("continue", &next));
+        }
+        if let Err(refusal) = rewrite(&mut request, path.as_str(), &more) {
+            return fail(open, Outcome::Denied, refusal);
+        }
+        let got = match send(shard, &permit, &path, request, peer.request).await {
+            Ok(got) => got,
+            Err(refusal) => return fail(open, Outcome::Failed, refusal),
+        };
+        let (parts, text) = match api::collect(got, MAX_LIST).await {
+            Ok(read) => read,
+            Err(why) => return fail(open, Outcome::Failed, Refusal::Upstream(why.to_owned())),
+        };
+        if text.is_empty() {
+            return finish(open, parts, Ok(Cut::Shown(Value::Null)));
+        }
+        // What a decision was made on may be shown: the one machine, or the answer to a change.
+        let decided = matches!(permit.operation().resource, Resource::Machine(_)) || !reads;
+        let eyes = Eyes::new(house, &actor, name);
+        let mut shown = match eyes.look(|sight| cutter.answer(path.as_str(), &text, decided, sight)) {
+            Ok(Cut::Shown(shown)) => shown,
+            other => return finish(open, parts, other.map_err(|f| f.to_string())),
+        };
+        size += text.len();
+        let following = Cutter::next(&mut shown).filter(|_| lists && parts.status == StatusCode::OK);
+        all = Some(match all {
+            None => (parts, shown),
+            Some((head, before)) => match joined(before, shown) {
+                Some(both) => (head, both),
+                None => return finish(open, parts, Err("a page of another shape than the first".to_owned())),
+            },
+        });
+        match following {
+            None => break,
+            Some(same) if same == next || number >= MAX_PAGES || size > MAX_ALL => {
+                return fail(open, Outcome::Failed, Refusal::Upstream("Its list does not end, or is too long.".into()));
+            }
+            Some(following) => next = following,
+        }
+    }
+    match all {
+        Some((parts, shown)) => {
+            if method == Method::POST && parts.status == StatusCode::CREATED {
+                heard_of(house, name, &shown).await;
+            }
+            finish(open, parts, Ok(Cut::Shown(shown)))
+        }
+        None => fail(open, Outcome::Failed, Refusal::Upstream("It did not answer.".into())),
+    }
+}
+
+/// Waits a moment until the inventory has heard of a machine that was just made: its maker looks at it next.
+async fn heard_of(house: &House, hypervisor: &HypervisorName, made: &Value) {
+    let at = |key: &str| made.pointer(key).and_then(Value::as_str).unwrap_or_default();
+    let id = format!("{}:{}", at("/metadata/namespace"), at("/metadata/name"));
+    let (true, Ok(machine)) = (at("/kind") == "VirtualMachine", id.parse()) else { return };
+    let at = MachineRef { hypervisor: hypervisor.clone(), machine };
+    let known = async {
+        while house.fleet.inventory().find(&at).is_none() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    // One that it never hears of has no name of a machine.
+    let _: Result<(), _> = tokio::time::timeout(PATIENCE, known).await;
+}
+
+/// Sends one request on, and waits for the head of the answer.
+async fn send(
+    shard: &Shard,
+    permit: &Permit,
+    path: &Canonical,
+    request: Request<Sent>,
+    id: RequestId,
+) -> Result<http::Response<ResponseBody<Sent>>, Refusal> {
+    let context = RequestContext { request: id, upgrade: Upgrade::None };
+    match shard.forwarder.forward(permit, path, request, context).await {
+        // It is the gateway that it does not know: a client would take it for itself.
+        Ok(Got::Response(got)) if got.status() == StatusCode::UNAUTHORIZED => {
+            Err(Refusal::Upstream("It does not take the gateway's own credential at the moment.".into()))
+        }
+        Ok(Got::Response(got)) => Ok(got),
+        Ok(Got::Upgraded(..)) => Err(Refusal::Upstream("It switched protocols without being asked.".into())),
+        Err(error) => Err(reply::upstream(&error)),
+    }
+}
+
+/// Two pages as one.
+fn joined(mut first: Value, mut second: Value) -> Option<Value> {
+    for key in ["items", "rows"] {
+        if let Some(Value::Array(more)) = second.get_mut(key) {
+            let more = std::mem::take(more);
+            first.get_mut(key)?.as_array_mut()?.extend(more);
+            return Some(first);
+        }
+    }
+    None
+}
+
+/// Closes the event with what came, and gives it to the client.
+fn finish(open: OpenEntry, mut parts: http::response::Parts, cut: Result<Cut, String>) -> Result<Response, Refusal> {
+    let (status, body) = match cut {
+        Ok(Cut::Shown(Value::Null)) => (parts.status, String::new()),
+        Ok(Cut::Shown(value)) => (parts.status, value.to_string()),
+        Ok(Cut::Hidden) => {
+            // As what does not exist.
+            end(open, Outcome::Denied, "it is about what they may not see", &[]);
+            return Err(Refusal::NotFound);
+        }
+        Err(why) => {
+            tracing::warn!(why, "an answer of a cluster was withheld");
+            end(open, Outcome::Failed, "the answer could not be read, so it was withheld", &[]);
+            return Err(Refusal::Upstream("Its answer could not be read.".into()));
+        }
+    };
+    for name in [header::CONTENT_LENGTH, header::ETAG, header::CONTENT_ENCODING] {
+        parts.headers.remove(name);
+    }
+    let is_json = |v: &HeaderValue| v.to_str().is_ok_and(|t| t.starts_with("application/json"));
+    if !body.is_empty() && !parts.headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    let outcome = if status.as_u16() >= 400 { Outcome::Failed } else { Outcome::Done };
+    done(open, outcome, status.as_u16(), body.len() as u64);
+    let body = if body.is_empty() { Body::empty() } else { Body::Whole(Some(Bytes::from(body))) };
+    Ok(Response::from_parts(parts, body))
+}
+
+#[cfg(test)]
+mod tests;
