@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What bodies ask on LXD and Incus: who may change one machine changes neither who may reach it nor its host.
 
-use crate::support::{FakeLxd, Person, TestGateway, gateway::free_port};
+use crate::support::{FakeLxd, Person, TestGateway, fake_lxd::MARK, gateway::free_port};
 use reqwest::{Client, Method, StatusCode, header};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,21 +22,36 @@ async fn whoever_may_change_a_machine_changes_neither_its_tags_nor_its_host() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    let whole = |tags: &str, map: &str| {
+        format!(
+            r#"{{"architecture": "x86_64", "profiles": ["default"], "config": {{"limits.cpu": "2", "user.tags": "{tags}",
+            "volatile.last_state.idmap": "{map}", "volatile.last_state.power": "RUNNING"}}}}"#
+        )
+    };
     let mut passed = Vec::new();
     for (method, path, body, status) in [
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"limits.cpu": "2"}}"#, 200),
-        (Method::PUT, "/1.0/instances/c1", r#"{"config": {"limits.cpu": "2", "user.tags": "web"}}"#, 200),
+        // All of it is written back, with what LXD remembers.
+        (Method::PUT, "/1.0/instances/c1", &whole("web", "[a]"), 200),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"volatile.last_state.idmap": "[a]"}}"#, 200),
         (Method::PUT, "/1.0/instances/c1/state", r#"{"action": "restart", "force": true}"#, 200),
         (Method::POST, "/1.0/instances/c1/snapshots/s0", r#"{"name": "s1", "migration": false}"#, 200),
         // Who reaches it: by its tags, by their absence, by its name.
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "pay"}}"#, 403),
-        (Method::PUT, "/1.0/instances/c1", r#"{"config": {"user.tags": "web,pay"}}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", &whole("web,pay", "[a]"), 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"restore": "tagged"}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"restore": "same"}"#, 200),
         (Method::PUT, "/1.0/instances/c1", r#"{"config": {}}"#, 403),
         (Method::PATCH, "/1.0/instances/c1", r#"{"CONFIG": {"user.tags": "pay"}}"#, 403),
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "web", "user.tags": "pay"}}"#, 403),
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"user.tags": "web", "user\u002etags": "pay"}}"#, 403),
         (Method::POST, "/1.0/instances/c1", r#"{"name": "c2"}"#, 403),
-        // Its host.
+        // Its host: also by what LXD remembers of it, written, left out, or brought back.
+        (Method::PUT, "/1.0/instances/c1", &whole("web", "[]"), 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"config": {"limits.cpu": "2", "user.tags": "web"}}"#, 403),
+        (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"volatile.idmap.next": "[]"}}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"restore": "mapped"}"#, 403),
+        (Method::PUT, "/1.0/instances/c1", r#"{"restore": "c2/same"}"#, 403),
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"raw.lxc": "lxc.mount.entry=/ x none bind"}}"#, 403),
         (Method::PATCH, "/1.0/instances/c1", r#"{"config": {"security.privileged": "true"}}"#, 403),
         (
@@ -59,5 +74,19 @@ async fn whoever_may_change_a_machine_changes_neither_its_tags_nor_its_host() {
         }
     }
     assert_eq!(incus.bodies(), passed, "what was decided on is what came, and nothing else came");
+    assert_eq!(incus.marks(), [MARK; 3], "what was told by comparing is done only where it is still so");
+
+    // Whoever only takes snapshots goes back to one that brings nothing back, and hears why to no other.
+    let carl = ada.invite("carl").await;
+    ada.grant("carl", "operator", "machine", "incus/default:c1").await;
+    let token = carl.token("incus").await;
+    for (snapshot, status) in [("same", 200), ("tagged", 403), ("mapped", 403)] {
+        let request = client.put(format!("https://localhost:{port}/1.0/instances/c1"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let answer = request.json(&serde_json::json!({ "restore": snapshot })).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), status, "{snapshot}");
+        let said = answer.text().await.expect("text");
+        assert_eq!(said.contains("brings back settings"), status == 403, "{said}");
+    }
     gateway.stop().await;
 }

@@ -319,6 +319,19 @@ async fn what_parameters_reach_is_decided_like_what_the_path_names() {
         let (found, body) = tool.call(method.clone(), path, form).await;
         assert_eq!(found.as_u16(), status, "{method} {path} {form}: {body}");
     }
+    // Whoever only takes snapshots goes back to one that brings nothing back, and hears why to no other.
+    let carl = ada.invite("carl").await;
+    ada.grant("carl", "operator", "machine", "pve/100").await;
+    let careful = Tool::new(&gateway, port, "carl", carl.token("pve").await);
+    for (snapshot, status) in [("same", 200), ("tagged", 403), ("with-card", 403)] {
+        let path = format!("/nodes/pve1/qemu/100/snapshot/{snapshot}/rollback");
+        let (found, body) = careful.call(Method::POST, &path, "").await;
+        assert_eq!(found.as_u16(), status, "{path}: {body}");
+        assert_eq!(body.to_string().contains("brings back settings"), status == 403, "{body}");
+        // Who may change everything of one machine gives it no tags and no card of the host.
+        assert_eq!(tool.call(Method::POST, &path, "").await.0.as_u16(), status, "{path}");
+    }
+    assert_eq!(pve.came("POST /api2/json/nodes/pve1/qemu/100/snapshot").len(), 2);
     for came in pve.came("") {
         let said = format!("{} {}", came.line, String::from_utf8_lossy(&came.body));
         assert!(!said.contains("200-disk") && !said.contains("vmid=200") && !said.contains("/qemu/200"), "{said}");

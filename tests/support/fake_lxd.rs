@@ -19,6 +19,9 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
+/// What it calls the settings of each instance.
+pub(crate) const MARK: &str = "\"e1\"";
+
 /// An answer's body.
 type AnyBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>;
 
@@ -46,6 +49,7 @@ struct Inside {
     swallowed: AtomicU64,
     asked: Mutex<Vec<String>>,
     bodies: Mutex<Vec<String>>,
+    marks: Mutex<Vec<String>>,
     events: broadcast::Sender<String>,
 }
 
@@ -60,6 +64,7 @@ impl FakeLxd {
             swallowed: AtomicU64::new(0),
             asked: Mutex::default(),
             bodies: Mutex::default(),
+            marks: Mutex::default(),
             events: broadcast::channel(64).0,
         });
         let shared = Arc::clone(&inside);
@@ -105,6 +110,11 @@ impl FakeLxd {
         self.inside.bodies.lock().expect("whole").clone()
     }
 
+    /// What changes were made on the condition of.
+    pub(crate) fn marks(&self) -> Vec<String> {
+        self.inside.marks.lock().expect("whole").clone()
+    }
+
     /// Says an event to everybody who listens.
     pub(crate) fn say(&self, event: &serde_json::Value) {
         self.inside.events.send(event.to_string()).ok();
@@ -117,6 +127,9 @@ impl Inside {
         self.asked.lock().expect("whole").push(format!("{} {path}", request.method()));
         if path == "/1.0/events" {
             return self.listen(&mut request);
+        }
+        if let Some(mark) = request.headers().get(header::IF_MATCH) {
+            self.marks.lock().expect("whole").push(mark.to_str().expect("text").to_owned());
         }
         let body = request.body_mut();
         let mut small = Vec::new();
@@ -137,6 +150,8 @@ impl Inside {
                     "config": { "user.tags": "web" } })
             });
             rows.collect()
+        } else if request.method() == Method::GET {
+            self.settings(&path)
         } else {
             json!({})
         };
@@ -146,7 +161,27 @@ impl Inside {
         }
         let mut answer = Response::new(whole(answer.to_string()));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.headers_mut().insert(header::ETAG, HeaderValue::from_static(MARK));
         answer
+    }
+
+    /// What an instance is, and what it was in its snapshots: `same`, `tagged` and `mapped`.
+    fn settings(&self, path: &str) -> serde_json::Value {
+        let mut parts = path.trim_start_matches("/1.0/instances/").split('/');
+        let name = parts.next().unwrap_or_default();
+        if !self.containers.iter().any(|c| c == name) {
+            return json!({});
+        }
+        let (tags, map) = match (parts.next(), parts.next()) {
+            (Some("snapshots"), Some("tagged")) => ("web,pay", "[a]"),
+            (Some("snapshots"), Some("mapped")) => ("web", "[]"),
+            _ => ("web", "[a]"),
+        };
+        json!({
+            "name": name, "architecture": "x86_64", "ephemeral": false, "profiles": ["default"], "devices": {},
+            "config": { "user.tags": tags, "volatile.last_state.idmap": map, "volatile.last_state.power": "RUNNING" },
+            "expanded_config": { "raw.lxc": "what profiles give is not the instance's own" },
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]

@@ -165,8 +165,17 @@ impl Inside {
                 {"id": "node/pve1", "type": "node", "node": "pve1", "status": "online"},
             ])),
             ("GET", "/nodes/pve1/qemu/100/config") => {
-                data(&json!({"name": "web-1", "cipassword": "canary-cipassword", "ciuser": "web"}))
+                let mut settings = json!({"name": "web-1", "cipassword": "canary-cipassword", "ciuser": "web",
+                    "tags": "web;production"});
+                match query.as_str() {
+                    "snapshot=same" => settings["snaptime"] = json!(1),
+                    "snapshot=tagged" => settings["tags"] = json!("web;pay"),
+                    "snapshot=with-card" => settings["hostpci0"] = json!("0000:01:00.0"),
+                    _ => {}
+                }
+                data(&settings)
             }
+            ("POST", "/nodes/pve1/qemu/100/snapshot/same/rollback") => task("qmrollback:100"),
             ("GET", "/storage/backup") => data(&json!({"storage": "backup", "password": "canary-storage-password"})),
             ("POST", "/nodes/pve1/qemu/100/vncproxy") => self.offer(&body),
             ("GET", "/nodes/pve1/qemu/100/vncwebsocket") => self.screen(&mut request, &query).await,

@@ -2,7 +2,7 @@
 //! Roles that nobody may hold together, whatever gives them: an administrator, a group, a request, a directory.
 
 use portcullis_domain::{Grant, GrantEffect, RoleName};
-use portcullis_policy::Engine;
+use portcullis_policy::{Engine, Kind};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -52,18 +52,42 @@ impl Duties {
             return None;
         }
         let includes = Includes::of(engine);
-        let gives = includes.all(new);
         let counts = |g: &&Grant| g.effect == GrantEffect::Allow && g.until.is_none_or(|until| now < until);
-        let held: Vec<(&RoleName, BTreeSet<RoleName>)> =
-            held.iter().filter(counts).map(|g| (&g.role, includes.all(&g.role))).collect();
+        let held: Vec<&RoleName> = held.iter().filter(counts).map(|g| &g.role).collect();
         self.0.iter().find_map(|conflict| {
-            let new_one = conflict.roles.iter().find(|role| gives.contains(*role))?;
-            let beside =
-                |within: &BTreeSet<RoleName>| conflict.roles.iter().any(|r| r != new_one && within.contains(r));
-            let (other, _) = held.iter().find(|(_, within)| beside(within))?;
+            let of = |name: &RoleName| Share::of(engine, &includes, conflict, name);
+            let new_one = of(new);
+            let other = held.iter().find(|name| new_one.is_apart_from(&of(name)))?;
             let why = if conflict.words.is_empty() { String::new() } else { format!(" {}", conflict.words) };
             Some(format!("Nobody may hold {new} together with {other}, which they hold.{why}"))
         })
+    }
+}
+
+/// Which roles of a set a name gives something of. A role gives those that it includes; one right alone gives a part of
+/// each that has it, and is kept apart from the others: what nobody may hold as a role they do not hold right by right.
+struct Share<'c> {
+    roles: BTreeSet<&'c RoleName>,
+    is_right: bool,
+}
+
+impl<'c> Share<'c> {
+    fn of(engine: &Engine, includes: &Includes, conflict: &'c Conflict, name: &RoleName) -> Self {
+        let right = name.right().and_then(|(kind, action)| Some((kind.parse::<Kind>().ok()?, action)));
+        let within = includes.all(name);
+        let gives = |role: &&RoleName| match right {
+            Some((kind, action)) => engine.role_allows(role, kind, action),
+            None => within.contains(*role),
+        };
+        Self { roles: conflict.roles.iter().filter(gives).collect(), is_right: right.is_some() }
+    }
+
+    fn is_apart_from(&self, other: &Self) -> bool {
+        if self.is_right || other.is_right {
+            !self.roles.is_empty() && !other.roles.is_empty() && self.roles.is_disjoint(&other.roles)
+        } else {
+            self.roles.iter().any(|a| other.roles.iter().any(|b| a != b))
+        }
     }
 }
 
@@ -134,6 +158,28 @@ mod tests {
         let forbids = Grant { effect: GrantEffect::Deny, ..held("auditor") };
         assert!(objects(&[over, forbids], "operator").is_none());
         assert!(objects(&[coming], "operator").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_apart_is_not_held_right_by_right() {
+        let engine = Engine::builtin().await.unwrap();
+        let duties = Duties::new(&engine, set(&["auditor", "operator"])).unwrap();
+        let objects = |held: &[Grant], new: &str| duties.objection(&engine, held, &role(new), NOW).is_some();
+        assert!(objects(&[held("auditor")], "machine/power"));
+        assert!(objects(&[held("machine/power")], "auditor"));
+        assert!(objects(&[held("machine/power")], "gateway:audit/read"));
+        assert!(objects(&[held("gateway:recordings/play")], "operator"));
+        assert!(objects(&[held("gateway:recordings/play")], "administrator"), "it includes an operator");
+        // What neither or both of them have is kept apart from nothing.
+        assert!(!objects(&[held("auditor")], "machine/guest-exec"));
+        assert!(!objects(&[held("operator")], "machine/power"));
+        assert!(!objects(&[held("machine/power")], "machine/snapshot"));
+        let duties = Duties::new(&engine, set(&["operator", "console-user"]));
+        assert!(duties.is_err(), "one includes the other");
+        let duties = Duties::new(&engine, set(&["auditor", "security-lead"])).unwrap();
+        let objects = |new: &str| duties.objection(&engine, &[held("auditor")], &role(new), NOW).is_some();
+        assert!(!objects("gateway:audit/read"), "both of them read the trail");
+        assert!(objects("gateway:policy/write"));
     }
 
     #[tokio::test]

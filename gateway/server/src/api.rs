@@ -5,7 +5,7 @@
 
 use crate::{
     body::{Body, Passing, Response, Sent, done},
-    dialect::{self, Way},
+    dialect::{self, Settled, Way},
     events,
     layers::{self, Peer},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
@@ -100,9 +100,17 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
     if verdict == Verdict::Unread {
         return Ok(Read::Unread(Box::new(request)));
     }
-    // Before the bracket: whoever knocks too often may not fill the trail either.
-    let caller = way.caller(request.method(), request.headers())?;
+    let caller = caller(way, &request)?;
     whole(way, shard, caller, verdict, (path, upgrade), request)
+}
+
+/// Who sends it. Before the bracket: whoever knocks too often may not fill the trail either.
+fn caller(way: Way<'_>, request: &Request<Sent>) -> Result<Caller, Refusal> {
+    let caller = way.caller(request.method(), request.headers())?;
+    if let Caller::Known(actor) = &caller {
+        way.house.pace_call(actor, way.hypervisor, way.peer)?;
+    }
+    Ok(caller)
 }
 
 /// A request whose body is read first: as much as its table reads, and of nobody but those who are known.
@@ -121,9 +129,9 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
         let authority = layers::host(&request)?.to_owned();
         return way.sign_in(path.as_str(), &authority, &said).await;
     }
-    let caller = way.caller(request.method(), request.headers())?;
+    let caller = caller(way, &request)?;
     let upgrade = wish(request.headers())?;
-    let (request, said) = match &caller {
+    let (mut request, said) = match &caller {
         Caller::Known(_) => {
             let (request, said) = content(*request, table, table.max_body()).await?;
             (request, Some(said))
@@ -132,17 +140,21 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
         Caller::Stranger | Caller::Barred(..) => (*request, None),
     };
     let (method, query) = (request.method().as_str(), request.uri().query());
-    let verdict = match &said {
-        Some(Ok(said)) => {
-            let body = said.said();
-            let verdict = table.classify(name, &classify::Asked { method, path: &path, query, upgrade, body });
-            way.settle(verdict, request.method(), said)
+    let Settled { verdict, mark, why } = match (&said, &caller) {
+        (Some(Ok(said)), Caller::Known(actor)) => {
+            let asked = classify::Asked { method, path: &path, query, upgrade, body: said.said() };
+            way.settle(actor, table, &asked, request.headers()).await
         }
-        Some(Err(why)) => Verdict::Denied((*why).into()),
-        None => Verdict::Unread,
+        (Some(Err(why)), _) => Verdict::Denied((*why).into()).into(),
+        (_, Caller::Stranger | Caller::Barred(..)) | (None, _) => Verdict::Unread.into(),
     };
+    if let Some(mark) = mark {
+        request.headers_mut().insert(header::IF_MATCH, mark);
+    }
     match whole(way, shard, caller, verdict, (path, upgrade), request)? {
-        Read::Whole(visit, caller, call) => go(house, visit, caller, call).await,
+        Read::Whole(visit, caller, call) => {
+            go(house, visit, caller, call).await.map_err(|refusal| refusal.because(why))
+        }
         Read::Unread(_) => Err(Refusal::Unknown),
     }
 }
@@ -178,7 +190,7 @@ fn whole<'a>(
     (path, upgrade): (Canonical, Upgrade),
     request: Request<Sent>,
 ) -> Result<Read<'a>, Refusal> {
-    let Way { house, hypervisor, peer, .. } = way;
+    let Way { house, peer, .. } = way;
     let (asked, answer) = match verdict {
         Verdict::Operation { operation, also, answer } => (Asked::Operation(operation, also), answer),
         Verdict::Visible { hypervisor, answer } => (Asked::Visible(hypervisor), answer),
@@ -187,9 +199,6 @@ fn whole<'a>(
         // Of somebody who is not known: that is all that has to be said.
         Verdict::Unread => (Asked::Presence, Answer::Pass),
     };
-    if let Caller::Known(actor) = &caller {
-        house.pace_call(actor, hypervisor, peer)?;
-    }
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
     Ok(Read::Whole(visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request })))

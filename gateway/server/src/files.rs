@@ -8,13 +8,17 @@ use portcullis_policy::Engine;
 use portcullis_store::Store;
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
+
+/// The longest file of a policy, in bytes: some 100,000 rows.
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// What this node has in effect.
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ impl Unread {
 /// Reads a file, or the `*.csv` of a folder and the `*.toml` of its `tests`.
 pub(crate) fn read(path: &Path) -> io::Result<Files> {
     let told = |at: &Path, error: &io::Error| io::Error::new(error.kind(), format!("{}: {error}", at.display()));
-    let text = |file: &Path| std::fs::read_to_string(file).map_err(|e| told(file, &e));
+    let text = |file: &Path| whole(file).map_err(|e| told(file, &e));
     let name = |file: &Path| file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut files = Files::default();
     if path.is_file() {
@@ -84,6 +88,35 @@ pub(crate) fn read(path: &Path) -> io::Result<Files> {
         }
     }
     Ok(files)
+}
+
+/// A file of the policy: at most [`LONGEST`] bytes, and a file (a pipe would be waited for).
+fn whole(path: &Path) -> io::Result<String> {
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(wrong("it is no file".to_owned()));
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST { Err(wrong(format!("it is longer than {LONGEST} bytes"))) } else { Ok(text) }
+}
+
+/// Refuses a folder, or a file in it, that everybody on this machine may write: it says who may do what.
+fn check_writers(folder: &Path) -> io::Result<()> {
+    let check = |path: &Path| {
+        let mode = std::fs::metadata(path)?.mode() & 0o777;
+        if mode & 0o002 == 0 {
+            return Ok(());
+        }
+        let path = path.display();
+        let why = format!("{path} can be written by everybody (mode {mode:04o}): chmod o-w {path}");
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    };
+    check(folder)?;
+    for entry in std::fs::read_dir(folder)? {
+        check(&entry?.path())?;
+    }
+    Ok(())
 }
 
 /// Whether the tests of a set hold; which do not, where some do not.
@@ -118,6 +151,7 @@ impl House {
     }
 
     async fn try_folder(&self, folder: &Path) -> Result<(), String> {
+        check_writers(folder).map_err(|e| e.to_string())?;
         let files = read(folder).map_err(|e| e.to_string())?;
         try_tests(&files).await?;
         let said = |error: Error| chain(&error);
@@ -156,5 +190,35 @@ impl House {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    #[test]
+    fn a_folder_that_everybody_may_write_and_what_is_no_file_are_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("a.csv");
+        fs::write(&file, "g2, machine/view, viewer\n").expect("written");
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+        mode(&file, 0o664);
+        mode(dir.path(), 0o755);
+        assert!(check_writers(dir.path()).is_ok());
+        assert_eq!(read(dir.path()).expect("read").0.len(), 1);
+        for path in [file.as_path(), dir.path()] {
+            let before = fs::metadata(path).expect("there").permissions().mode();
+            mode(path, before | 0o002);
+            let why = check_writers(dir.path()).expect_err("refused").to_string();
+            assert!(why.contains("chmod o-w"), "{why}");
+            mode(path, before);
+        }
+        fs::create_dir(dir.path().join("b.csv")).expect("made");
+        assert!(read(dir.path()).expect_err("refused").to_string().contains("no file"));
+        fs::remove_dir(dir.path().join("b.csv")).expect("removed");
+        fs::File::create(&file).expect("made").set_len(LONGEST + 1).expect("long");
+        assert!(read(dir.path()).expect_err("refused").to_string().contains("longer than"));
     }
 }

@@ -222,7 +222,7 @@ async fn decide<'a>(
 }
 
 /// Somebody as they ask from an address: grants may count from some networks only.
-fn from(mut actor: Arc<Actor>, peer: Peer) -> Arc<Actor> {
+pub(crate) fn from(mut actor: Arc<Actor>, peer: Peer) -> Arc<Actor> {
     if actor.from != Some(peer.ip) {
         Arc::make_mut(&mut actor).from = Some(peer.ip);
     }

@@ -68,6 +68,14 @@ impl Refusal {
         }
     }
 
+    /// The same denial, with why more is asked than its owner may expect.
+    pub(crate) fn because(self, why: Option<&str>) -> Self {
+        match (self, why) {
+            (Self::Forbidden(text), Some(why)) => Self::Forbidden(format!("{text} {why}")),
+            (other, _) => other,
+        }
+    }
+
     /// A title and what the person can do.
     pub(crate) fn words(&self) -> (&'static str, String) {
         match self {

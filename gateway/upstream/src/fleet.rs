@@ -8,7 +8,7 @@ use crate::{
     config::{ApiDoor, HypervisorConfig},
     credential::machine_of,
     desk::Desk,
-    driver::{self, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen},
+    driver::{self, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
     error::{Error, Fault},
     kind::{self, Kind},
 };
@@ -35,6 +35,8 @@ pub(crate) const MAX_MACHINES: usize = 50_000;
 /// The most notes of one hypervisor.
 const MAX_NOTES: usize = 20;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// How long a look at one machine's settings may take.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long a hypervisor may take when it is asked once.
 const ONCE: Duration = Duration::from_secs(40);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -234,6 +236,15 @@ impl Fleet {
     pub async fn open_screen(&self, permit: &Permit) -> Result<Screen, Error> {
         let (member, machine) = self.permitted(permit, &[Action::ConsoleView, Action::ConsoleControl])?;
         member.driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
+    }
+
+    /// What a machine's settings are now, and in a snapshot of it, for deciding on what would change them: the gateway's
+    /// own look, like that at the inventory. At most half a minute.
+    pub async fn standing(&self, machine: &MachineRef, snapshot: Option<&str>) -> Result<Standing, Error> {
+        let member = self.member(&machine.hypervisor)?;
+        let look = tokio::time::timeout(LOOK, member.driver.standing(&machine.machine, snapshot));
+        let standing = look.await.unwrap_or(Err(Fault::TooSlow("to say what a machine is")));
+        standing.map_err(|f| f.at(&member.name))
     }
 
     /// What clients of a hypervisor's RPC have to know and keep to; none where it has no RPC.

@@ -61,7 +61,7 @@ pub use config::{ApiDoor, HypervisorConfig, Reach, RpcDoor, Trust, Verify};
 pub use desk::{Face, Reply, Seat, Sight, Wait};
 pub use driver::{
     Cut, Cutter, Frame, FrameKind, FrameStatus, Frames, Gaze, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen,
-    ScreenLogin, Step, Watched, split_tags,
+    ScreenLogin, Standing, Step, Watched,
 };
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};

@@ -58,6 +58,20 @@ impl Form {
         if let [one] = values.as_slice() { Some(one) } else { None }
     }
 
+    /// The parameters that are not the same as `now`, with both values; those that `is_left` says are not looked at.
+    #[must_use]
+    pub fn changes(&self, now: &Self, is_left: impl Fn(&str) -> bool) -> Self {
+        let mut all: Vec<(String, Vec<String>)> = Vec::new();
+        for (key, _) in self.0.iter().chain(&now.0).filter(|(key, _)| !is_left(key)) {
+            let of = |side: &Self| side.0.iter().find(|(k, _)| k == key).map(|(_, values)| values.clone());
+            let (is, was) = (of(self), of(now));
+            if is != was && !all.iter().any(|(k, _)| k == key) {
+                all.push((key.clone(), is.into_iter().chain(was).flatten().collect()));
+            }
+        }
+        Self(all)
+    }
+
     /// Every key with its values.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().map(|(key, values)| (key.as_str(), values.as_slice()))
@@ -172,6 +186,17 @@ mod tests {
         // A form's value may hold what a query's may not: line ends.
         assert_eq!(pairs("application/x-www-form-urlencoded", "description=a%0Ab").unwrap()[0].1, "a\nb");
         assert_eq!(Form::read(None, b"").unwrap(), Form::default());
+    }
+
+    #[test]
+    fn changes_are_what_comes_goes_or_becomes_another() {
+        let form = |body: &str| Form::read(Some("application/json"), body.as_bytes()).unwrap();
+        let now = form(r#"{"a": "1", "b": "2", "c": "3", "gone": 4}"#);
+        let then = form(r#"{"a": 1, "b": "x", "new": "y", "c": ["3", "4"], "left": "z"}"#);
+        let changes = then.changes(&now, |key| key == "left");
+        let said: Vec<_> = changes.pairs().map(|(k, v)| format!("{k}={}", v.join("|"))).collect();
+        assert_eq!(said, ["b=x|2", "new=y", "c=3|4|3", "gone=4"]);
+        assert!(now.changes(&now, |_| false).is_empty());
     }
 
     // SEC-049

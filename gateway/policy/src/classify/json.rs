@@ -15,7 +15,10 @@ use serde::{
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 /// The largest body of nested JSON, in bytes.
 pub const MAX_JSON: usize = 256 * 1024;
@@ -44,6 +47,15 @@ pub enum Written {
     Whole,
     /// It says what becomes different (RFC 7396, RFC 6902).
     Changes,
+}
+
+/// How much of a thing a body says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it: what it does not name is taken away.
+    All,
+    /// What it names; the rest stays.
+    Named,
 }
 
 /// One value that holds no others, and the way to it.
@@ -209,6 +221,52 @@ impl Json {
     /// Every text, number and truth in it.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.leaves.iter().map(Leaf::text)
+    }
+
+    /// Whether it says anything of a key at the top.
+    pub fn says(&self, top: &str) -> bool {
+        self.leaves.iter().any(|leaf| leaf.way.first().is_some_and(|way| way == top))
+    }
+
+    /// What becomes another where `now` becomes this, as a body says it: each setting that is not the same on both sides
+    /// with what it was and what it becomes, so that taking one away counts like writing it. A setting is a key at the
+    /// top with all that is in it; within the objects that `within` names it is one of their entries, whole.
+    #[must_use]
+    pub fn changes(&self, now: &Self, within: &[&str], extent: Extent) -> Self {
+        let (was, is) = (now.settings(within), self.settings(within));
+        let named = is.keys().chain(was.keys().filter(|s| extent == Extent::All && !is.contains_key(*s)));
+        let mut leaves = Vec::new();
+        for setting in named.filter(|s| is.get(*s) != was.get(*s)) {
+            leaves.extend([&is, &was].into_iter().filter_map(|side| side.get(setting)).flatten().copied().cloned());
+        }
+        Self { leaves, ..Self::default() }
+    }
+
+    fn settings(&self, within: &[&str]) -> BTreeMap<&[String], Vec<&Leaf>> {
+        let mut all: BTreeMap<_, Vec<&Leaf>> = BTreeMap::new();
+        for leaf in &self.leaves {
+            let steps = if leaf.way.first().is_some_and(|top| within.contains(&top.as_str())) { 2 } else { 1 };
+            let setting = leaf.way.get(..steps).unwrap_or(&leaf.way);
+            all.entry(setting).or_default().push(leaf);
+        }
+        // Keys stand in any order; entries of one list keep theirs.
+        all.values_mut().for_each(|leaves| leaves.sort_by(|a, b| a.way.cmp(&b.way)));
+        all
+    }
+
+    /// All but what these patterns speak of.
+    #[must_use]
+    pub fn without(mut self, patterns: &[&str]) -> Self {
+        let patterns: Vec<Pattern> = patterns.iter().filter_map(|p| Pattern::read(p)).collect();
+        self.leaves.retain(|leaf| !patterns.iter().any(|p| p.fits(leaf)));
+        self
+    }
+
+    /// What either says.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.leaves.extend(other.leaves);
+        self
     }
 
     /// Every leaf.
@@ -502,6 +560,56 @@ mod tests {
         for bad in ["a", "", "/", "/a//b", "/a/**/b", "/a*b*c", "/***"] {
             assert_eq!(Pattern::read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_change_is_what_comes_goes_or_becomes_another_and_nothing_that_stays() {
+        let json = |body: &str| Json::read(None, body.as_bytes()).unwrap();
+        let now = r#"{"a": "x", "list": ["p", "q"], "config": {"k": "1", "l": "2"}, "devices": {"d": {"t": "nic", "n": "br"}}}"#;
+        for (then, all, named) in [
+            (now, "", ""),
+            // The order of keys says nothing, the order of a list does.
+            (
+                r#"{"devices": {"d": {"n": "br", "t": "nic"}}, "config": {"l": "2", "k": "1"}, "list": ["p", "q"], "a": "x"}"#,
+                "",
+                "",
+            ),
+            (r#"{"list": ["q", "p"]}"#, "/a /config/k /config/l /devices/d/n /devices/d/t /list/[]", "/list/[]"),
+            (r#"{"config": {"k": "1"}}"#, "/a /config/l /devices/d/n /devices/d/t /list/[]", ""),
+            (r#"{"config": {"k": "2"}}"#, "/a /config/k /config/l /devices/d/n /devices/d/t /list/[]", "/config/k"),
+            (
+                r#"{"config": {"m": ""}}"#,
+                "/a /config/k /config/l /config/m /devices/d/n /devices/d/t /list/[]",
+                "/config/m",
+            ),
+            // The same text is another value where it is no text.
+            (r#"{"config": {"k": 1}}"#, "/a /config/k /config/l /devices/d/n /devices/d/t /list/[]", "/config/k"),
+            // An entry is compared whole: what is missing in it was taken away.
+            (
+                r#"{"devices": {"d": {"t": "nic"}}}"#,
+                "/a /config/k /config/l /devices/d/n /devices/d/t /list/[]",
+                "/devices/d/n /devices/d/t",
+            ),
+            (r#"{"config": null}"#, "/a /config /config/k /config/l /devices/d/n /devices/d/t /list/[]", "/config"),
+            ("", "/a /config/k /config/l /devices/d/n /devices/d/t /list/[]", ""),
+        ] {
+            let ways = |extent| {
+                let changes = json(then).changes(&json(now), &["config", "devices"], extent);
+                let mut ways: Vec<String> = changes.leaves().iter().map(Leaf::shown).collect();
+                ways.sort_unstable();
+                ways.dedup();
+                ways.join(" ")
+            };
+            assert_eq!((ways(Extent::All).as_str(), ways(Extent::Named).as_str()), (all, named), "{then}");
+        }
+        // Both what it was and what it becomes are said.
+        let changes = json(r#"{"a": "y"}"#).changes(&json(r#"{"a": "x"}"#), &[], Extent::All);
+        assert_eq!(changes.leaves().iter().map(Leaf::text).collect::<Vec<_>>(), ["y", "x"]);
+        let left = json(now).without(&["/config/*", "/list/**"]).and(json(r#"{"z": 1}"#));
+        assert_eq!(
+            left.leaves().iter().map(Leaf::shown).collect::<Vec<_>>().join(" "),
+            "/a /devices/d/t /devices/d/n /z"
+        );
     }
 
     #[test]

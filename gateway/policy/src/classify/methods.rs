@@ -212,14 +212,9 @@ impl Methods {
                 return Ok(Told::Unknown(class, text.chars().take(64).collect()));
             }
         }
-        if let Some(action) = ask.hypervisor {
-            named.also.push(Operation {
-                action,
-                resource: Resource::Hypervisor(hypervisor.clone()),
-                effect: ask.effect,
-            });
-        }
         let whole = || Resource::Hypervisor(hypervisor.clone());
+        let of_whole = |action: &Action| Operation { action: *action, resource: whole(), effect: ask.effect };
+        named.also.extend(ask.hypervisor.iter().map(of_whole));
         let back = if is_async { Back::Task } else { ask.back(method.class) };
         let resource = match ask.object {
             Object::Visible | Object::Task if is_async => return Err(unknown.into()),

@@ -14,6 +14,7 @@ mod methods;
 pub mod own;
 mod params;
 mod patch;
+pub mod qmp;
 mod query;
 pub mod rpc;
 pub mod soap;
@@ -24,7 +25,7 @@ pub mod xdr;
 
 pub use canonical::{Ambiguous, Canonical, canonical};
 pub use form::{Form, MAX_FORM};
-pub use json::{Json, MAX_JSON, Written};
+pub use json::{Extent, Json, MAX_JSON, Written};
 pub use markup::Node;
 pub use methods::{Back, Entrance, MethodEntry, Methods, MethodsKind, Objects, Owner, Told, reference};
 pub use query::read_pairs;

@@ -36,6 +36,9 @@ pub(super) struct ParamRow {
     /// What may stand in the value, with commas between; a `*` at the end of one stands for a name.
     #[serde(default)]
     words: Vec<String>,
+    /// Ways within the keys that it does not speak of.
+    #[serde(default)]
+    except: Vec<String>,
 }
 
 /// What a value says.
@@ -79,6 +82,7 @@ pub(super) struct Rule {
     reason: String,
     unless: Vec<String>,
     words: Vec<String>,
+    except: Vec<Pattern>,
 }
 
 impl Rule {
@@ -89,6 +93,7 @@ impl Rule {
         reason: String::new(),
         unless: Vec::new(),
         words: Vec::new(),
+        except: Vec::new(),
     };
 }
 
@@ -137,7 +142,7 @@ impl Sets {
     pub(super) fn read(rows: Vec<ParamRow>) -> Result<Self, String> {
         let mut sets = Self::default();
         for row in rows {
-            let ParamRow { set, keys, usage, action, of, reason, unless, words } = row;
+            let ParamRow { set, keys, usage, action, of, reason, unless, words, except } = row;
             let wrong = |why: &str| format!("parameters {set}: {why}");
             let action = action.map(|a| a.parse::<Action>()).transpose().map_err(|e| wrong(&e.to_string()))?;
             if (usage == Usage::Refuse) != reason.is_some() || reason.as_deref() == Some("") {
@@ -155,11 +160,14 @@ impl Sets {
             if of == Of::Hypervisor && (usage != Usage::Plain || !action.is_some_and(|a| Kind::Hypervisor.answers(a))) {
                 return Err(wrong("the hypervisor is asked for an action that it has"));
             }
+            let patterns = except.iter().map(|way| Pattern::read(way)).collect::<Option<Vec<_>>>();
+            let except = patterns.ok_or_else(|| wrong("an exception is a way into nested JSON"))?;
             let known = sets.0.entry(set.clone()).or_default();
             for key in keys {
                 let bad = || format!("parameters {set}: {key:?} is no key, or comes twice");
                 let reason = reason.clone().unwrap_or_default();
-                let rule = Rule { usage, action, of, reason, unless: unless.clone(), words: words.clone() };
+                let (values, ways) = (unless.clone(), except.clone());
+                let rule = Rule { usage, action, of, reason, unless: values, words: words.clone(), except: ways };
                 if key.starts_with('/') {
                     if matches!(usage, Usage::Keys | Usage::Volume) {
                         return Err(bad());
@@ -168,7 +176,8 @@ impl Sets {
                     continue;
                 }
                 let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_#".contains(&b));
-                if !is_key || !unless.is_empty() || known.keys.insert(key.clone(), rule).is_some() {
+                if !is_key || !unless.is_empty() || !except.is_empty() || known.keys.insert(key.clone(), rule).is_some()
+                {
                     return Err(bad());
                 }
             }
@@ -233,7 +242,9 @@ impl Keys {
     pub(super) fn read_leaf(&self, place: Place<'_>, leaf: &Leaf, found: &mut Found) -> Result<(), Cow<'static, str>> {
         let Self::Known(all) = self else { return Ok(()) };
         let mut is_known = false;
-        for (_, rule) in all.ways.iter().filter(|(pattern, _)| pattern.fits(leaf)) {
+        let speaks =
+            |(pattern, rule): &&(Pattern, Rule)| pattern.fits(leaf) && !rule.except.iter().any(|p| p.fits(leaf));
+        for (_, rule) in all.ways.iter().filter(speaks) {
             is_known = true;
             if !rule.unless.iter().any(|u| leaf.is(u)) {
                 self.follow(rule, place, &leaf.shown(), &[leaf.text().to_owned()], found)?;
@@ -311,7 +322,7 @@ impl Keys {
 }
 
 /// Asks an action of the path's machine, or of the hypervisor where it cannot be asked of a machine.
-fn ask(place: Place<'_>, action: Action, found: &mut Found) -> Result<(), Cow<'static, str>> {
+pub(super) fn ask(place: Place<'_>, action: Action, found: &mut Found) -> Result<(), Cow<'static, str>> {
     let resource = match place.own {
         Some(own) if Kind::Machine.answers(action) => {
             Resource::Machine(MachineRef { hypervisor: place.hypervisor.clone(), machine: own.clone() })

@@ -73,6 +73,7 @@ struct Ask {
     effect: Effect,
     /// Asked of the machine of the path, too.
     machine: Option<Action>,
+    also: Vec<Action>,
     keys: Keys,
     body: BodyRule,
     answer: Answer,
@@ -305,12 +306,19 @@ impl Row {
         if machine.is_some_and(|a| object != Object::Hypervisor || !Kind::Machine.answers(a)) {
             return Err("what the machine of the path is asked goes with the hypervisor".to_owned());
         }
+        let also: Vec<Action> =
+            self.also.iter().map(|a| a.parse()).collect::<Result<_, _>>().map_err(|e| format!("{e}"))?;
+        let is_asked =
+            |a: &Action| Kind::Hypervisor.answers(*a) || object == Object::Machine && Kind::Machine.answers(*a);
+        if !also.iter().all(is_asked) || !also.is_empty() && !matches!(object, Object::Machine | Object::Hypervisor) {
+            return Err("what is asked as well cannot be asked here".to_owned());
+        }
         let keys = self.keys(inner, object)?;
         if (object == Object::Machines) != keys.name_machines() {
             return Err("machines are named by a parameter, and by nothing else".to_owned());
         }
         let (body, upgrade) = (self.body, self.upgrade);
-        Ok(Meaning::Ask(Ask { action, object, effect, machine, keys, body, answer, upgrade }))
+        Ok(Meaning::Ask(Ask { action, object, effect, machine, also, keys, body, answer, upgrade }))
     }
 
     fn keys(&self, inner: &Inner, object: Object) -> Result<Keys, String> {

@@ -26,7 +26,7 @@ use portcullis_domain::{
 };
 use portcullis_policy::{
     Decision, Permit,
-    classify::{self, Canonical, Content, Json, Upgrade, Verdict, Written},
+    classify::{self, Asked, Canonical, Json, Upgrade, Verdict, Written},
 };
 use portcullis_upstream::{Answer as Got, Cut, Cutter, Gaze, RequestContext, ResponseBody};
 use serde_json::{Value, json};
@@ -64,17 +64,17 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// What a body asks, where that depends on what the machine is now.
-pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
-    let Content::Json(said) = said else { return verdict };
+pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, asked: &Asked<'_>) -> Verdict {
+    let classify::Body::Json(said) = asked.body else { return verdict };
     match way.house.fleet.cutter(way.hypervisor) {
-        Some(cutter) => settle(verdict, method, said, cutter, &way.house.fleet.inventory()),
+        Some(cutter) => settle(verdict, asked.method, said, cutter, &way.house.fleet.inventory()),
         None => Verdict::Denied("This hypervisor has no objects.".into()),
     }
 }
 
 /// What is asked, where that depends on what the machine is now. Labels can give and take away tags, on which access is
 /// given; where the tags stay the same, they do neither.
-fn settle(verdict: Verdict, method: &Method, said: &Json, cutter: &Cutter, inventory: &Inventory) -> Verdict {
+fn settle(verdict: Verdict, method: &str, said: &Json, cutter: &Cutter, inventory: &Inventory) -> Verdict {
     if said.texts().any(Cutter::is_cut) {
         let why = "The body holds the text that stands for a secret which is not shown, and would put it in the \
                    secret's place: send only what changes, or the whole with the secret.";
@@ -108,7 +108,7 @@ fn settle(verdict: Verdict, method: &Method, said: &Json, cutter: &Cutter, inven
         // A machine that is new.
         (_, None) => operation.action == Action::Create && tags().is_empty(),
     };
-    let is_about = *method == Method::PATCH || operation == access || also.contains(&access);
+    let is_about = method == "PATCH" || operation == access || also.contains(&access);
     if same {
         also.retain(|o| *o != access);
         if operation == access

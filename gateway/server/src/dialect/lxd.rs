@@ -1,55 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of LXD show who they are, and how they read a refusal (LXD's REST API, "Return values").
 
-use super::{Shown, Way, bearer};
+use super::{Look, Shown, back, bearer};
 use crate::reply::Refusal;
-use http::{HeaderMap, Method};
-use portcullis_domain::{Action, Inventory, RequestId, Resource};
-use portcullis_policy::classify::{Content, Json, Verdict};
-use portcullis_upstream::split_tags;
+use http::{HeaderMap, header};
+use portcullis_domain::{Action, Effect, HypervisorName, Operation, RequestId, Resource};
+use portcullis_policy::classify::{Asked, Body, Content, Extent, Json, Table, Verdict};
+use portcullis_upstream::Standing;
 
 /// `Authorization: Bearer`, and nothing else.
 pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
     bearer(headers).map(|token| Shown::Token(token, None))
 }
 
-/// What is asked, where that depends on what the instance is now.
-pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
-    match said {
-        Content::Json(said) => settle(verdict, method, said, &way.house.fleet.inventory()),
-        Content::Params(_) => verdict,
-    }
-}
+/// What LXD itself changes with each start: no person's work.
+const OWN: [&str; 7] = [
+    "/config/volatile.*.host_name",
+    "/config/volatile.cloud-init.instance-id",
+    "/config/volatile.last_state.power",
+    "/config/volatile.last_state.ready",
+    "/config/volatile.uuid.generation",
+    "/config/volatile.vm.*",
+    "/config/volatile.vsock_id",
+];
+/// What a snapshot does not have, and the instance keeps.
+const KEPT: [&str; 2] = ["/description", "/stateful"];
+/// What is written whole even where the rest stays.
+const WHOLE: [&str; 2] = ["devices", "profiles"];
+/// Whose entries are settings of their own.
+const WITHIN: [&str; 2] = ["config", "devices"];
 
-/// What a whole new configuration of an instance asks. It can give and take away tags, on which access is given; where its
-/// tags are those that the machine has, it does neither, and tools write everything back to change one setting.
-fn settle(verdict: Verdict, method: &Method, said: &Json, inventory: &Inventory) -> Verdict {
-    let Verdict::Operation { operation, mut also, answer } = verdict else { return verdict };
+/// What has to be known to say what a request changes.
+pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look>) {
+    let (Verdict::Operation { operation, also, answer }, Body::Json(said)) = (&verdict, asked.body) else {
+        return (verdict, None);
+    };
     // A move under its own name gives it no other one.
-    if let (&Method::POST, Action::Migrate, Resource::Machine(at)) = (method, operation.action, &operation.resource)
+    if let ("POST", Action::Migrate, Resource::Machine(at)) = (asked.method, operation.action, &operation.resource)
         && said.value("/project").is_none_or(str::is_empty)
         && said.value("/name") == at.machine.as_str().rsplit(':').next()
     {
+        let (operation, mut also, answer) = (operation.clone(), also.clone(), *answer);
         also.retain(|o| o.action != Action::AccessAdmin);
+        return (Verdict::Operation { operation, also, answer }, None);
     }
-    let configures = also.iter().position(|o| o.action == Action::Configure);
-    let own = configures.filter(|_| *method == Method::PUT && operation.action == Action::AccessAdmin);
-    let machine = own.and_then(|at| match &also.get(at)?.resource {
-        Resource::Machine(machine) => inventory.find(machine),
+    // What a PUT does not name is taken away, and so is what a device or the list of profiles does not name.
+    let takes_away = asked.method == "PUT" || WHOLE.iter().any(|key| said.says(key));
+    let is_one = is_instance(asked.path.as_str()) && matches!(asked.method, "PUT" | "PATCH");
+    if !is_one || !takes_away && also.is_empty() {
+        return (verdict, None);
+    }
+    let snapshot = snapshot(said).map(str::to_owned);
+    // LXD reads a snapshot of another instance into it.
+    if snapshot.as_ref().is_some_and(|name| name.contains('/')) {
+        return (Verdict::Denied("Name a snapshot of the instance itself, without a slash.".into()), None);
+    }
+    let machine = std::iter::once(operation).chain(also).find_map(|o| match (&o.resource, o.action) {
+        (Resource::Machine(machine), Action::Configure) => Some(machine.clone()),
         _ => None,
     });
-    // A snapshot brings its own tags back, whatever else is said.
-    let stays = said.value("/restore").is_none_or(str::is_empty);
-    let same = stays
-        && machine.is_some_and(|m| {
-            let mut tags = split_tags(said.value("/config/user.tags").unwrap_or_default());
-            tags.sort_unstable();
-            tags.dedup();
-            tags == m.tags
-        });
-    match own.filter(|_| same) {
-        Some(at) => Verdict::Operation { operation: also.remove(at), also, answer },
-        None => Verdict::Operation { operation, also, answer },
+    let Some(machine) = machine else { return (verdict, None) };
+    let resource = Resource::Hypervisor(machine.hypervisor.clone());
+    let host = Operation { action: Action::NodeAdmin, resource, effect: Effect::Unsafe };
+    let (operation, mut also, answer) = (operation.clone(), also.clone(), *answer);
+    if takes_away && !also.contains(&host) {
+        // For where it cannot be seen what that is.
+        also.push(host);
+    }
+    (Verdict::Operation { operation, also, answer }, Some(Look { machine, snapshot }))
+}
+
+fn is_instance(path: &str) -> bool {
+    path.strip_prefix("/1.0/instances/").is_some_and(|name| !name.contains('/'))
+}
+
+fn snapshot(said: &Json) -> Option<&str> {
+    said.value("/restore").filter(|name| !name.is_empty())
+}
+
+/// What a request asks by what it changes: a PUT and a PATCH are asked like a PATCH of what becomes another, going back to
+/// a snapshot like that of what the snapshot has otherwise. LXD does it only where the instance is still what it was
+/// compared with; a client may have named that itself, and nothing else.
+pub(super) fn changed(
+    table: &Table,
+    hypervisor: &HypervisorName,
+    asked: &Asked<'_>,
+    standing: &Standing,
+    headers: &HeaderMap,
+) -> Option<Verdict> {
+    let (Content::Json(now), Body::Json(said)) = (&standing.now, asked.body) else { return None };
+    let mark = standing.mark.as_ref()?;
+    if headers.get_all(header::IF_MATCH).iter().any(|named| named != mark) {
+        return None;
+    }
+    let extent = if asked.method == "PUT" { Extent::All } else { Extent::Named };
+    let changes = match (snapshot(said), &standing.then) {
+        (Some(_), Some(Content::Json(then))) => {
+            let [now, then] = [now, then].map(|side| side.clone().without(&OWN).without(&KEPT));
+            // LXD does not look at what else is said beside a snapshot; it is asked for all the same.
+            let beside = said.clone().without(&["/restore"]).changes(&now, &WITHIN, Extent::Named);
+            then.changes(&now, &WITHIN, Extent::All).and(beside)
+        }
+        (None, None) => said.changes(now, &WITHIN, extent),
+        _ => return None,
+    };
+    let asked = Asked { method: "PATCH", body: Body::Json(&changes), ..*asked };
+    match table.classify(hypervisor, &asked) {
+        verdict if standing.then.is_some() => back(verdict),
+        verdict @ Verdict::Operation { .. } => Some(verdict),
+        _ => None,
     }
 }
 
@@ -66,33 +125,23 @@ pub(super) fn refusal(refusal: &Refusal, said: &str, request: RequestId) -> serd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_domain::{ConsoleKind, Machine, MachineKind, PowerState};
-    use portcullis_policy::classify::{self, ApiKind, Asked, Body, Table, Upgrade};
+    use http::HeaderValue;
+    use portcullis_policy::classify::{self, ApiKind, Upgrade};
 
-    fn told(method: &Method, path: &str, body: &str) -> String {
-        let machine = Machine {
-            at: "i/default:c1".parse().expect("a machine"),
-            name: "c1".into(),
-            kind: MachineKind::Container,
-            state: PowerState::Running,
-            pool: Some("default".into()),
-            tags: vec!["db".into(), "web".into()],
-            node: None,
-            console: ConsoleKind::Text,
-        };
-        let name = machine.at.hypervisor.clone();
-        let inventory = Inventory::default().with(&name, vec![machine]);
-        let (path, said) =
-            (classify::canonical(path).expect("a path"), Json::read(None, body.as_bytes()).expect("JSON"));
-        let asked = Asked {
-            method: method.as_str(),
-            path: &path,
-            query: None,
-            upgrade: Upgrade::None,
-            body: Body::Json(&said),
-        };
-        let verdict = Table::builtin(ApiKind::Lxd).classify(&name, &asked);
-        match settle(verdict, method, &said, &inventory) {
+    /// What c1 is.
+    const NOW: &str = r#"{"architecture": "x86_64", "description": "", "ephemeral": false, "stateful": false,
+        "profiles": ["default"],
+        "config": {"limits.cpu": "1", "user.tags": "web,db", "raw.lxc": "x", "volatile.base_image": "f0",
+            "volatile.idmap.base": "0", "volatile.last_state.idmap": "[a]", "volatile.last_state.power": "RUNNING",
+            "volatile.eth0.hwaddr": "00:16:3e:00:00:01", "volatile.eth0.host_name": "veth1"},
+        "devices": {"eth0": {"type": "nic", "network": "br"}, "d": {"type": "disk", "source": "/srv", "path": "/srv"}}}"#;
+
+    fn json(text: &str) -> Json {
+        Json::read(None, text.as_bytes()).expect("JSON")
+    }
+
+    fn in_words(verdict: Verdict) -> String {
+        match verdict {
             Verdict::Operation { operation, also, .. } => {
                 std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
             }
@@ -100,35 +149,178 @@ mod tests {
         }
     }
 
+    /// What a request asks of c1 where it is as above, with a snapshot; and whether the gateway looks at all.
+    fn told(method: &str, path: &str, body: &str, then: &str) -> String {
+        told_with(method, path, body, then, &HeaderMap::new())
+    }
+
+    fn told_with(method: &str, path: &str, body: &str, then: &str, headers: &HeaderMap) -> String {
+        let (name, path, said) = ("i".parse().expect("a name"), classify::canonical(path).expect("a path"), json(body));
+        let asked = Asked { method, path: &path, query: None, upgrade: Upgrade::None, body: Body::Json(&said) };
+        let table = Table::builtin(ApiKind::Lxd);
+        let (verdict, look) = look(table.classify(&name, &asked), &asked);
+        let Some(look) = look else { return in_words(verdict) };
+        let standing = Standing {
+            now: Content::Json(json(NOW)),
+            then: look.snapshot.as_ref().map(|_| Content::Json(json(then))),
+            mark: Some(HeaderValue::from_static("\"e\"")),
+        };
+        assert_eq!(look.machine.to_string(), "i/default:c1");
+        in_words(changed(&table, &name, &asked, &standing, headers).unwrap_or(verdict))
+    }
+
+    /// What c1 is, with one text in place of another.
+    fn with(old: &str, new: &str) -> String {
+        assert!(NOW.contains(old), "{old}");
+        NOW.replace(old, new)
+    }
+
+    const OWN: &str = "configure on i/default:c1";
+
     #[test]
-    fn writing_everything_back_asks_for_access_only_where_the_tags_become_others() {
-        let put = |body: &str| told(&Method::PUT, "/1.0/instances/c1", body);
-        let own = "configure on i/default:c1";
-        for same in ["web,db", "db, web", "db,web,db,"] {
-            assert_eq!(put(&format!(r#"{{"config": {{"limits.cpu": "2", "user.tags": "{same}"}}}}"#)), own, "{same}");
+    fn writing_everything_back_asks_for_what_it_changes() {
+        let put = |body: &str| told("PUT", "/1.0/instances/c1", body, "");
+        let asks = |old: &str, new: &str| put(&with(old, new));
+        assert_eq!(put(NOW), OWN, "nothing changes");
+        assert_eq!(asks(r#""limits.cpu": "1""#, r#""limits.cpu": "2""#), OWN);
+        assert_eq!(asks(r#""user.tags": "web,db","#, r#""user.tags": "web","#), format!("{OWN} + access-admin on i"));
+        assert_eq!(asks(r#""user.tags": "web,db","#, ""), format!("{OWN} + access-admin on i"));
+        for (old, new) in [
+            (r#""raw.lxc": "x","#, ""),
+            (r#""raw.lxc": "x""#, r#""raw.lxc": "y""#),
+            (r#""raw.lxc""#, r#""security.privileged": "true", "raw.lxc""#),
+            (r#""volatile.idmap.base": "0""#, r#""volatile.idmap.base": "1000000""#),
+            (r#""volatile.idmap.base": "0","#, ""),
+            (r#""volatile.idmap.base""#, r#""volatile.idmap.next": "[]", "volatile.idmap.base""#),
+            (r#""volatile.last_state.idmap": "[a]""#, r#""volatile.last_state.idmap": "[]""#),
+            (r#""volatile.last_state.idmap": "[a]","#, ""),
+            (r#""volatile.last_state.power": "RUNNING""#, r#""volatile.last_state.power": "STOPPED""#),
+            ("00:16:3e:00:00:01", "00:16:3e:00:00:02"),
+            (r#""volatile.eth0.host_name": "veth1""#, r#""volatile.eth0.host_name": "eth0""#),
+            (r#""source": "/srv""#, r#""source": "/""#),
+            (r#", "d": {"type": "disk", "source": "/srv", "path": "/srv"}"#, ""),
+            (r#"["default"]"#, r#"["default", "privileged"]"#),
+        ] {
+            assert!(asks(old, new).contains("node-admin on i"), "{old} {new}: {}", asks(old, new));
         }
-        let raw = r#"{"config": {"raw.lxc": "x", "user.tags": "web,db"}}"#;
-        assert_eq!(put(raw), format!("{own} + node-admin on i"));
-        for other in ["web", "", "web,db,pay", "web;db", "Web,db"] {
-            let body = format!(r#"{{"config": {{"user.tags": "{other}"}}}}"#);
-            assert_eq!(put(&body), format!("access-admin on i + {own}"), "{other}");
+        assert!(asks(r#""network": "br""#, r#""network": "other""#).contains("network on i/default:c1"));
+        assert_eq!(asks("f0", "f1"), OWN, "which image it came from gives nothing");
+        let nothing = put("{}");
+        assert!(nothing.contains("access-admin on i") && nothing.contains("node-admin on i"), "{nothing}");
+    }
+
+    #[test]
+    fn a_part_that_is_written_asks_for_what_it_changes() {
+        let patch = |body: &str| told("PATCH", "/1.0/instances/c1", body, "");
+        for same in [
+            r#"{"config": {"user.tags": "web,db", "raw.lxc": "x", "volatile.idmap.base": "0"}}"#,
+            r#"{"devices": {"d": {"path": "/srv", "source": "/srv", "type": "disk"}}}"#,
+            r#"{"config": {"limits.cpu": "2", "volatile.last_state.idmap": "[a]"}}"#,
+        ] {
+            assert_eq!(patch(same), OWN, "{same}");
         }
-        assert_eq!(put(r#"{"config": {}}"#), format!("access-admin on i + {own}"));
-        // A snapshot's tags are not known.
-        let back = put(r#"{"restore": "snap0", "config": {"user.tags": "web,db"}}"#);
-        assert!(back.starts_with("access-admin on i + ") && back.contains("snapshot on"), "{back}");
-        let stays = told(&Method::POST, "/1.0/instances/c1", r#"{"migration": true, "pool": "p", "name": "c1"}"#);
+        for (other, what) in [
+            (r#"{"config": {"volatile.idmap.next": "[]"}}"#, "node-admin on i"),
+            (r#"{"config": {"volatile.idmap.base": ""}}"#, "node-admin on i"),
+            (r#"{"config": {"user.tags": "db,web"}}"#, "access-admin on i"),
+            // A device is written whole: what is missing in it goes.
+            (r#"{"devices": {"eth0": {"type": "nic"}}}"#, "network on i/default:c1"),
+            (r#"{"devices": {"d": {"type": "disk", "path": "/srv"}}}"#, "node-admin on i"),
+        ] {
+            assert_eq!(patch(other), format!("{OWN} + {what}"), "{other}");
+        }
+    }
+
+    #[test]
+    fn going_back_asks_for_what_it_brings_back() {
+        let back = |then: &str| told("PUT", "/1.0/instances/c1", r#"{"restore": "s0", "config": null}"#, then);
+        let snapshot = "snapshot on i/default:c1";
+        assert_eq!(back(NOW), snapshot);
+        for (old, new) in [
+            (r#""limits.cpu": "1""#, r#""limits.cpu": "8""#),
+            (r#""volatile.last_state.power": "RUNNING""#, r#""volatile.last_state.power": "STOPPED""#),
+            (r#", "volatile.eth0.host_name": "veth1""#, ""),
+            (r#""description": "", "#, ""),
+        ] {
+            assert_eq!(back(&with(old, new)), snapshot, "{old}");
+        }
+        for (old, new, what) in [
+            (r#""user.tags": "web,db","#, "", "access-admin on i"),
+            (r#""user.tags": "web,db""#, r#""user.tags": "pay""#, "access-admin on i"),
+            (r#""raw.lxc": "x","#, r#""raw.lxc": "x", "security.privileged": "true","#, "node-admin on i"),
+            (r#""volatile.last_state.idmap": "[a]""#, r#""volatile.last_state.idmap": "[]""#, "node-admin on i"),
+            (r#""source": "/srv""#, r#""source": "/""#, "node-admin on i"),
+            (r#""network": "br""#, r#""network": "other""#, "network on i/default:c1"),
+        ] {
+            assert_eq!(back(&with(old, new)), format!("{snapshot} + {OWN} + {what}"), "{old}");
+        }
+        // What is said beside it counts, too.
+        let beside = told("PUT", "/1.0/instances/c1", r#"{"restore": "s0", "config": {"raw.lxc": "y"}}"#, NOW);
+        assert_eq!(beside, format!("{snapshot} + {OWN} + node-admin on i"));
+        let other = told("PUT", "/1.0/instances/c1", r#"{"restore": "c2/s0"}"#, NOW);
+        assert!(other.contains("without a slash"), "{other}");
+    }
+
+    #[test]
+    fn what_cannot_be_compared_asks_for_everything() {
+        let (method, path) = ("PUT", "/1.0/instances/c1");
+        let named = |mark: &'static str| {
+            let headers = HeaderMap::from_iter([(header::IF_MATCH, HeaderValue::from_static(mark))]);
+            told_with(method, path, NOW, "", &headers)
+        };
+        assert_eq!(named("\"e\""), OWN);
+        assert!(named("\"f\"").contains("access-admin on i"), "another state than the one that was compared with");
+        // Not an instance, or nothing that could be told better.
+        let (name, said) = ("i".parse().expect("a name"), json(NOW));
+        let path = classify::canonical(path).expect("a path");
+        let asked = Asked { method, path: &path, query: None, upgrade: Upgrade::None, body: Body::Json(&said) };
+        let table = Table::builtin(ApiKind::Lxd);
+        let now = || Content::Json(json(NOW));
+        let mark = Some(HeaderValue::from_static("\"e\""));
+        for standing in [
+            Standing { now: now(), then: None, mark: None },
+            Standing { now: now(), then: Some(now()), mark: mark.clone() },
+            Standing { now: Content::Params(classify::Form::default()), then: None, mark },
+        ] {
+            assert_eq!(changed(&table, &name, &asked, &standing, &HeaderMap::new()), None);
+        }
+        // What is taken away is not in what is said.
+        for (method, body, is_asked) in [
+            ("PUT", "{}", true),
+            ("PATCH", r#"{"devices": {"eth0": {"type": "nic"}}}"#, true),
+            ("PATCH", r#"{"profiles": ["default"]}"#, true),
+            ("PATCH", r#"{"config": {"limits.cpu": "2"}}"#, false),
+        ] {
+            let said = json(body);
+            let asked = Asked { method, body: Body::Json(&said), ..asked };
+            let strict = in_words(look(table.classify(&name, &asked), &asked).0);
+            assert_eq!(strict.contains("node-admin on i"), is_asked, "{body}: {strict}");
+        }
+        let strict = in_words(look(table.classify(&name, &asked), &asked).0);
+        assert!(["access-admin on i", OWN, "node-admin on i"].iter().all(|what| strict.contains(what)), "{strict}");
+    }
+
+    #[test]
+    fn a_move_under_its_own_name_gives_no_other_one() {
+        let stays = told("POST", "/1.0/instances/c1", r#"{"migration": true, "pool": "p", "name": "c1"}"#, "");
         assert_eq!(stays, "migrate on i/default:c1");
         for moved in [r#""name": "c2""#, r#""project": "other""#] {
             let body = format!(r#"{{"migration": true, "pool": "p", {moved}}}"#);
-            let said = told(&Method::POST, "/1.0/instances/c1", &body);
+            let said = told("POST", "/1.0/instances/c1", &body, "");
             assert!(said.contains("migrate on i/default:c1") && said.contains("access-admin"), "{said}");
         }
-        // A machine that is not known has no tags that could be the same, and a new name is another thing.
-        let body = r#"{"config": {"user.tags": "web,db"}}"#;
-        let unknown = told(&Method::PUT, "/1.0/instances/c2", body);
-        assert_eq!(unknown, "access-admin on i + configure on i/default:c2");
-        assert_eq!(told(&Method::POST, "/1.0/instances/c1", r#"{"name": "c2"}"#), format!("access-admin on i + {own}"));
-        assert_eq!(told(&Method::PATCH, "/1.0/instances/c1", body), format!("{own} + access-admin on i"));
+        assert_eq!(told("POST", "/1.0/instances/c1", r#"{"name": "c2"}"#, ""), format!("access-admin on i + {OWN}"));
+        // What does not depend on what the machine is: a new one with what LXD remembers of another.
+        let new = r#"{"name": "c2", "source": {"type": "none"}, "config": {"volatile.last_state.idmap": "[]"}}"#;
+        assert!(told("POST", "/1.0/instances", new, "").contains("node-admin on i"));
+        let copy =
+            r#"{"name": "c2", "source": {"type": "copy", "source": "c1"}, "config": {"volatile.base_image": "f"}}"#;
+        assert_eq!(told("POST", "/1.0/instances", copy, ""), "create on i + storage on i/default:c1");
+        let over = r#"{"name": "c2", "source": {"type": "copy", "source": "c1", "refresh": true}}"#;
+        let said = told("POST", "/1.0/instances", over, "");
+        assert!(said.split(" + ").any(|asked| asked == "storage on i"), "a disk is written over: {said}");
+        assert!(
+            told("PATCH", "/1.0/profiles/p", r#"{"config": {"volatile.idmap.next": "[]"}}"#, "").contains("node-admin")
+        );
     }
 }

@@ -18,12 +18,13 @@ use crate::{
     layers::Peer,
     passage::{self, Asked, Caller, Passed, Trailed, Visit},
     reply::Refusal,
-    state::House,
+    state::{House, chain},
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
-use portcullis_domain::{Actor, HypervisorName, RequestId};
-use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Verdict};
+use portcullis_domain::{Action, Actor, HypervisorName, MachineRef, Operation, RequestId, Resource};
+use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Table, Verdict};
+use portcullis_upstream::Standing;
 use std::{borrow::Cow, sync::Arc};
 
 /// What somebody shows.
@@ -54,8 +55,12 @@ struct Speech {
     path: for<'p> fn(&'p str) -> Result<Cow<'p, str>, Refusal>,
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
     is_sign_in: fn(&Method, &str) -> bool,
-    /// What is asked, where that depends on what the machine is now.
-    settle: fn(Way<'_>, Verdict, &Method, &Content) -> Verdict,
+    /// What has to be known of a machine to say what is asked.
+    look: fn(Verdict, &classify::Asked<'_>) -> (Verdict, Option<Look>),
+    /// What is asked, by what that machine is; none where it cannot be told.
+    changed: fn(&Table, &HypervisorName, &classify::Asked<'_>, &Standing, &HeaderMap) -> Option<Verdict>,
+    /// What is asked, by what the inventory knows.
+    settle: fn(Way<'_>, Verdict, &classify::Asked<'_>) -> Verdict,
     /// Refuses a head that changes what is asked in a way that nobody reviewed.
     check: fn(&HeaderMap) -> Result<(), Refusal>,
     /// The body of a refusal.
@@ -69,18 +74,22 @@ const fn speech(kind: ApiKind) -> Speech {
         shown: |headers| lxd::shown(headers),
         path: |raw| Ok(Cow::Borrowed(raw)),
         is_sign_in: |_, _| false,
-        settle: |_, verdict, _, _| verdict,
+        look: |verdict, _| (verdict, None),
+        changed: |_, _, _, _, _| None,
+        settle: |_, verdict, _| verdict,
         check: |_| Ok(()),
         refusal: lxd::refusal,
         reads: Reads::Body,
     };
     match kind {
-        ApiKind::Lxd | ApiKind::Incus => Speech { settle: lxd::settle_said, ..PLAIN },
+        ApiKind::Lxd | ApiKind::Incus => Speech { look: lxd::look, changed: lxd::changed, ..PLAIN },
         ApiKind::CloudHypervisor | ApiKind::Firecracker => Speech { refusal: vmm::refusal, ..PLAIN },
         ApiKind::Proxmox => Speech {
             shown: |headers| proxmox::shown(headers),
             path: |raw| Ok(proxmox::path(raw)),
             is_sign_in: proxmox::is_sign_in,
+            look: proxmox::look,
+            changed: |table, name, asked, standing, _| proxmox::changed(table, name, asked, standing),
             refusal: |refusal, said, _| proxmox::refusal(refusal, said),
             reads: Reads::StatusLine,
             ..PLAIN
@@ -117,6 +126,51 @@ const fn speech(kind: ApiKind) -> Speech {
             ..PLAIN
         },
     }
+}
+
+/// What has to be known of a machine before it can be said what a request changes.
+struct Look {
+    machine: MachineRef,
+    /// A snapshot of it.
+    snapshot: Option<String>,
+}
+
+/// What a request asks.
+pub(crate) struct Settled {
+    pub(crate) verdict: Verdict,
+    /// What it was told by: the hypervisor does it only where that is still so.
+    pub(crate) mark: Option<HeaderValue>,
+    /// Why it asks more than one may expect, in words for whoever is denied.
+    pub(crate) why: Option<&'static str>,
+}
+
+impl From<Verdict> for Settled {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, mark: None, why: None }
+    }
+}
+
+const UNSEEN: &str = "The gateway could not compare it with what the machine is now, so it asks as much as if everything \
+    became another: try again, or ask an administrator of this hypervisor.";
+const BACK: &str = "Going back to this snapshot brings back settings that the machine does not have now and that others \
+    gave or took away: ask an administrator of this hypervisor.";
+
+/// Whether a verdict asks something beside its operation.
+fn more(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Operation { also, .. } if !also.is_empty())
+}
+
+/// What going back to a snapshot asks, where writing what becomes another is `verdict`: `snapshot`, and where that asks
+/// more than `configure`, all of it.
+fn back(verdict: Verdict) -> Option<Verdict> {
+    let Verdict::Operation { operation, mut also, answer } = verdict else { return None };
+    let Resource::Machine(_) = operation.resource else { return None };
+    let snapshot = Operation { action: Action::Snapshot, ..operation.clone() };
+    also.retain(|o| *o != snapshot && *o != operation);
+    if !also.is_empty() {
+        also.insert(0, operation);
+    }
+    Some(Verdict::Operation { operation: snapshot, also, answer })
 }
 
 /// Where a request goes, and from where.
@@ -170,9 +224,42 @@ impl Way<'_> {
         (self.speech().is_sign_in)(method, path)
     }
 
-    /// What is asked, where that depends on what the machine is now.
-    pub(crate) fn settle(self, verdict: Verdict, method: &Method, said: &Content) -> Verdict {
-        (self.speech().settle)(self, verdict, method, said)
+    /// What a request asks. Where that depends on what the machine is now, or was in a snapshot, the gateway looks, for
+    /// nobody but those who may see the machine; where it cannot, all is asked that there could be.
+    pub(crate) async fn settle(
+        self,
+        actor: &Arc<Actor>,
+        table: &Table,
+        asked: &classify::Asked<'_>,
+        headers: &HeaderMap,
+    ) -> Settled {
+        let Self { house, hypervisor, peer, .. } = self;
+        let speech = self.speech();
+        let verdict = (speech.settle)(self, table.classify(hypervisor, asked), asked);
+        let (verdict, look) = (speech.look)(verdict, asked);
+        let Some(Look { machine, snapshot }) = look else { return verdict.into() };
+        let actor = passage::from(Arc::clone(actor), peer);
+        let resource = Resource::Machine(machine);
+        let (Resource::Machine(machine), true) =
+            (&resource, house.engine.may_see(&actor, &resource, &house.fleet.inventory(), house.clock.now()))
+        else {
+            return verdict.into();
+        };
+        let snapshot = snapshot.as_deref();
+        let standing = match house.fleet.standing(machine, snapshot).await {
+            Ok(standing) => standing,
+            Err(error) => {
+                tracing::info!(error = %chain(&error), "what a machine is could not be read: more is asked");
+                return Settled { verdict, mark: None, why: Some(UNSEEN) };
+            }
+        };
+        match (speech.changed)(table, hypervisor, asked, &standing, headers) {
+            Some(changed) => {
+                let why = (snapshot.is_some() && more(&changed)).then_some(BACK);
+                Settled { verdict: changed, mark: standing.mark, why }
+            }
+            None => Settled { verdict, mark: None, why: Some(UNSEEN) },
+        }
     }
 
     /// Whether the head of a request says something that changes what is asked, and that nobody reviewed.

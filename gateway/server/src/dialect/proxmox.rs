@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of Proxmox VE show who they are, sign in, write the names of volumes and read a refusal.
 
-use super::{Shown, authorization};
+use super::{Look, Shown, authorization, back};
 use crate::{
     body::{Body, Response},
     passage::{self, Passed},
@@ -9,7 +9,9 @@ use crate::{
     state::House,
 };
 use http::{HeaderMap, HeaderValue, Method, header};
-use portcullis_domain::{HypervisorName, Outcome};
+use portcullis_domain::{HypervisorName, Outcome, Resource};
+use portcullis_policy::classify::{self, Asked, Content, Table, Verdict};
+use portcullis_upstream::Standing;
 use std::borrow::Cow;
 
 /// The cookie and the header of somebody who signed in at Proxmox VE.
@@ -92,6 +94,54 @@ pub(super) fn signing_in<'a>(name: &'a str, password: &'a str) -> Shown<'a> {
     }
 }
 
+/// What going back to a snapshot leaves as it is, or what is said of the snapshot alone (Proxmox's
+/// `__snapshot_apply_config`).
+const LEFT: [&str; 10] = [
+    "description",
+    "digest",
+    "lock",
+    "parent",
+    "running-nets-host-mtu",
+    "runningcpu",
+    "runningmachine",
+    "snapstate",
+    "snaptime",
+    "vmstate",
+];
+
+/// The address of the machine, and the snapshot that it is to go back to.
+fn rollback(path: &str) -> Option<(&str, &str)> {
+    let (machine, snapshot) = path.strip_suffix("/rollback")?.rsplit_once("/snapshot/")?;
+    (!snapshot.is_empty() && !snapshot.contains('/')).then_some((machine, snapshot))
+}
+
+/// What has to be known to say what a request changes.
+pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look>) {
+    let look = match (&verdict, asked.method, rollback(asked.path.as_str())) {
+        (Verdict::Operation { operation, .. }, "POST", Some((_, snapshot))) => match &operation.resource {
+            Resource::Machine(machine) => Some(Look { machine: machine.clone(), snapshot: Some(snapshot.to_owned()) }),
+            _ => None,
+        },
+        _ => None,
+    };
+    (verdict, look)
+}
+
+/// What going back to a snapshot asks: what it would to write the settings that become others.
+pub(super) fn changed(
+    table: &Table,
+    hypervisor: &HypervisorName,
+    asked: &Asked<'_>,
+    standing: &Standing,
+) -> Option<Verdict> {
+    let (Content::Params(now), Some(Content::Params(then))) = (&standing.now, &standing.then) else { return None };
+    let (machine, _) = rollback(asked.path.as_str())?;
+    let changes = then.changes(now, |key| LEFT.contains(&key) || key.starts_with("unused"));
+    let path = classify::canonical(&format!("{machine}/config")).ok()?;
+    let written = Asked { method: "PUT", path: &path, query: None, body: classify::Body::Params(&changes), ..*asked };
+    back(table.classify(hypervisor, &written))
+}
+
 /// A refusal in the API's own form, with the fields of RFC 9457 beside it.
 pub(super) fn refusal(refusal: &Refusal, said: &str) -> serde_json::Value {
     let (title, detail) = refusal.words();
@@ -133,7 +183,60 @@ pub(super) fn signed_in(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_policy::classify;
+    use portcullis_policy::classify::{ApiKind, Body, Form, Upgrade};
+
+    const NOW: &str = r#"{"name": "web", "memory": 2048, "tags": "web", "net0": "virtio=AA,bridge=vmbr0", "digest": "d1",
+        "scsi0": "local:vm-100-disk-0,size=8G", "description": "now"}"#;
+
+    fn going_back(now: &str, then: &str) -> String {
+        let form = |text: &str| Form::read(Some("application/json"), text.as_bytes()).expect("settings");
+        let (name, path) = ("p".parse().expect("a name"), "/api2/json/nodes/n1/qemu/100/snapshot/s0/rollback");
+        let path = classify::canonical(path).expect("a path");
+        let none = Form::default();
+        let asked =
+            Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None, body: Body::Params(&none) };
+        let table = Table::builtin(ApiKind::Proxmox);
+        let (verdict, look) = look(table.classify(&name, &asked), &asked);
+        let look = look.expect("it depends on the snapshot");
+        assert_eq!((look.machine.to_string().as_str(), look.snapshot.as_deref()), ("p/100", Some("s0")));
+        let standing =
+            Standing { now: Content::Params(form(now)), then: Some(Content::Params(form(then))), mark: None };
+        match changed(&table, &name, &asked, &standing).unwrap_or(verdict) {
+            Verdict::Operation { operation, also, .. } => {
+                std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn going_back_to_a_snapshot_asks_for_what_it_brings_back() {
+        let snapshot = "snapshot on p/100";
+        let then = NOW.replace("now", "then").replace("d1", "d2").replace('{', r#"{"snaptime": 7, "parent": "s", "#);
+        assert_eq!(going_back(NOW, &then), snapshot);
+        assert_eq!(going_back(NOW, &NOW.replace("2048", "4096")), snapshot, "what stays within the machine");
+        for (old, new, what) in [
+            (r#""tags": "web", "#, "", "access-admin on p"),
+            (r#""tags": "web""#, r#""tags": "pay""#, "access-admin on p"),
+            (r#""name""#, r#""hostpci0": "0000:01:00.0", "name""#, "node-admin on p"),
+            (r#""name""#, r#""args": "-x", "name""#, "node-admin on p"),
+            ("vmbr0", "vmbr1", "network on p/100"),
+            ("size=8G", "size=16G", "storage on p/100"),
+        ] {
+            let wanted = format!("{snapshot} + configure on p/100 + {what}");
+            assert_eq!(going_back(NOW, &NOW.replace(old, new)), wanted, "{new}");
+            // What was taken away since comes back; what was added since goes.
+            assert_eq!(going_back(&NOW.replace(old, new), NOW), wanted, "{new}");
+        }
+        let strict = format!("{snapshot} + configure on p/100 + access-admin on p + node-admin on p");
+        assert_eq!(
+            going_back(NOW, &NOW.replace('{', r#"{"unheard-of": 1, "#)),
+            strict,
+            "a setting that nobody reviewed"
+        );
+        let other = NOW.replace("vm-100-disk-0", "vm-200-disk-0");
+        assert!(going_back(NOW, &other).contains("storage on p/200"), "another machine's disk");
+    }
 
     fn shown(pairs: &[(&'static str, &str)]) -> Option<String> {
         let mut headers = HeaderMap::new();

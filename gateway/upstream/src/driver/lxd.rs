@@ -5,8 +5,8 @@
 //! The gateway is known by its client certificate, or by its process's user on the unix socket.
 
 use super::{
-    Built, Driver, LIST, PowerVerb, REFRESH, Screen,
-    rest::{Rows, ask},
+    Built, Driver, LIST, PowerVerb, REFRESH, Screen, Standing,
+    rest::{Call, Rows, ask, content, encoded},
 };
 use crate::{
     api::{Api, ChannelRequest, Dialect, Length},
@@ -19,8 +19,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, header::ETAG};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
+use portcullis_policy::classify::{Content, Json};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ const GATHER: Duration = Duration::from_millis(100);
 const SPACING: Duration = Duration::from_millis(400);
 /// A silent events connection is given up after this.
 const SILENCE: Duration = Duration::from_secs(75);
+/// What of an instance a request may write; a snapshot has no other settings.
+const WRITABLE: [&str; 7] = ["architecture", "config", "description", "devices", "ephemeral", "profiles", "stateful"];
 /// How long a change of power is waited for; after that it goes on by itself.
 const POWER: u64 = 20;
 const MAX_EVENT: usize = 1024 * 1024;
@@ -225,6 +228,18 @@ impl Lxd {
         }
     }
 
+    /// The settings at an address, and what LXD calls them. A body is read like one of a person's.
+    async fn settings(&self, target: &str) -> Result<(Content, Option<HeaderValue>), Fault> {
+        let call = Call { method: Method::GET, target, body: None, patience: LIST };
+        let (told, mut headers) = call.send_with(&self.dialer, &self.host, &[]).await?;
+        let mut all: serde_json::Map<String, serde_json::Value> = content(told)?;
+        all.retain(|key, _| WRITABLE.contains(&key.as_str()));
+        let text = serde_json::Value::Object(all).to_string();
+        let said = Json::read(None, text.as_bytes());
+        let said = said.map_err(|_| Fault::Protocol("settings that cannot be read".to_owned()))?;
+        Ok((Content::Json(said), headers.remove(ETAG)))
+    }
+
     /// Starts a task and waits a while for it.
     async fn run(&self, target: &str, body: String) -> Result<(), Fault> {
         let task: Task = ask(&self.dialer, &self.host, Method::PUT, target, Some(body), LIST).await?;
@@ -246,8 +261,7 @@ impl Driver for Lxd {
     }
 
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {
-        let (project, name) =
-            machine.as_str().split_once(':').ok_or_else(|| Fault::Refused(format!("{machine} is no instance's id")))?;
+        let (project, name) = place(machine)?;
         let (action, is_forced) = match verb {
             PowerVerb::Start => ("start", false),
             PowerVerb::Shutdown => ("stop", false),
@@ -261,14 +275,32 @@ impl Driver for Lxd {
         self.run(&format!("/1.0/instances/{name}/state?project={project}"), body.to_string()).await
     }
 
+    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+        let (project, name) = place(machine)?;
+        let (now, mark) = self.settings(&format!("/1.0/instances/{name}?project={project}")).await?;
+        let then = match snapshot {
+            Some(snapshot) => {
+                let target = format!("/1.0/instances/{name}/snapshots/{}?project={project}", encoded(snapshot));
+                Some(self.settings(&target).await?.0)
+            }
+            None => None,
+        };
+        Ok(Standing { now, then, mark })
+    }
+
     async fn open_screen(&self, _: &MachineId) -> Result<Screen, Fault> {
         let why = "an LXD console is text; open it with lxc, or another client of its API, through the gateway";
         Err(Fault::Unsupported(why.to_owned()))
     }
 }
 
+/// The project and the name in an id.
+fn place(machine: &MachineId) -> Result<(&str, &str), Fault> {
+    machine.as_str().split_once(':').ok_or_else(|| Fault::Refused(format!("{machine} is no instance's id")))
+}
+
 /// Tags as a setting holds them: with commas between them.
-pub fn split_tags(text: &str) -> Vec<String> {
+fn split_tags(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()
 }
 

@@ -3,7 +3,9 @@
 
 use crate::{api::Api, desk::Desk, error::Fault, fleet::Board, tls::TlsUpgrade, wire::Stream};
 use async_trait::async_trait;
+use http::HeaderValue;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
+use portcullis_policy::classify::Content;
 
 pub(crate) mod kubevirt;
 pub(crate) mod libvirt;
@@ -20,7 +22,6 @@ pub(crate) mod xapi;
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 pub use kubevirt::{Cut, Cutter, Gaze, Step, Watched};
-pub use lxd::split_tags;
 
 pub(crate) use rest::collect;
 
@@ -115,6 +116,18 @@ impl RpcFace<'_> {
     }
 }
 
+/// What a machine's settings are, in the words in which its API writes them. For decisions, and for nobody to see: there
+/// may be secrets among them.
+pub struct Standing {
+    /// What they are now.
+    pub now: Content,
+    /// What they are in the snapshot that was asked for.
+    pub then: Option<Content>,
+    /// What the API calls these settings (RFC 9110 section 8.8.3), where it does: a change on the condition that they
+    /// are the same finds no later ones.
+    pub mark: Option<HeaderValue>,
+}
+
 /// One kind of hypervisor.
 #[async_trait]
 pub(crate) trait Driver: Send + Sync {
@@ -124,6 +137,10 @@ pub(crate) trait Driver: Send + Sync {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
     /// Connects to a machine's screen.
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
+    /// Reads what a machine's settings are now, and in a snapshot of it.
+    async fn standing(&self, _: &MachineId, _: Option<&str>) -> Result<Standing, Fault> {
+        Err(Fault::Unsupported("its settings cannot be read".to_owned()))
+    }
     /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
     fn desk(&self) -> Option<&Desk> {
         None

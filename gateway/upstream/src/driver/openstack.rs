@@ -241,19 +241,22 @@ impl OpenStack {
     async fn list(&self, projects: &HashMap<String, String>) -> Result<(Vec<Machine>, Vec<String>), Fault> {
         let (mut machines, mut notes) = (Vec::new(), Vec::new());
         let mut marker: Option<String> = None;
+        // Rows, and not machines: pages that go round in a circle and name none would never end.
+        let mut rows = 0;
         loop {
             let after = marker.as_ref().map(|m| format!("&marker={}", encoded(m))).unwrap_or_default();
             let target = format!("{}/servers/detail?all_tenants=1&limit={PAGE}{after}", self.base);
             let Page { servers, servers_links } = self.ask(Method::GET, &target, None).await?;
             notes.extend(servers.notes("servers"));
             let last = servers.good.last().map(|r| r.id.clone());
+            rows += servers.good.len();
             for row in servers.good {
                 match self.machine(row, projects) {
                     Ok(machine) => machines.push(machine),
                     Err(note) => notes.push(note),
                 }
             }
-            if servers_links.is_empty() || last.is_none() || last == marker || machines.len() > MAX_MACHINES {
+            if servers_links.is_empty() || last.is_none() || last == marker || rows > MAX_MACHINES {
                 return Ok((machines, notes));
             }
             marker = last;

@@ -9,7 +9,7 @@
 mod rows;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text,
+    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Standing, clean_text,
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
 use async_trait::async_trait;
 use http::{HeaderValue, Method};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+use portcullis_policy::classify::{Content, Form};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
@@ -246,6 +247,12 @@ impl Proxmox {
         Ok((format!("/api2/json/nodes/{}/{}/{}", row.node, row.kind.word(), row.vmid), row))
     }
 
+    /// The settings at an address. Whatever is no flat object (raw lines of a container) cannot be compared, and fails.
+    async fn settings(&self, target: &str) -> Result<Content, Fault> {
+        let form: Form = self.ask(Method::GET, target, None).await?;
+        Ok(Content::Params(form))
+    }
+
     /// Waits a while for a task, and says how it failed.
     async fn wait(&self, node: &str, task: &str) -> Result<(), Fault> {
         if !is_task(task) {
@@ -307,6 +314,17 @@ impl Driver for Proxmox {
         let done = self.wait(&row.node, &task).await;
         self.changed.notify_one();
         done
+    }
+
+    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+        let (at, _) = self.find(machine).await?;
+        // Without `current`: what an administrator took away and is not gone yet counts as gone.
+        let now = self.settings(&format!("{at}/config")).await?;
+        let then = match snapshot {
+            Some(snapshot) => Some(self.settings(&format!("{at}/config?snapshot={}", encoded(snapshot))).await?),
+            None => None,
+        };
+        Ok(Standing { now, then, mark: None })
     }
 
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault> {

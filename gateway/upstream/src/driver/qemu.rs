@@ -16,7 +16,10 @@ use crate::{
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::future::join_all;
-use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+use portcullis_domain::{
+    Action, ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret,
+};
+use portcullis_policy::classify::qmp::Commands;
 use serde::Deserialize;
 use std::{
     collections::HashSet,
@@ -288,7 +291,7 @@ impl Qemu {
             match step {
                 Ok(None) => {}
                 Ok(Some(Order { verb, done })) => {
-                    let result = qmp.execute(command(verb)).await;
+                    let result = qmp.execute(command(verb), Some(Action::Power)).await;
                     let is_lost =
                         matches!(result, Err(Fault::Unreachable { .. } | Fault::TooSlow(_) | Fault::Protocol(_)));
                     let left = verb == PowerVerb::Stop && matches!(result, Err(Fault::Unreachable { .. }));
@@ -305,12 +308,12 @@ impl Qemu {
 
 const fn command(verb: PowerVerb) -> &'static str {
     match verb {
-        PowerVerb::Shutdown => r#"{"execute":"system_powerdown"}"#,
-        PowerVerb::Stop => r#"{"execute":"quit"}"#,
-        PowerVerb::Reset => r#"{"execute":"system_reset"}"#,
-        PowerVerb::Pause => r#"{"execute":"stop"}"#,
+        PowerVerb::Shutdown => "system_powerdown",
+        PowerVerb::Stop => "quit",
+        PowerVerb::Reset => "system_reset",
+        PowerVerb::Pause => "stop",
         // Refused before it comes here for a start.
-        PowerVerb::Resume | PowerVerb::Start => r#"{"execute":"cont"}"#,
+        PowerVerb::Resume | PowerVerb::Start => "cont",
     }
 }
 
@@ -356,22 +359,24 @@ impl Qmp {
         if greeting.greeting.is_none() {
             return Err(Fault::Protocol("no QMP greeting".to_owned()));
         }
-        qmp.execute(r#"{"execute":"qmp_capabilities"}"#).await?;
+        qmp.execute("qmp_capabilities", None).await?;
         Ok(qmp)
     }
 
     async fn status(&mut self) -> Result<PowerState, Fault> {
-        let answer = self.execute(r#"{"execute":"query-status"}"#).await?;
+        let answer = self.execute("query-status", Some(Action::View)).await?;
         let status: Status =
             serde_json::from_value(answer).map_err(|_| Fault::Protocol("a status that is none".to_owned()))?;
         Ok(state_of(&status.status))
     }
 
-    async fn execute(&mut self, command: &str) -> Result<serde_json::Value, Fault> {
+    /// Sends a command, where the reviewed table says that it is what was permitted, and nothing beside it.
+    async fn execute(&mut self, command: &str, permitted: Option<Action>) -> Result<serde_json::Value, Fault> {
+        Commands::builtin().check(command, permitted).map_err(|why| Fault::Refused(why.into_owned()))?;
+        let line = format!("{}\n", serde_json::json!({ "execute": command }));
         let run = async {
             let gone = |e| Fault::unreachable("its QMP socket", e);
-            self.socket.write_all(command.as_bytes()).await.map_err(gone)?;
-            self.socket.write_all(b"\n").await.map_err(gone)?;
+            self.socket.write_all(line.as_bytes()).await.map_err(gone)?;
             loop {
                 let line = self.line().await?;
                 if let Some(answer) = self.note(&line)? {
@@ -433,5 +438,38 @@ fn state_of(status: &str) -> PowerState {
         "paused" | "suspended" | "prelaunch" | "inmigrate" | "postmigrate" | "finish-migrate" | "save-vm"
         | "restore-vm" | "debug" | "watchdog" | "colo" => PowerState::Paused,
         _ => PowerState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_sends_what_asks_for_power() {
+        for verb in PowerVerb::ALL {
+            assert_eq!(Commands::builtin().check(command(*verb), Some(Action::Power)), Ok(()), "{verb:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_not_what_was_permitted_is_not_sent() {
+        let (socket, mut other) = UnixStream::pair().expect("a pair");
+        let mut qmp = Qmp { socket, buffer: BytesMut::new(), news: None };
+        for (command, permitted) in [
+            ("quit", Some(Action::View)),
+            ("device_add", Some(Action::Power)),
+            ("human-monitor-command", Some(Action::NodeAdmin)),
+            ("query-status", None),
+            ("no-such-command", Some(Action::Power)),
+            ("quit\"}{\"execute\":\"cont", Some(Action::Power)),
+        ] {
+            let told = qmp.execute(command, permitted).await;
+            assert!(matches!(told, Err(Fault::Refused(_))), "{command}");
+        }
+        drop(qmp);
+        let mut sent = Vec::new();
+        other.read_to_end(&mut sent).await.expect("read");
+        assert_eq!(sent, b"", "nothing of it was sent");
     }
 }

@@ -51,7 +51,12 @@ pub(super) async fn ask<T: DeserializeOwned>(
     patience: Duration,
 ) -> Result<T, Fault> {
     let call = Call { method, target, body: body.map(|b| ("application/json", b)), patience };
-    let Told { status, text, .. } = call.send(dialer, host).await?;
+    call.send(dialer, host).await.and_then(content)
+}
+
+/// What an answer of LXD holds.
+pub(super) fn content<T: DeserializeOwned>(told: Told) -> Result<T, Fault> {
+    let Told { status, text, .. } = told;
     if !status.is_success() {
         let why = serde_json::from_slice::<Refusal>(&text).map_or_else(|_| format!("status {status}"), |r| r.error);
         return Err(Fault::Refused(clean_text(&why)));

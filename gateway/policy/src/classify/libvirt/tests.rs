@@ -233,6 +233,11 @@ fn calls_ask_for_what_they_do() {
             Writer::default().word(0).word(1).raw(&domain().done()),
             "view on kvm/web-1",
         ),
+        (
+            "DOMAIN_REVERT_TO_SNAPSHOT",
+            text("s").raw(&domain().done()).word(0),
+            "snapshot on kvm/web-1, access-admin on kvm, node-admin on kvm",
+        ),
         ("DOMAIN_SNAPSHOT_DELETE", text("s").raw(&domain().done()).word(0), "snapshot on kvm/web-1"),
         ("DOMAIN_OPEN_CONSOLE", domain().optional(None).word(0), "console.control on kvm/web-1"),
         (

@@ -57,7 +57,8 @@ struct Row {
     /// What is asked of other objects that parameters name.
     others: Option<String>,
     /// Asked of the hypervisor, too.
-    hypervisor: Option<String>,
+    #[serde(default)]
+    hypervisor: Vec<String>,
     #[serde(default)]
     answer: RowAnswer,
     session: Option<RowSession>,
@@ -132,7 +133,7 @@ pub(super) struct Ask {
     pub(super) object: Object,
     pub(super) effect: Effect,
     pub(super) others: Action,
-    pub(super) hypervisor: Option<Action>,
+    pub(super) hypervisor: Vec<Action>,
     answer: RowAnswer,
 }
 
@@ -320,9 +321,10 @@ impl Row {
             return Err("answers are cut down for those who may see a part, and for nobody else".to_owned());
         }
         let others = action_of(self.others.as_ref())?.unwrap_or(action);
-        let hypervisor = action_of(self.hypervisor.as_ref())?;
+        let asked_too = self.hypervisor.iter().map(|a| a.parse::<Action>());
+        let hypervisor = asked_too.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
         if self.others.is_some() && !Kind::Machine.answers(others)
-            || hypervisor.is_some_and(|a| !Kind::Hypervisor.answers(a))
+            || hypervisor.iter().any(|a| !Kind::Hypervisor.answers(*a))
         {
             return Err("that cannot be asked of it".to_owned());
         }

@@ -137,6 +137,7 @@ fn each_method_asks_what_was_reviewed() {
         ("VM.pool_migrate", &format!("\"{VM}\",\"{HOST}\",{{}}"), "migrate on xen/a"),
         ("VM_appliance.start", &format!("\"{GROUP}\",false"), "power on xen/a,b"),
         ("VM.snapshot", &format!("\"{VM}\",\"s\""), "snapshot on xen/a"),
+        ("VM.revert", &format!("\"{VM}\""), "snapshot on xen/a + access-admin on xen + node-admin on xen"),
         ("VM.destroy", &format!("\"{VM}\""), "destroy on xen/a"),
         ("VM.clone", &format!("\"{VM}\",\"n\""), "create on xen + storage on xen/a"),
         ("VM.create", r#"{"name_label":"n"}"#, "create on xen + node-admin on xen"),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::classify::{
     Asked, Body, Task, Verdict,
-    params::{Found, Place, is_number},
+    params::{self, Found, Place, is_number},
     query::Query,
 };
 use portcullis_domain::{HypervisorName, MachineId, MachineRef, Operation, Resource};
@@ -72,6 +72,9 @@ impl Inner {
         asked: &Asked<'_>,
     ) -> Result<Option<Found>, Cow<'static, str>> {
         let mut found = Found::default();
+        for action in &ask.also {
+            params::ask(place, *action, &mut found)?;
+        }
         for (key, value) in query.pairs() {
             ask.keys.read(place, key, &[value.to_owned()], &mut found)?;
         }

@@ -145,6 +145,9 @@ pub(super) struct Row {
     pub(super) effect: Option<RowEffect>,
     /// Asked of the machine of the path, too, where the object is the hypervisor.
     pub(super) machine: Option<String>,
+    /// Asked as well: of the machine of the path, or of the hypervisor where it cannot be asked of a machine.
+    #[serde(default)]
+    pub(super) also: Vec<String>,
     /// Keys that it takes and that say nothing; `*`: any.
     #[serde(default)]
     pub(super) query: Vec<String>,

@@ -277,6 +277,8 @@ fn a_table_with_a_wrong_row_is_refused() {
         (row(&format!("\"GET /b\"]\n{tail}\nupgrade = \"always\"")), "not safe"),
         (row(&format!("\"GET /b\"]\n{tail}\nanswer = \"console-secrets\"")), "belong to a machine"),
         (row(&format!("\"GET /b\"]\n{tail}\nunheard = 1")), "unheard"),
+        (row(&format!("\"GET /b\"]\n{tail}\nalso = [\"console.view\"]")), "cannot be asked here"),
+        (row(&format!("\"GET /b\"]\n{tail}\nalso = [\"x\"]")), "not an action"),
         (
             format!("[[refuse]]\nunder = \"/b\"\nreason = \"x\"\n{}", row(&format!("\"GET /b/c\"]\n{tail}"))),
             "is refused",

@@ -26,7 +26,7 @@ fn told(method: &Method, path: &str, media: &str, body: &str) -> String {
     let Body::Json(json) = said.said() else { panic!("nested JSON") };
     let asked = Asked { method: method.as_str(), path: &path, query: None, upgrade: Upgrade::None, body: said.said() };
     let cutter = Cutter::new(name.clone(), "t/".to_owned());
-    match settle(table.classify(&name, &asked), method, json, &cutter, &inventory) {
+    match settle(table.classify(&name, &asked), method.as_str(), json, &cutter, &inventory) {
         Verdict::Operation { operation, also, .. } => {
             std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
         }

@@ -134,7 +134,15 @@ pub(super) fn split(input: &mut BytesMut, most: usize) -> Result<Option<Frame>, 
         input.reserve((length - input.len()).min(64 * 1024));
         return Ok(None);
     }
-    let mut bytes = input.split_to(length).freeze();
+    // What is held is what a budget counts: a slice would keep the whole read buffer alive, which may have been made for
+    // a message many times as long.
+    let mut bytes = if input.capacity() / 2 > length {
+        let own = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+        input.advance(length);
+        own
+    } else {
+        input.split_to(length).freeze()
+    };
     bytes.advance(4);
     let mut word = || bytes.get_u32();
     let (program, version, procedure, kind, serial, status) = (word(), word(), word(), word(), word(), word());
@@ -249,6 +257,20 @@ mod tests {
         assert!(tokio::time::timeout(wait, frames.next()).await.is_err());
         drop(first);
         assert!(tokio::time::timeout(wait, frames.next()).await.unwrap().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_short_message_that_is_held_holds_no_long_buffer() {
+        let long = frame(FrameKind::Reply, &[7; 60_000]).bytes().unwrap();
+        let short = frame(FrameKind::Reply, b"abcd").bytes().unwrap();
+        let all = [&long[..], &short[..], &short[..], &long[..]].concat();
+        let mut frames = Frames::new(&all[..], 64 * 1024, 1024 * 1024);
+        for wanted in [60_000, 4, 4, 60_000] {
+            let payload = frames.next().await.unwrap().unwrap().payload;
+            assert_eq!(payload.len(), wanted);
+            // Nobody else holds the memory that it stands in, so it is not the reader's.
+            assert!(wanted > 4 || payload.is_unique(), "{wanted}");
+        }
     }
 
     proptest::proptest! {

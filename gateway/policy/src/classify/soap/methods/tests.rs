@@ -135,7 +135,13 @@ fn calls_ask_for_what_they_are_called_on() {
     for (method, this, arguments, wanted) in [
         ("PowerOffVM_Task", VM, "", "power on vc/vm-1"),
         ("PowerOnVM_Task", VM, "<host type='HostSystem'>host-6</host>", "power on vc/vm-1"),
-        ("RevertToSnapshot_Task", ("VirtualMachineSnapshot", "snapshot-3"), "", "snapshot on vc/vm-1"),
+        (
+            "RevertToSnapshot_Task",
+            ("VirtualMachineSnapshot", "snapshot-3"),
+            "",
+            "snapshot on vc/vm-1 + node-admin on vc",
+        ),
+        ("RevertToCurrentSnapshot_Task", VM, "", "snapshot on vc/vm-1 + node-admin on vc"),
         ("Destroy_Task", VM, "", "destroy on vc/vm-1"),
         ("Destroy_Task", ("Folder", "group-v4"), "", "destroy on vc + node-admin on vc"),
         ("Rename_Task", VM, "<newName>x</newName>", "configure on vc/vm-1"),

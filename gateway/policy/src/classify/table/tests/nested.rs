@@ -26,6 +26,11 @@ keys = ["/config/raw.*", "/devices/*/source"]
 action = "node-admin"
 [[params]]
 set = "settings"
+keys = ["/config/own.*"]
+except = ["/config/own.plain"]
+action = "snapshot"
+[[params]]
+set = "settings"
 keys = ["/config/raw.note"]
 use = "refuse"
 unless = ['""', "null"]
@@ -142,6 +147,8 @@ fn what_a_body_reaches_is_asked_for_and_a_wide_pattern_hides_no_narrow_one() {
         (r#"{"config": {"raw.qemu": "-x"}}"#, "configure on h/a + node-admin on h"),
         (r#"{"config": {"raw.note": ""}}"#, "configure on h/a + node-admin on h"),
         (r#"{"devices": {"d": {"type": "disk", "source": "/etc"}}}"#, "configure on h/a + node-admin on h"),
+        (r#"{"config": {"own.x": "1"}}"#, "configure on h/a + snapshot on h/a"),
+        (r#"{"config": {"own.plain": "1"}}"#, "configure on h/a"),
         (r#"{"pool": ""}"#, "configure on h/a"),
         (r#"{"pool": "ssd"}"#, "configure on h/a + storage on h/a"),
         (r#"{"pool": null}"#, "configure on h/a + storage on h/a"),
@@ -208,6 +215,8 @@ fn a_wrong_row_of_a_nested_table_is_refused() {
         "keys = [\"/a\"]\nuse = \"volume\"",
         "keys = [\"a\"]\nunless = [\"null\"]",
         "keys = [\"/a\"]\nuse = \"refuse\"",
+        "keys = [\"/a/*\"]\nexcept = [\"a/b\"]",
+        "keys = [\"a\"]\nexcept = [\"/a\"]",
     ] {
         assert!(with(&format!("[[params]]\nset = \"s\"\n{set}")).is_err(), "{set}");
     }
