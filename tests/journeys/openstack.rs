@@ -198,6 +198,52 @@ async fn an_unchanged_openstacksdk_does_what_its_owner_may_and_sees_nothing_else
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_revoked_opens_nothing_any_more() {
+    let cloud = FakeOpenStack::start(None).await;
+    let port = free_port();
+    let gateway = TestGateway::start(&cloud.config("os", port, "password")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, WEB, "running").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "pool", "os/blue").await;
+    sees(&bob, WEB, "running").await;
+    let token = bob.token("os").await;
+    let of_ada = Tool::new(&gateway, port, "ada", &ada.token("os").await).await;
+    let [first, second] =
+        [Tool::new(&gateway, port, "bob", &token).await, Tool::new(&gateway, port, "bob", &token).await];
+    assert_ne!(first.pass, second.pass, "each sign-in is another");
+    let revoke = async |by: &Tool, subject: Option<&str>| {
+        let mut request = by.client.delete(format!("https://localhost:{port}/v3/auth/tokens"));
+        request = request.header("x-auth-token", &by.pass);
+        if let Some(subject) = subject {
+            request = request.header("x-subject-token", subject);
+        }
+        told(request).await.0
+    };
+    let lists = async |tool: &Tool| tool.call(Method::GET, "/servers", "").await.0;
+    // Nobody else's, and nothing that is none.
+    for (by, subject) in
+        [(&first, Some(of_ada.pass.as_str())), (&of_ada, Some(&first.pass)), (&first, Some("x")), (&first, None)]
+    {
+        assert_eq!(revoke(by, subject).await, StatusCode::NOT_FOUND);
+    }
+    for tool in [&of_ada, &first, &second] {
+        assert_eq!(lists(tool).await, StatusCode::OK);
+    }
+    assert_eq!(revoke(&second, Some(&first.pass)).await, StatusCode::NO_CONTENT, "another one of their own");
+    assert_eq!(lists(&first).await, StatusCode::UNAUTHORIZED, "at once");
+    assert_eq!(revoke(&first, Some(&first.pass)).await, StatusCode::UNAUTHORIZED);
+    let by_pass = json!({ "identity": { "methods": ["token"], "token": { "id": first.pass } } });
+    assert_eq!(first.sign_in(&by_pass).await.0, StatusCode::UNAUTHORIZED, "nor does it give another");
+    assert_eq!(revoke(&second, Some(&second.pass)).await, StatusCode::NO_CONTENT, "itself");
+    assert_eq!(lists(&second).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(lists(&of_ada).await, StatusCode::OK);
+    let out = |e: &Value| e["outcome"] == "done" && e["reason"] == "signed out of the API";
+    gateway.find_event(&["--kind", "api", "--user", "bob"], out).await;
+    gateway.stop().await;
+}
+
 /// With a real Keystone, Nova and console proxy: `tests/run --full` only, because they are 345 Debian packages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_cloud_is_driven_through_the_gateway() {

@@ -10,6 +10,7 @@ use crate::support::{
     peers::Peer,
     screen::Screen,
 };
+use portcullis_domain::{Clock as _, Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector};
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
@@ -440,7 +441,8 @@ async fn a_session_is_its_tokens_and_no_call_means_two_things() {
     assert!(told(clock(&cookie)).await.contains("CurrentTimeResponse"));
     // No letter of it may differ, and a page of somebody else cannot ride on it.
     for wrong in [
-        cookie.replace('~', "~~~").replace("=\"", "=\"0"),
+        cookie.replace("=\"", "=\"0"),
+        format!("{}~1\"", cookie.trim_end_matches('"')),
         format!("{cookie}; {cookie}"),
         "vmware_soap_session=x".to_owned(),
     ] {
@@ -556,5 +558,237 @@ async fn a_session_is_its_tokens_and_no_call_means_two_things() {
     assert!(counts, "its token counts still");
     gateway.clock.advance(time::Duration::days(2));
     assert_eq!(told(login()).await, "500 InvalidLogin", "the token is over");
+    gateway.stop().await;
+}
+
+/// What everything of a type says: all properties of all objects in a view of a session's own, and of one service.
+fn all_of(view: &str, of: &str, service: (&str, &str)) -> String {
+    format!(
+        "<specSet><propSet><type>{of}</type><all>true</all></propSet><propSet><type>{}</type><all>true</all></propSet>
+         <objectSet><obj type='ContainerView'>{view}</obj><skip>true</skip><selectSet i:type='TraversalSpec'><name>all</name>
+         <type>ContainerView</type><path>view</path><skip>false</skip></selectSet></objectSet>
+         <objectSet><obj type='{}'>{}</obj></objectSet></specSet><options/>",
+        service.0, service.0, service.1
+    )
+}
+
+impl Tool {
+    /// A view of everything of a type, of this session's own.
+    async fn view(&self, cookie: &str, of: &str) -> String {
+        let arguments =
+            format!("<container type='Folder'>group-d1</container><type>{of}</type><recursive>true</recursive>");
+        let made = told(self.call(cookie, "CreateContainerView", ("ViewManager", "ViewManager"), &arguments)).await;
+        made.split("type=\"ContainerView\">").nth(1).and_then(|t| t.split('<').next()).expect("a view").to_owned()
+    }
+
+    async fn list(&self, cookie: &str, arguments: &str) -> String {
+        told(self.call(cookie, "RetrievePropertiesEx", ("PropertyCollector", "propertyCollector"), arguments)).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sees_everything_reads_no_settings_by_their_properties() {
+    let vc = Peer::vsphere(&[]);
+    let port = free_port();
+    let gateway = TestGateway::start(&config(&vc, port, "")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, "payroll", "running").await;
+    let kim = ada.invite("kim").await;
+    ada.grant("kim", "viewer", "hypervisor", "vc").await;
+    sees(&kim, "payroll", "running").await;
+    let tool = Tool::new(&gateway, port);
+    let viewer = tool.sign_in("kim", &kim.token("vc").await).await;
+    let admin = tool.sign_in("ada", &ada.token("vc").await).await;
+    let options = ("OptionManager", "VpxSettings");
+    let roles = ("AuthorizationManager", "AuthorizationManager");
+    // By their names: it is asked for, and written down.
+    for (this, property) in [(options, "setting"), (roles, "roleList")] {
+        let fetch = |cookie| tool.call(cookie, "Fetch", this, &format!("<prop>{property}</prop>"));
+        assert_eq!(told(fetch(&viewer)).await, "500 NoPermission", "{this:?}");
+        assert!(told(fetch(&admin)).await.contains("returnval"), "{this:?}");
+        let spec = format!(
+            "<specSet><propSet><type>{}</type><pathSet>{property}</pathSet></propSet>
+             <objectSet><obj type='{}'>{}</obj></objectSet></specSet><options/>",
+            this.0, this.0, this.1
+        );
+        assert_eq!(tool.list(&viewer, &spec).await, "500 NoPermission", "{this:?}");
+        assert!(tool.list(&admin, &spec).await.contains(&format!("<name>{property}</name>")), "{this:?}");
+    }
+    let query = |cookie| tool.call(cookie, "QueryOptions", options, "");
+    assert_eq!(told(query(&viewer)).await, "500 NoPermission", "the method that tells the same");
+    for action in ["node-admin", "access-admin"] {
+        let denied = |e: &Value| e["outcome"] == "denied" && e.to_string().contains(&format!("{action} on vc"));
+        gateway.find_event(&["--kind", "api", "--user", "kim"], denied).await;
+    }
+    // Among everything at once, and by the way of something else: they are left out.
+    for (cookie, is_admin) in [(&viewer, false), (&admin, true)] {
+        let view = tool.view(cookie, "HostSystem").await;
+        for service in [options, roles] {
+            let all = tool.list(cookie, &all_of(&view, "HostSystem", service)).await;
+            assert!(all.contains("<name>summary</name>") && all.contains("<name>name</name>"), "{all}");
+            assert_eq!(all.contains("<name>config</name>"), is_admin);
+            for hidden in ["permission", "effectiveRole", "setting", "roleList"] {
+                assert!(is_admin || !all.contains(&format!("<name>{hidden}</name>")), "{hidden}");
+            }
+        }
+        let filter = all_of(&view, "HostSystem", roles).replace("specSet>", "spec>").replace("<options/>", "");
+        let filter = format!("{filter}<partialUpdates>false</partialUpdates>");
+        let made = tool.call(cookie, "CreateFilter", ("PropertyCollector", "propertyCollector"), &filter);
+        assert!(told(made).await.contains("CreateFilterResponse"));
+        let wait = "<version></version><options><maxWaitSeconds>1</maxWaitSeconds></options>";
+        let wait = tool.call(cookie, "WaitForUpdatesEx", ("PropertyCollector", "propertyCollector"), wait);
+        let heard = told(wait).await;
+        assert!(heard.contains("<name>summary</name>"), "{heard}");
+        assert_eq!(heard.contains("<name>config</name>"), is_admin);
+        assert!(is_admin || !heard.contains("<name>roleList</name>"));
+    }
+    // What is harmless is read as before.
+    let about = tool.call(&viewer, "Fetch", ("ServiceInstance", "ServiceInstance"), "<prop>content</prop>");
+    assert!(told(about).await.contains("VirtualCenter"));
+    let unheard = tool.call(&admin, "Fetch", ("SmsStorageManager", "x"), "<prop>secrets</prop>");
+    assert_eq!(told(unheard).await, "500 NoPermission", "what nobody reviewed is told to nobody");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_forbidden_is_hidden_from_who_sees_the_rest() {
+    let vc = Peer::vsphere(&[]);
+    let port = free_port();
+    let gateway = TestGateway::start(&config(&vc, port, "")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let payroll = sees(&ada, "payroll", "running").await;
+    let kim = ada.invite("kim").await;
+    ada.grant("kim", "viewer", "hypervisor", "vc").await;
+    sees(&kim, "payroll", "running").await;
+    let tool = Tool::new(&gateway, port);
+    let cookie = tool.sign_in("kim", &kim.token("vc").await).await;
+    let events = || {
+        let filter = "<filter><disableFullMessage>false</disableFullMessage></filter>";
+        told(tool.call(&cookie, "QueryEvents", ("EventManager", "EventManager"), filter))
+    };
+    assert!(events().await.contains(&payroll), "before it is forbidden");
+    let view = tool.view(&cookie, "VirtualMachine").await;
+    gateway
+        .add_grant(
+            "kim",
+            &Grant {
+                id: GrantId::new(uuid::Uuid::now_v7()),
+                role: "viewer".parse().expect("a role"),
+                selector: Selector::Machine(format!("vc/{payroll}").parse().expect("a machine")),
+                effect: GrantEffect::Deny,
+                from: gateway.clock.now(),
+                until: None,
+                conditions: Conditions::default(),
+                source: GrantSource::Administrator,
+            },
+        )
+        .await;
+    for _ in 0..50 {
+        if !machines(&kim).await.contains_key("payroll") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(machines(&kim).await.into_keys().collect::<Vec<_>>(), ["ledger", "web-1", "web-2"]);
+    let list = tool.list(&cookie, &all_of(&view, "VirtualMachine", ("TaskManager", "TaskManager"))).await;
+    for seen in [">web-1<", ">ledger<"] {
+        assert!(list.contains(seen), "{seen}: {list}");
+    }
+    assert!(!list.contains(&format!(">{payroll}<")) && !list.contains(">payroll<"), "{list}");
+    let fetch = |of: &str, id: &str, property: &str| {
+        told(tool.call(&cookie, "Fetch", (of, id), &format!("<prop>{property}</prop>")))
+    };
+    assert_eq!(fetch("VirtualMachine", &payroll, "name").await, "500 ManagedObjectNotFound");
+    assert!(!fetch("ContainerView", &view, "view").await.contains(&payroll));
+    let heard = events().await;
+    assert!(
+        heard.contains("QueryEventsResponse") && !heard.contains(&payroll) && !heard.contains("payroll"),
+        "{heard}"
+    );
+    // Hosts and folders are seen as before: they are not forbidden.
+    let hosts = tool.view(&cookie, "HostSystem").await;
+    let hosts = tool.list(&cookie, &all_of(&hosts, "HostSystem", ("TaskManager", "TaskManager"))).await;
+    assert!(hosts.matches("<name>summary</name>").count() >= 2 && !hosts.contains(&format!(">{payroll}<")), "{hosts}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_signs_out_is_out_at_once_and_leaves_no_session_behind() {
+    let vc = Peer::vsphere(&[]);
+    let port = free_port();
+    let gateway = TestGateway::start(&config(&vc, port, "")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let web = sees(&ada, "web-1", "running").await;
+    let token = ada.token("vc").await;
+    let tool = Tool::new(&gateway, port);
+    let name = |cookie: &str| told(tool.call(cookie, "Fetch", ("VirtualMachine", &web), "<prop>name</prop>"));
+    let leave = |cookie: &str| told(tool.call(cookie, "Logout", ("SessionManager", "SessionManager"), ""));
+    let mut cookies = Vec::new();
+    for _ in 0..5 {
+        let cookie = tool.sign_in("ada", &token).await;
+        assert!(!cookies.contains(&cookie), "each sign-in is another");
+        assert!(name(&cookie).await.contains(">web-1<"));
+        cookies.push(cookie);
+    }
+    let [first, second, third, ..] = cookies.as_slice() else { panic!("five") };
+    // One waits for something to happen while its session ends.
+    let view = tool.view(first, "VirtualMachine").await;
+    let filter = format!(
+        "<spec><propSet><type>VirtualMachine</type><pathSet>name</pathSet></propSet><objectSet><obj type='ContainerView'>{view}
+         </obj><skip>true</skip><selectSet i:type='TraversalSpec'><name>all</name><type>ContainerView</type><path>view</path>
+         <skip>false</skip></selectSet></objectSet></spec><partialUpdates>false</partialUpdates>"
+    )
+    .replace("\n         </obj>", "</obj>");
+    let collector = ("PropertyCollector", "propertyCollector");
+    assert!(told(tool.call(first, "CreateFilter", collector, &filter)).await.contains("CreateFilterResponse"));
+    let wait = |version: &str| {
+        let wait = format!("<version>{version}</version><options><maxWaitSeconds>60</maxWaitSeconds></options>");
+        told(tool.call(first, "WaitForUpdatesEx", collector, &wait))
+    };
+    let heard = wait("").await;
+    let version = heard.split("<version>").nth(1).and_then(|v| v.split('<').next()).expect("a version").to_owned();
+    let began = tokio::time::Instant::now();
+    let (waited, ()) = tokio::join!(wait(&version), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(leave(first).await.contains("LogoutResponse"));
+        assert_eq!(name(first).await, "500 NotAuthenticated", "at once");
+    });
+    assert_eq!(waited, "500 NotAuthenticated", "what waits is cut");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // Nothing that is made out of it is another session.
+    let bare = first.trim_end_matches('"');
+    for more in ["~1", "~", "x", ".", " ", "=", "%00"] {
+        assert_eq!(name(&format!("{bare}{more}\"")).await, "500 NotAuthenticated", "{more}");
+    }
+    assert_eq!(leave(first).await, "500 InvalidLogin", "once");
+    assert!(name(second).await.contains(">web-1<"), "the others go on");
+    let out = |e: &Value| e["outcome"] == "done" && e["reason"] == "signed out of the API";
+    gateway.find_event(&["--kind", "api", "--user", "ada"], out).await;
+    for cookie in [second, third, &cookies[3], &cookies[4]] {
+        assert!(leave(cookie).await.contains("LogoutResponse"));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Of six sessions there are the gateway's own left: the inventory's, and that of what is done from pages.
+    let (address, ca) = (vc.get("ADDRESS").trim_start_matches("https://"), vc.get("CA_FILE"));
+    let (host, direct) = address.split_once(':').expect("a port");
+    let said = vc.client(&[host, direct, ca, "gateway@vsphere.local", &password(&vc), "end"]);
+    let left = steps(&said)["ended"].as_u64().expect("a number");
+    assert!((1..=2).contains(&left), "{said}");
+    // A program that begins anew knows who signed out.
+    let last = tool.sign_in("ada", &token).await;
+    gateway.restart().await;
+    let mut answer = String::new();
+    for _ in 0..100 {
+        answer = match tool.call(&last, "CurrentTime", ("ServiceInstance", "ServiceInstance"), "").send().await {
+            Ok(answer) => answer.text().await.expect("text"),
+            Err(_) => String::new(),
+        };
+        if answer.contains("CurrentTimeResponse") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(answer.contains("CurrentTimeResponse"), "a session outlives the program: {answer}");
+    assert_eq!(name(second).await, "500 NotAuthenticated", "and so does its end");
     gateway.stop().await;
 }

@@ -9,6 +9,7 @@ use crate::support::{
     peers::Peer,
     screen::Screen,
 };
+use portcullis_domain::{Clock as _, Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector};
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -355,5 +356,154 @@ async fn another_master_is_followed_only_where_the_configuration_names_it() {
     assert!(list["machines"].as_array().expect("a list").iter().all(|m| m["hypervisor"] == "named"), "{list}");
     let page = ada.page("/hypervisors").await;
     assert!(page.contains("127.0.0.1 is, which"), "the other one says whom it would have to follow: {page}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_learns_what_there_is_by_how_and_when_they_are_refused() {
+    let Lab { guest: _guest, pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let payroll = sees(&ada, "payroll", "running").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "tag", "web").await;
+    sees(&bob, "web-1", "running").await;
+    let foreign = Tool::new(&gateway, port, "ada", &ada.token("xen").await).await.named("VM", "payroll").await;
+    let tool = Tool::new(&gateway, port, "bob", &bob.token("xen").await).await;
+    let absent = "OpaqueRef:00000000-0000-4000-8000-0000000000ff";
+    let nothing = "00000000-0000-4000-8000-0000000000ff";
+    let asked = async |method: &str, args: Value| {
+        let began = tokio::time::Instant::now();
+        (tool.call(method, args).await, began.elapsed())
+    };
+    let mut took = Vec::new();
+    for (method, hidden, none) in [
+        ("VM.get_record", foreign.as_str(), absent),
+        ("VM.hard_shutdown", &foreign, absent),
+        ("VM.get_by_uuid", &payroll, nothing),
+    ] {
+        let (of_hidden, first) = asked(method, json!([hidden])).await;
+        let (of_none, second) = asked(method, json!([none])).await;
+        let words = |answer: Result<Value, Vec<Value>>, named: &str| {
+            json!(answer.expect_err("refused")).to_string().replace(named, "it")
+        };
+        assert_eq!(words(of_hidden, hidden), words(of_none, none), "{method}");
+        took.extend([(method, first), (method, second)]);
+    }
+    let (of_hidden, first) = asked("VM.get_by_name_label", json!(["payroll"])).await;
+    let (of_none, second) = asked("VM.get_by_name_label", json!(["nothing"])).await;
+    assert_eq!((of_hidden, of_none), (Ok(json!([])), Ok(json!([]))));
+    took.extend([("label", first), ("label", second)]);
+    // Nothing happens in this pool, so each is waited for as long as anything is.
+    for (what, took) in took {
+        assert!((1_900..4_000).contains(&took.as_millis()), "{what}: {took:?}");
+    }
+    let began = tokio::time::Instant::now();
+    assert!(tool.call("VM.get_by_name_label", json!(["web-1"])).await.is_ok_and(|all| all != json!([])));
+    assert!(began.elapsed() < Duration::from_secs(1), "what is there is told at once");
+    // Beside the calls as well.
+    let beside = async |path: &str, id: &str| {
+        let url = format!("https://localhost:{port}{path}?uuid={id}&session_id={}", tool.session);
+        let answer = tool.client.get(url).send().await.expect("an answer");
+        (answer.status(), answer.text().await.expect("text").replace(id, "it"))
+    };
+    for path in ["/export", "/vm_rrds", "/vncsnapshot"] {
+        let (hidden, none) = (beside(path, &payroll).await, beside(path, nothing).await);
+        let plain = |(status, text): (StatusCode, String)| {
+            let mut said: Value = serde_json::from_str(&text).expect("JSON");
+            // Each request has an id of its own.
+            let fields = said.as_object_mut().expect("an object");
+            fields.retain(|name, _| !name.contains("request") && name != "metadata");
+            (status, said)
+        };
+        assert_eq!(plain(hidden.clone()), plain(none), "{path}");
+        assert_eq!(hidden.0, StatusCode::NOT_FOUND, "{path}");
+    }
+    // Whoever asks for one name after the other is slowed down.
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "VM.get_record", "params": [tool.session, absent]});
+    let all = (0..250).map(|_| async { tool.client.post(&tool.url).json(&body).send().await.expect("told").status() });
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.contains(&StatusCode::TOO_MANY_REQUESTS), "{all:?}");
+    assert_eq!(log(&pool).matches("asked VM.get_record").count(), 0, "none of it reached the pool");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_waits_is_cut_with_its_right_and_waits_for_a_minute_at_most() {
+    let Lab { guest: _guest, pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, "web-1", "running").await;
+    let token = ada.token("xen").await;
+    let wait = async |tool: &Tool| {
+        let batch = tool.call("event.from", json!([["vm"], "", 1.0])).await.expect("events");
+        let began = tokio::time::Instant::now();
+        let answer = tool.call("event.from", json!([["vm"], batch["token"], 3_600])).await;
+        (answer, began.elapsed())
+    };
+    // Its session ends.
+    let [first, second] =
+        [Tool::new(&gateway, port, "ada", &token).await, Tool::new(&gateway, port, "ada", &token).await];
+    assert_ne!(first.session, second.session, "each sign-in is another");
+    let ((answer, took), ()) = tokio::join!(wait(&first), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(first.call("session.logout", json!([])).await, Ok(json!("")));
+        let answer = first.call("VM.get_all", json!([])).await;
+        assert_eq!(answer.expect_err("it ended")[0], "SESSION_INVALID", "at once");
+    });
+    let why = json!(answer.expect_err("cut")).to_string();
+    assert!(why.contains("Your access ended") && why.contains("was ended"), "{why}");
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    assert_eq!(first.call("session.logout", json!([])).await.expect_err("once")[0], "SESSION_INVALID");
+    assert!(second.call("VM.get_all", json!([])).await.is_ok(), "the other goes on");
+    let out = |e: &Value| e["outcome"] == "done" && e["reason"] == "signed out of the API";
+    gateway.find_event(&["--kind", "api", "--user", "ada"], out).await;
+    // Its right ends.
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "tag", "web").await;
+    sees(&bob, "web-1", "running").await;
+    let of_bob = Tool::new(&gateway, port, "bob", &bob.token("xen").await).await;
+    let ((answer, took), ()) = tokio::join!(wait(&of_bob), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ada.revoke_grants("bob").await;
+    });
+    assert!(json!(answer.expect_err("cut")).to_string().contains("Your access ended"));
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    let log = log(&pool);
+    assert!(log.contains("waits 60.0") && !log.contains("waits 3600"), "{log}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_forbidden_is_in_no_list_of_who_sees_the_rest() {
+    let Lab { guest: _guest, pool: _pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let payroll = sees(&ada, "payroll", "running").await;
+    let kim = ada.invite("kim").await;
+    ada.grant("kim", "viewer", "hypervisor", "xen").await;
+    sees(&kim, "payroll", "running").await;
+    let tool = Tool::new(&gateway, port, "kim", &kim.token("xen").await).await;
+    let list = async || tool.call("VM.get_all_records", json!([])).await.expect("a list").to_string();
+    assert!(list().await.contains("payroll"));
+    let forbidden = Grant {
+        id: GrantId::new(uuid::Uuid::now_v7()),
+        role: "viewer".parse().expect("a role"),
+        selector: Selector::Machine(format!("xen/{payroll}").parse().expect("a machine")),
+        effect: GrantEffect::Deny,
+        from: gateway.clock.now(),
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+    };
+    gateway.add_grant("kim", &forbidden).await;
+    let mut shown = String::new();
+    for _ in 0..50 {
+        shown = list().await;
+        if !shown.contains("payroll") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(shown.contains("web-1") && !shown.contains("payroll") && !shown.contains(&payroll), "{shown}");
+    let batch = tool.call("event.from", json!([["*"], "", 1.0])).await.expect("events").to_string();
+    assert!(batch.contains("web-1") && !batch.contains("payroll"), "{batch}");
     gateway.stop().await;
 }

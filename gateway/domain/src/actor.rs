@@ -3,10 +3,11 @@
 
 use crate::{
     assurance::Assurance,
-    id::{HypervisorName, SessionId, TokenId, UserId},
+    id::{HypervisorName, PassId, SessionId, TokenId, UserId},
 };
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc};
+use time::OffsetDateTime;
 
 /// What a person presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,4 +35,17 @@ pub struct Actor {
     pub scope: Option<HypervisorName>,
     /// The address that they ask from; none from the command line, and where it is not known.
     pub from: Option<IpAddr>,
+    /// The sign-in of a tool that they ask by, where they do not show the token itself: it can be ended alone.
+    pub pass: Option<Pass>,
+}
+
+/// One sign-in of a tool with a token, as a pass proves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pass {
+    /// Which.
+    pub id: PassId,
+    /// The token that it stands for.
+    pub token: TokenId,
+    /// When it was made, to the microsecond.
+    pub made_at: OffsetDateTime,
 }

@@ -66,6 +66,8 @@ ids! {
     SessionId = "session";
     /// A token for a tool. Not the secret that the tool presents.
     TokenId = "token";
+    /// One sign-in of a tool: what its pass is told from others by. Not the pass itself, which is sealed.
+    PassId = "pass";
     /// One grant of a role.
     GrantId = "grant";
     /// One wish for access, from its asking to its end.

@@ -22,7 +22,7 @@ pub mod resource;
 pub mod secret;
 
 pub use action::{Action, UnknownAction};
-pub use actor::{Actor, Via};
+pub use actor::{Actor, Pass, Via};
 pub use assurance::{Assurance, Factor, Level};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use console::{ConsoleMode, Ending};
@@ -32,8 +32,8 @@ pub use grant::{
 };
 pub use hours::Hours;
 pub use id::{
-    AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, ProposalId, RecordingId,
-    RequestId, SessionId, TokenId, UserId,
+    AccessId, GrantId, GroupId, HypervisorName, LockId, MachineId, NodeId, ParseIdError, PassId, ProposalId,
+    RecordingId, RequestId, SessionId, TokenId, UserId,
 };
 pub use intent::Intent;
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};

@@ -71,7 +71,7 @@ impl Inner {
     async fn actor(&self, stage: Stage) -> Result<Option<Actor>, Error> {
         let Stage::SignedIn { user, session, assurance } = stage else { return Ok(None) };
         let Some(name) = self.known(user).await? else { return Ok(None) };
-        Ok(Some(Actor { user, name, via: Via::Session(session), assurance, scope: None, from: None }))
+        Ok(Some(Actor { user, name, via: Via::Session(session), assurance, scope: None, from: None, pass: None }))
     }
 }
 

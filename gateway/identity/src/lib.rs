@@ -42,6 +42,8 @@
 //!   it is stands in the trail only.
 //! - 2026-11-28: a sealed emergency code counts as fresh for its whole hour, because what a step-up would ask for may be
 //!   what is broken; it opens an account of its own, so that what was done in an emergency is told from what people did.
+//! - 2026-11-28: each sign-in of a tool makes another pass, and one that is ended is kept in the store until it would be
+//!   over; nodes read the list again when its counter moves, and nobody else's rights are read again for it.
 //! - 2026-11-28: signed-in sessions are kept in memory. Our own changes count at once, those of other nodes when the
 //!   epoch is read again, each second; what changes how somebody signs in always asks the store.
 //! - 2026-11-28: what a form carries is worked out from the cookie's id, not kept: no page writes for it, and every
@@ -121,6 +123,8 @@ struct Inner {
     blocklist: Option<Arc<Blocklist>>,
     actors: Actors,
     tokens: Tokens,
+    /// Sign-ins of tools that were ended before their time.
+    ended: pass::EndedList,
     told: feed::Told,
     passkeys: Passkeys,
     rows: SessionRows,
@@ -188,6 +192,7 @@ impl Identity {
             rows,
             actors: Actors::default(),
             tokens: Tokens::default(),
+            ended: pass::EndedList::default(),
             told: feed::Told::default(),
             epoch,
             forms: hmac::Key::new(hmac::HMAC_SHA256, keys.derive("forms of a session").expose()),

@@ -110,6 +110,7 @@ fn table(live: Vec<LiveToken>) -> Table {
                 assurance,
                 scope: token.hypervisor,
                 from: None,
+                pass: None,
             };
             let known =
                 Known { until: token.expires_at, id: token.id, networks: token.networks, actor: Arc::new(actor) };
@@ -249,6 +250,7 @@ impl Identity {
         let now = inner.clock.now();
         // Before the rows: rows that are newer than the epoch are read again, rows that are older never count.
         let epoch = inner.store.epoch().await.map_err(Error::store)?.unsigned_abs();
+        self.read_ended(now).await?;
         let moved = inner.tokens.table.load().is_none() || *inner.epoch.borrow() != epoch || self.is_behind(epoch);
         if moved {
             self.tell(epoch).await?;
@@ -277,6 +279,7 @@ impl Identity {
             inner.store.drop_expired(now - Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_provider_sessions(now - Duration::DAY, now).await.map_err(Error::store)?;
             inner.store.drop_tickets(now).await.map_err(Error::store)?;
+            inner.store.drop_ended_passes(now).await.map_err(Error::store)?;
             inner.store.drop_spent_proofs(now - 2 * Duration::DAY).await.map_err(Error::store)?;
             inner.store.drop_ceremonies(now).await.map_err(Error::store)?;
             inner.store.drop_strikes(now - 2 * Duration::DAY).await.map_err(Error::store)?;

@@ -139,6 +139,7 @@ fn actor(n: usize) -> Actor {
         via: Via::Token(TokenId::new(Uuid::from_u128(7))),
         assurance,
         scope: None,
+        pass: None,
         from: None,
     }
 }

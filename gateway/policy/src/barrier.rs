@@ -178,6 +178,7 @@ mod tests {
             via: Via::CommandLine,
             assurance: Assurance::default(),
             scope: None,
+            pass: None,
             from: "192.0.2.7".parse().ok(),
         }
     }

@@ -13,14 +13,16 @@ use crate::{
     terms::Met,
 };
 use portcullis_domain::{
-    Action, Actor, Factor, GrantEffect, GrantId, Inventory, Level, Machine, MachineRef, Operation, OwnObject, Resource,
-    RoleName,
+    Action, Actor, ConsoleKind, Factor, GrantEffect, GrantId, HypervisorName, Inventory, Level, Machine, MachineKind,
+    MachineRef, Operation, OwnObject, PowerState, Resource, RoleName,
 };
 use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 
 /// Most grants that a permit names.
 const NAMED: usize = 16;
+/// The id of no machine.
+const NOTHING: &str = "-";
 
 /// Whether a fresh factor is asked for where the action needs one.
 #[derive(Clone, Copy)]
@@ -122,6 +124,33 @@ impl Engine {
     /// hypervisor may be known to whoever may see it or any machine on it.
     pub fn may_see(&self, actor: &Actor, resource: &Resource, inventory: &Inventory, now: OffsetDateTime) -> bool {
         self.current.load().may_see(actor, resource, inventory, &moment(actor, actor.from, now))
+    }
+
+    /// Whether a person may see all of a hypervisor: itself and every machine of it, those among them that nobody has
+    /// heard of yet. A grant that forbids seeing any of them, at whatever time, makes it some: which ones it covers is told
+    /// of machines that are known.
+    pub fn sees_every(&self, actor: &Actor, hypervisor: &HypervisorName, now: OffsetDateTime) -> bool {
+        let snapshot = self.current.load();
+        let at = moment(actor, actor.from, now);
+        let nowhere = |kind| {
+            let machine = NOTHING.parse().ok()?;
+            Some(Machine {
+                at: MachineRef { hypervisor: hypervisor.clone(), machine },
+                name: String::new(),
+                kind,
+                state: PowerState::Unknown,
+                pool: None,
+                tags: Vec::new(),
+                node: None,
+                console: ConsoleKind::None,
+            })
+        };
+        let sees_any = |kind| {
+            nowhere(kind).is_some_and(|m| snapshot.sees(actor, Target::Machine(&m), Kind::Machine, Action::View, &at))
+        };
+        snapshot.sees(actor, Target::Hypervisor(hypervisor), Kind::Hypervisor, Action::View, &at)
+            && [MachineKind::Guest, MachineKind::Container, MachineKind::Template].into_iter().all(sees_any)
+            && !snapshot.forbids_some(actor.user, hypervisor, now)
     }
 
     /// The machines that a person may see, by hypervisor, then id.

@@ -282,6 +282,16 @@ impl Index {
         person.visit(&keys, &counts, &mut visit)
     }
 
+    /// Whether something is true of any grant of a person or of their groups, or that cannot be told.
+    pub(crate) fn any_of(&self, user: UserId, is: impl Fn(&Entry) -> bool) -> bool {
+        if self.trust == Trust::Shut {
+            return true;
+        }
+        let Some(person) = self.held(Holder::Person(user)) else { return false };
+        let of_groups = person.groups.iter().filter_map(|group| self.held(Holder::Group(group)));
+        std::iter::once(person).chain(of_groups).any(|held| held.trust == Trust::Shut || held.entries.iter().any(&is))
+    }
+
     /// The groups that a person is in.
     pub(crate) fn groups_of(&self, user: UserId) -> Vec<GroupId> {
         self.held(Holder::Person(user)).map(|h| h.groups.iter().collect()).unwrap_or_default()

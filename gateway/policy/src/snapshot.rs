@@ -13,9 +13,11 @@ use crate::{
     terms::{Met, Moment},
 };
 use portcullis_domain::{
-    Action, Grant, GrantChange, GrantEffect, GroupId, Holder, Operation, Resource, RoleName, UserId,
+    Action, Grant, GrantChange, GrantEffect, GroupId, Holder, HypervisorName, Operation, Resource, RoleName, Selector,
+    UserId,
 };
 use std::sync::{Arc, Mutex, PoisonError};
+use time::OffsetDateTime;
 
 /// What grants say about a question, before it is asked how sure the gateway is of the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +198,23 @@ impl Snapshot {
             |entry| self.slot(entry).has(right) && entry.is_active(at.micros),
             |entry| visit(entry, entry.terms.met(entry.effect, target.kind(), at)),
         )
+    }
+
+    /// Whether a person or one of their groups holds a grant that forbids seeing machines of a hypervisor and is not over,
+    /// or one that cannot be read.
+    pub(crate) fn forbids_some(&self, user: UserId, hypervisor: &HypervisorName, now: OffsetDateTime) -> bool {
+        let Some(right) = Right::of(Kind::Machine, Action::View) else { return true };
+        let is_elsewhere = |selector: &Selector| match selector {
+            Selector::Hypervisor(h) | Selector::Pool(h, _) => h != hypervisor,
+            Selector::Machine(at) => at.hypervisor != *hypervisor,
+            Selector::Everything | Selector::Tag(_) | Selector::Pattern(_) => false,
+        };
+        self.index.any_of(user, |entry| {
+            entry.effect == GrantEffect::Deny
+                && self.slot(entry).has(right)
+                && entry.until().is_none_or(|until| now < until)
+                && !is_elsewhere(&entry.place.selector)
+        })
     }
 
     /// What the role of a grant allows; none that the rules know is one without rights.

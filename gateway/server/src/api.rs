@@ -56,6 +56,9 @@ pub(crate) async fn proxy(
         }
         _ => request,
     };
+    if way.is_sign_out(request.method(), request.uri().path()) {
+        return way.leave(request.headers()).await.unwrap_or_else(|refusal| way.refuse(&refusal));
+    }
     let walked = match read(way, shard, request.map(Sent::Stream)) {
         Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
         // Boxed: it waits for a body, which most requests have not.
@@ -441,6 +444,9 @@ impl Leash {
         let Some(now) = self.house.identity.token_owner(token) else {
             return Some("the token no longer counts".into());
         };
+        if self.actor.pass.is_some_and(|pass| self.house.identity.is_pass_ended(&pass)) {
+            return Some("the session of this API was ended".into());
+        }
         self.house.pulled(&self.permit, &now)
     }
 

@@ -155,8 +155,15 @@ fn holds(
     if !test.passkey {
         assurance.prove(Factor::Totp, now);
     }
-    let actor =
-        Actor { user, name: test.who.as_str().into(), via: Via::CommandLine, assurance, scope: None, from: test.from };
+    let actor = Actor {
+        user,
+        name: test.who.as_str().into(),
+        via: Via::CommandLine,
+        assurance,
+        scope: None,
+        from: test.from,
+        pass: None,
+    };
     let operation = Operation { action, resource, effect: Effect::Safe };
     Ok(match engine.decide(&actor, &operation, &inventory, now) {
         Decision::Permit(_) => "permit",

@@ -63,6 +63,15 @@ pub(crate) struct Passed {
     pub(crate) open: Option<OpenEntry>,
 }
 
+impl Passed {
+    /// Closes the event of somebody for whom nothing is done after all.
+    pub(crate) fn fail(self, outcome: Outcome, reason: &str) {
+        if let Some(open) = self.open {
+            end(open, outcome, reason, &[]);
+        }
+    }
+}
+
 /// Walks one request through the rooms, in order. `caller` is the session and identity rooms; `again` serves a step-up
 /// (a fresh factor sent with the request raises the assurance, and authorization is asked once more); `exit` is the
 /// upstream, the console or a page. The event is opened on the way out, and nothing with an effect happens before it is

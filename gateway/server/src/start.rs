@@ -387,6 +387,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                         tracing::error!(error = %chain(&error), "sessions and grants could not be refreshed");
                     }
                     h1.tell_unread();
+                    h1.end_seats();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }),

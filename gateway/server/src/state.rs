@@ -143,6 +143,13 @@ impl House {
         }
     }
 
+    /// Closes what the passes that no longer count have open with hypervisors. Waits for nobody.
+    pub(crate) fn end_seats(&self) {
+        if let Some(work) = self.fleet.end_seats(|pass| self.identity.pass_counts(pass)) {
+            self.tasks.spawn(work);
+        }
+    }
+
     /// What following a hypervisor's task is, for whoever began it through this gateway; none when it is not theirs
     /// or not known.
     pub(crate) fn resolve(&self, task: &Task, actor: &Actor, now: OffsetDateTime) -> Option<Operation> {
@@ -154,19 +161,23 @@ impl House {
     }
 
     /// A look at what somebody may see of a hypervisor: at all of it, or at their machines on it. Of many machines the
-    /// first ones stand for all; which rows stay is asked of each row.
+    /// first ones stand for all; which rows stay is asked of each row. Whoever is forbidden some machines sees those
+    /// that they may, and not all of it: an answer is passed on as it comes only to who may see everything in it.
     pub(crate) fn visible(&self, hypervisor: &HypervisorName, actor: &Actor, now: OffsetDateTime) -> Operation {
         const NAMED: usize = 50;
         let of = |resource| Operation { action: Action::View, resource, effect: Effect::Safe };
         let whole = of(Resource::Hypervisor(hypervisor.clone()));
         let inventory = self.fleet.inventory();
-        if matches!(self.engine.decide(actor, &whole, &inventory, now), Decision::Permit(_)) {
+        let is_permitted = matches!(self.engine.decide(actor, &whole, &inventory, now), Decision::Permit(_));
+        if is_permitted && self.engine.sees_every(actor, hypervisor, now) {
             return whole;
         }
         let machines = self.engine.visible(actor, &inventory, now);
         let machines = machines.into_iter().filter(|m| m.at.hypervisor == *hypervisor);
         let machines: Vec<_> = machines.map(|m| m.at.machine.clone()).take(NAMED).collect();
-        if machines.is_empty() { whole } else { of(Resource::Machines(hypervisor.clone(), machines)) }
+        // Whoever may see nothing hears what role would open the whole of it.
+        let is_nothing = machines.is_empty() && !is_permitted;
+        if is_nothing { whole } else { of(Resource::Machines(hypervisor.clone(), machines)) }
     }
 
     /// How a denial is said: what a person may not even see does not exist for them.

@@ -10,7 +10,8 @@
 //!   each is one conditional statement, and the database decides, whatever the number of nodes;
 //! - a session that was ended comes back: saving is an `update … where ended_at is null`, never an upsert;
 //! - somebody loses access without the epoch moving: every change to people, factors, grants, tokens and ended
-//!   sessions bumps the counter in the same transaction (see [`Store::epoch`]);
+//!   sessions bumps the counter in the same transaction (see [`Store::epoch`]); an ended pass moves a counter of its own
+//!   beside it ([`Store::passes_ended`]);
 //! - a usable secret in a dump: tickets, tokens, invitations and session ids are SHA-256 digests of 128 bits or more
 //!   of chance, authenticator secrets are sealed by [`Keys`] to their table, row and column.
 //!
@@ -33,6 +34,7 @@ mod grant;
 mod group;
 mod lock;
 mod lockout;
+mod pass;
 mod passkey;
 mod policy;
 mod proof;
@@ -64,6 +66,7 @@ pub use grant::{GrantRows, Holding};
 pub use group::{Group, GroupSource};
 pub use lock::{Lock, LockOf};
 pub use lockout::{Backoff, Limit, Try};
+pub use pass::{EndedPasses, MOST_ENDED};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use policy::{PolicyChange, PolicyVersion};
 pub use proof::ProofOf;

@@ -52,6 +52,8 @@ pub struct Called<'a> {
     pub path: &'a Canonical,
     /// What comes back.
     pub back: Back,
+    /// What it looks for, where it looks for something by what that is called.
+    pub by: Option<&'a str>,
     /// Whom the answer goes to.
     pub to: &'a Caller,
 }
@@ -75,7 +77,8 @@ impl Fleet {
     }
 
     /// Cuts an answer down to what somebody may see: `seen`, or everything where that is none. What the answer names and
-    /// nobody knows yet is waited for once.
+    /// nobody knows yet is waited for once; and so is something that was looked for and is not there, or hidden: how long
+    /// the answer takes tells no more than what it says.
     pub async fn keep_objects(
         &self,
         permit: &Permit,
@@ -102,9 +105,9 @@ impl Fleet {
         let mut again = true;
         loop {
             let index = api.index();
-            let keeping = Keeping { index: &index, methods, seen, began: &began };
+            let keeping = Keeping { index: &index, methods, seen, by: called.by, began: &began };
             let kept = keep_objects(&answer, called.to, called.back, &keeping).map_err(|f| f.at(name))?;
-            if !kept.has_unknown || !again {
+            if !kept.may_change || !again {
                 return Ok(kept.body);
             }
             again = false;

@@ -4,11 +4,12 @@
 use crate::{
     broker::TaskOwner,
     credential::Injected,
-    desk::{Desk, Face, Reply, Seat, Sight, Wait},
+    desk::{Desk, Face, Part, Reply, Seat, Wait},
     error::Error,
-    fleet::Fleet,
+    fleet::{Fleet, Work},
 };
-use portcullis_domain::{Effect, HypervisorName, MachineId, MachineRef, Resource, UserId};
+use futures_util::future::join_all;
+use portcullis_domain::{Effect, HypervisorName, MachineId, MachineRef, Pass, Resource, UserId};
 use portcullis_policy::{
     Permit,
     classify::soap::{Call, Owners, Way},
@@ -50,16 +51,20 @@ impl Fleet {
         Ok(reply)
     }
 
-    /// Ends the session of somebody who signed out.
-    pub async fn sign_out(&self, hypervisor: &HypervisorName, seat: &Seat) {
-        if let Ok(desk) = self.desk(hypervisor) {
-            desk.stand_up(seat).await;
+    /// Takes out the sessions of people whose sign-in no longer counts; gives the work of ending them there, if any.
+    pub fn end_seats(&self, counts: impl Fn(&Pass) -> bool) -> Option<Work> {
+        let desks = self.desks().map(|(name, desk)| (name.clone(), desk.take(&counts)));
+        let ended: Vec<_> = desks.filter(|(_, sessions)| !sessions.is_empty()).collect();
+        if ended.is_empty() {
+            return None;
         }
-    }
-
-    /// Whether somebody signed out of their session.
-    pub fn is_signed_out(&self, hypervisor: &HypervisorName, seat: &Seat) -> bool {
-        self.desk(hypervisor).is_ok_and(|desk| desk.is_ended(seat))
+        let fleet = self.clone();
+        Some(Box::pin(async move {
+            for (name, sessions) in ended {
+                let Ok(desk) = fleet.desk(&name) else { continue };
+                join_all(sessions.iter().map(|session| desk.center.sign_out(session))).await;
+            }
+        }))
     }
 
     /// What a hypervisor says of itself to those who are not known yet; none before it was asked.
@@ -72,8 +77,8 @@ impl Fleet {
         Objects(self.desk(hypervisor).ok())
     }
 
-    /// What somebody sees of a hypervisor who sees these machines, and what they began there.
-    pub fn sight(&self, hypervisor: &HypervisorName, machines: &[&MachineRef], user: UserId) -> Sight {
+    /// What somebody makes out of a hypervisor who sees these machines, and what they began there.
+    pub fn part(&self, hypervisor: &HypervisorName, machines: &[&MachineRef], user: UserId) -> Part {
         let ids: Vec<&MachineId> = machines.iter().map(|m| &m.machine).collect();
         let places = match self.desk(hypervisor) {
             Ok(desk) => desk.tree.read().unwrap_or_else(PoisonError::into_inner).places(&ids),
@@ -81,7 +86,7 @@ impl Fleet {
         };
         let tasks = self.broker().tasks(hypervisor, user);
         let tasks = tasks.into_iter().filter_map(|t| t.strip_prefix(TASK).map(str::to_owned)).collect();
-        Sight::Part { machines: ids.iter().map(ToString::to_string).collect(), places, tasks }
+        Part { machines: ids.iter().map(ToString::to_string).collect(), places, tasks }
     }
 
     /// Whether somebody began a task that is an object, and what that was about.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! (nobody) --first call: sign in--> seated --NotAuthenticated: sign in again, once--> seated
-//!                                     |--sign out, 30 minutes idle, room needed--> (signed out there)
+//!                                     |--signed out or over, 30 minutes idle, room needed--> (signed out there)
 //! ```
 
 mod answer;
@@ -13,10 +13,10 @@ mod session;
 pub(crate) mod tree;
 
 use crate::error::Fault;
-pub use answer::Sight;
+pub use answer::{Part, Sight};
 use arc_swap::ArcSwapOption;
-use portcullis_domain::UserId;
-use portcullis_policy::classify::soap::{Call, Element, Reference};
+use portcullis_domain::{Pass, UserId};
+use portcullis_policy::classify::soap::{Call, Element, Reference, envelope};
 pub(crate) use session::{Center, Session};
 use std::{
     collections::HashMap,
@@ -32,20 +32,18 @@ const IDLE: Duration = Duration::from_mins(30);
 const GIVEN_UP: Duration = Duration::from_mins(1);
 /// The most sessions of one person: one more takes the place of their oldest.
 const OF_ONE: usize = 20;
-/// How long it is remembered that somebody signed out: what they showed counts for two hours.
-const REMEMBERED: Duration = Duration::from_hours(2);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_mins(1);
 /// How long an answer may take that comes when something has happened.
 const UPDATES: Duration = Duration::from_hours(1);
 
-/// Whose session it is, and which of theirs: a digest of what they show.
+/// Whose session it is, and by which sign-in of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Seat {
     /// Whose.
     pub user: UserId,
     /// Which.
-    pub digest: [u8; 32],
+    pub pass: Pass,
 }
 
 /// Whether a call's answer comes only when something has happened.
@@ -72,7 +70,7 @@ pub struct Face {
 
 /// An answer as it came, its secrets included: only [`Reply::shown`] lets it out.
 pub struct Reply {
-    root: Element,
+    answer: Element,
     is_fault: bool,
     hidden: [String; 2],
 }
@@ -96,25 +94,24 @@ impl Reply {
 
     /// Whether it says that an object is not there.
     pub fn is_absent(&self) -> bool {
-        self.is_fault && answer::says(&self.root, "ManagedObjectNotFound")
+        self.is_fault && answer::says(&self.answer, "ManagedObjectNotFound")
     }
 
     /// The task that it names, if it does.
     pub fn task(&self) -> Option<String> {
-        let answer = answer::body(&self.root)?;
-        let [one] = answer.children.as_slice() else { return None };
+        let [one] = self.answer.children.as_slice() else { return None };
         let task = one.as_reference().filter(|r| one.name == "returnval" && r.of == "Task");
         task.map(|r| r.id)
     }
 
     /// What somebody may see of it, as it goes out. `call` is what it answers.
-    pub fn shown(mut self, call: &Call, sight: &Sight) -> Result<String, Fault> {
-        answer::keep(&mut self.root, call, sight)?;
-        let mut text = self.root.document();
+    pub fn shown(mut self, call: &Call, sight: &Sight) -> String {
+        answer::keep(&mut self.answer, call, sight);
+        let mut text = envelope(self.answer).document();
         for hidden in self.hidden.iter().filter(|h| h.len() >= 8) {
             text = text.replace(hidden.as_str(), MASK);
         }
-        Ok(text)
+        text
     }
 }
 
@@ -139,15 +136,13 @@ pub(crate) struct Desk {
     pub(crate) tree: RwLock<Tree>,
     pub(crate) face: ArcSwapOption<Face>,
     seats: Mutex<HashMap<Seat, Seated>>,
-    /// Who signed out, and when.
-    ended: Mutex<HashMap<Seat, Instant>>,
     most: usize,
 }
 
 impl Desk {
     pub(crate) fn new(center: Center, most: usize) -> Self {
         let (tree, face) = (RwLock::default(), ArcSwapOption::empty());
-        Self { center, tree, face, seats: Mutex::default(), ended: Mutex::default(), most }
+        Self { center, tree, face, seats: Mutex::default(), most }
     }
 
     /// Asks in somebody's session.
@@ -162,34 +157,25 @@ impl Desk {
                 self.sit(seat).await?
             };
             let real = unmasked(call.clone(), &session.key);
-            let (root, is_fault) = self.center.ask(&session, &real, release, patience).await?;
+            let (answer, is_fault) = self.center.ask(&session, &real, release, patience).await?;
             // Nothing was done: the hypervisor ended the session, or began anew.
-            if is_fault && answer::says(&root, UNKNOWN) && !is_new {
+            if is_fault && answer::says(&answer, UNKNOWN) && !is_new {
                 self.leave(&seat, &session);
                 continue;
             }
             let hidden = [session.key.clone(), session.cookie_text().to_owned()];
-            return Ok(Reply { root, is_fault, hidden });
+            return Ok(Reply { answer, is_fault, hidden });
         }
     }
 
-    /// Ends somebody's session, here and there.
-    pub(crate) async fn stand_up(&self, seat: &Seat) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(*seat, Instant::now());
-        let found = self.seats.lock().unwrap_or_else(PoisonError::into_inner).remove(seat);
-        if let Some(seated) = found {
-            self.center.sign_out(&seated.session).await;
-        }
-    }
-
-    /// Whether somebody signed out.
-    pub(crate) fn is_ended(&self, seat: &Seat) -> bool {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).contains_key(seat)
+    /// Takes out the sessions of those whose sign-in no longer counts: what is left is to end them there.
+    pub(crate) fn take(&self, counts: impl Fn(&Pass) -> bool) -> Vec<Arc<Session>> {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.extract_if(|seat, _| !counts(&seat.pass)).map(|(_, seated)| seated.session).collect()
     }
 
     /// Ends what has been idle too long; called now and then.
     pub(crate) async fn tidy(&self) {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, at| at.elapsed() < REMEMBERED);
         let over = {
             let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
             let old: Vec<Seat> = seats.iter().filter(|(_, s)| s.used_at.elapsed() > IDLE).map(|(k, _)| *k).collect();

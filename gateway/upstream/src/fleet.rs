@@ -343,6 +343,10 @@ impl Fleet {
         self.member(name).ok()?.driver.desk()
     }
 
+    pub(crate) fn desks(&self) -> impl Iterator<Item = (&HypervisorName, &Desk)> {
+        self.0.members.iter().filter_map(|m| m.driver.desk().map(|desk| (&m.name, desk)))
+    }
+
     pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {
         self.0.apis.iter()
     }

@@ -58,7 +58,7 @@ pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};
 pub use called::{Called, Objects};
 pub use calls::{Calling, Objects as CallObjects};
 pub use config::{ApiDoor, HypervisorConfig, Reach, RpcDoor, Trust, Verify};
-pub use desk::{Face, Reply, Seat, Sight, Wait};
+pub use desk::{Face, Part, Reply, Seat, Sight, Wait};
 pub use driver::{
     Cut, Cutter, Frame, FrameKind, FrameStatus, Frames, Gaze, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen,
     ScreenLogin, Standing, Step, Watched,

@@ -218,6 +218,7 @@ fn actor() -> Actor {
         via: Via::CommandLine,
         assurance: Assurance::default(),
         scope: None,
+        pass: None,
         from: None,
     }
 }

@@ -44,7 +44,7 @@ fn grant(role: &str, selector: Selector) -> Grant {
 fn actor(user: UserId) -> Actor {
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Passkey, NOW);
-    Actor { user, name: "x".into(), via: Via::CommandLine, assurance, scope: None, from: None }
+    Actor { user, name: "x".into(), via: Via::CommandLine, assurance, scope: None, from: None, pass: None }
 }
 
 impl Scene {

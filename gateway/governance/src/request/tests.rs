@@ -105,6 +105,7 @@ impl Scene {
             via: Via::Session(SessionId::new(Uuid::from_u128(1))),
             assurance,
             scope: None,
+            pass: None,
             from: None,
         }
     }

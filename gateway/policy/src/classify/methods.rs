@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 /// Most machines that one call may name.
 const MAX_MACHINES: usize = 500;
+/// The id of no machine.
+const NOTHING: &str = "-";
 /// What comes before a reference.
 const REFERENCE: &str = "OpaqueRef:";
 
@@ -185,6 +187,24 @@ impl Methods {
         found.is_some_and(|m| matches!(*m.meaning, Meaning::Session(Entrance::Login)))
     }
 
+    /// Shortens how long a call lets the hypervisor wait before it answers, where the table says how long it may: whoever
+    /// waits holds a connection of the gateway's. What is no number is one that is too large.
+    pub fn shorten(&self, call: &mut Call<'_>) {
+        let method = self.0.methods.get(&*call.method);
+        let Some((method, Meaning::Ask(ask))) = method.map(|m| (m, &*m.meaning)) else { return };
+        let Some(longest) = ask.longest.map(f64::from) else { return };
+        if let Some(value) = call.params.get_mut(method.args.len()) {
+            let is_short = match value {
+                Value::Int(seconds) => u32::try_from(*seconds).is_ok_and(|s| f64::from(s) <= longest),
+                Value::Double(seconds) => (0.0..=longest).contains(seconds),
+                _ => false,
+            };
+            if !is_short {
+                *value = Value::Double(longest);
+            }
+        }
+    }
+
     /// What a call asks of a hypervisor. What is not in the table is denied; the error is for the person.
     pub fn classify(
         &self,
@@ -251,6 +271,7 @@ impl Methods {
                 WebRow::Ask(ask) => ask,
             };
             let query = Query::read(query)?;
+            let nothing = [NOTHING.parse().map_err(|_| unknown)?];
             let mut owner = None;
             for (key, value) in query.pairs() {
                 let Some(class) = ask.named.get(key) else {
@@ -259,8 +280,9 @@ impl Methods {
                     }
                     return Err(format!("The gateway does not know the key {key:?} here.").into());
                 };
-                let id = reference(value).or_else(|| Uuid::try_parse(value).ok()).ok_or("That names nothing known.")?;
-                let found = objects.owner(class, id).ok_or("That names nothing known.")?;
+                let id = reference(value).or_else(|| Uuid::try_parse(value).ok());
+                // What is not known is decided on like a machine that is not there: so it is answered like a hidden one.
+                let found = id.and_then(|id| objects.owner(class, id)).unwrap_or(Owner::Machines(&nothing));
                 if owner.replace(found).is_some() {
                     return Err("The address names two things.".into());
                 }

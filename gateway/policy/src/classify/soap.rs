@@ -7,7 +7,7 @@
 mod methods;
 mod xml;
 
-pub use methods::{ABSENT, Methods, Owners, Told, Way};
+pub use methods::{ABSENT, ENTITIES, Methods, Owners, Property, Reader, Told, Way};
 pub use xml::{Element, Space};
 
 /// The largest call, in bytes.
@@ -52,18 +52,7 @@ impl Call {
     }
 
     fn from_envelope(envelope: Element) -> Option<Self> {
-        if (envelope.space, envelope.name.as_str()) != (Space::Envelope, "Envelope") {
-            return None;
-        }
-        let mut body = None;
-        for (n, part) in envelope.children.into_iter().enumerate() {
-            match (part.space, part.name.as_str()) {
-                (Space::Envelope, "Header") if n == 0 => {}
-                (Space::Envelope, "Body") if body.is_none() => body = Some(part),
-                _ => return None,
-            }
-        }
-        let [call] = <[Element; 1]>::try_from(body?.children).ok()?;
+        let call = opened(envelope)?;
         let mut parts = call.children.into_iter();
         let this = parts.next().filter(|t| t.name == "_this")?;
         let arguments: Vec<Element> = parts.collect();
@@ -113,6 +102,24 @@ impl Element {
         found.extend(self.as_reference());
         self.children.iter().for_each(|c| c.references(found));
     }
+}
+
+/// The one element in the one body of an envelope. None for anything else; what stands in a header is left out: it is for
+/// this hop.
+pub fn opened(envelope: Element) -> Option<Element> {
+    if (envelope.space, envelope.name.as_str()) != (Space::Envelope, "Envelope") {
+        return None;
+    }
+    let mut body = None;
+    for (n, part) in envelope.children.into_iter().enumerate() {
+        match (part.space, part.name.as_str()) {
+            (Space::Envelope, "Header") if n == 0 => {}
+            (Space::Envelope, "Body") if body.is_none() => body = Some(part),
+            _ => return None,
+        }
+    }
+    let [one] = <[Element; 1]>::try_from(body?.children).ok()?;
+    Some(one)
 }
 
 /// An answer or a call in its envelope.

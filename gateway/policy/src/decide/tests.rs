@@ -88,7 +88,15 @@ fn seated(engine: &Engine, user: u128, grants: impl IntoIterator<Item = Grant>) 
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, NOW);
     assurance.prove(Factor::Totp, NOW);
-    Actor { user, name: "ann".into(), via: Via::Session(SessionId::new(id(2))), assurance, scope: None, from: None }
+    Actor {
+        user,
+        name: "ann".into(),
+        via: Via::Session(SessionId::new(id(2))),
+        assurance,
+        scope: None,
+        from: None,
+        pass: None,
+    }
 }
 
 fn token(mut actor: Actor, scope: Option<&str>) -> Actor {
@@ -191,6 +199,48 @@ fn each_selector_covers_what_it_says_and_nothing_more() {
 }
 
 // SEC-004: what is asked together is joined with AND.
+#[test]
+fn all_of_a_hypervisor_is_seen_only_by_who_is_forbidden_none_of_it_now_or_later() {
+    let one: HypervisorName = "one".parse().unwrap();
+    let viewer = || grant("viewer", Selector::Hypervisor("one".parse().unwrap()));
+    let forbidden = |selector| Grant { effect: GrantEffect::Deny, ..grant("viewer", selector) };
+    let sees = |grants: Vec<Grant>| builtin().sees_every(&actor(grants), &one, NOW);
+    assert!(sees(vec![viewer()]));
+    assert!(sees(vec![grant("administrator", Selector::Everything)]));
+    // The machines that there are now are not all that there may be.
+    let pools = ["pay", "hr"].map(|p| grant("viewer", Selector::Pool("one".parse().unwrap(), p.to_owned())));
+    assert!(!sees(pools.to_vec()));
+    let right = |right: &str| grant(right, Selector::Hypervisor("one".parse().unwrap()));
+    assert!(!sees(vec![right("hypervisor/view")]), "of the hypervisor alone");
+    assert!(!sees(vec![right("machine/view")]), "of the machines alone");
+    assert!(sees(vec![right("hypervisor/view"), right("machine/view")]));
+    let of_guests = Conditions { kinds: vec![MachineKind::Guest], ..Conditions::default() };
+    assert!(!sees(vec![right("hypervisor/view"), Grant { conditions: of_guests, ..right("machine/view") }]));
+    for selector in [
+        on("one/other"),
+        on("one/unheard"),
+        Selector::Tag("db".to_owned()),
+        Selector::Pool("one".parse().unwrap(), "hr".to_owned()),
+        Selector::Pattern("one/*/other".parse().unwrap()),
+        Selector::Everything,
+    ] {
+        assert!(!sees(vec![viewer(), forbidden(selector.clone())]), "{selector:?}");
+        let later = Grant { from: NOW + Duration::HOUR, ..forbidden(selector.clone()) };
+        assert!(!sees(vec![viewer(), later]), "{selector:?}");
+    }
+    for (what, harmless) in [
+        ("elsewhere", forbidden(on("two/own"))),
+        ("elsewhere", forbidden(Selector::Hypervisor("two".parse().unwrap()))),
+        ("over", Grant { until: Some(NOW), ..forbidden(on("one/other")) }),
+        ("another right", Grant { effect: GrantEffect::Deny, ..grant("machine/power", on("one/other")) }),
+    ] {
+        assert!(sees(vec![viewer(), harmless]), "{what}");
+    }
+    let ann = actor([viewer()]);
+    assert!(!builtin().sees_every(&token(ann.clone(), Some("two")), &one, NOW));
+    assert!(builtin().sees_every(&token(ann, Some("one")), &one, NOW));
+}
+
 #[test]
 fn several_machines_are_allowed_only_together() {
     let several =

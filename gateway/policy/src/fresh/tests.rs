@@ -72,6 +72,7 @@ fn somebody() -> Actor {
         via: Via::Session(SessionId::new(Uuid::from_u128(2))),
         assurance,
         scope: None,
+        pass: None,
         from: None,
     }
 }

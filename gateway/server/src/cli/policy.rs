@@ -132,8 +132,15 @@ async fn explain(user: &str, action: Action, on: &str, at: &At) -> anyhow::Resul
     let mut assurance = Assurance::default();
     assurance.prove(Factor::Password, now);
     assurance.prove(Factor::Totp, now);
-    let actor =
-        Actor { user: user.id, name: user.name.into(), via: Via::CommandLine, assurance, scope: None, from: None };
+    let actor = Actor {
+        user: user.id,
+        name: user.name.into(),
+        via: Via::CommandLine,
+        assurance,
+        scope: None,
+        from: None,
+        pass: None,
+    };
     let operation = Operation { action, resource, effect: Effect::Safe };
     let told = engine.explain(&actor, &operation, &inventory, now);
     at.out.tell(&serde_json::to_value(&told)?, told.to_string().trim_end());

@@ -22,7 +22,10 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
-use portcullis_domain::{Action, Actor, HypervisorName, MachineRef, Operation, RequestId, Resource};
+use portcullis_audit::OpenEntry;
+use portcullis_domain::{
+    Action, Actor, HypervisorName, MachineRef, Operation, Outcome, Pass, RequestId, Resource, Secret,
+};
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Table, Verdict};
 use portcullis_upstream::Standing;
 use std::{borrow::Cow, sync::Arc};
@@ -55,6 +58,8 @@ struct Speech {
     path: for<'p> fn(&'p str) -> Result<Cow<'p, str>, Refusal>,
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
     is_sign_in: fn(&Method, &str) -> bool,
+    /// Whether a request ends, by its head, what a sign-in gave.
+    is_sign_out: fn(&Method, &str) -> bool,
     /// What has to be known of a machine to say what is asked.
     look: fn(Verdict, &classify::Asked<'_>) -> (Verdict, Option<Look>),
     /// What is asked, by what that machine is; none where it cannot be told.
@@ -74,6 +79,7 @@ const fn speech(kind: ApiKind) -> Speech {
         shown: |headers| lxd::shown(headers),
         path: |raw| Ok(Cow::Borrowed(raw)),
         is_sign_in: |_, _| false,
+        is_sign_out: |_, _| false,
         look: |verdict, _| (verdict, None),
         changed: |_, _, _, _, _| None,
         settle: |_, verdict, _| verdict,
@@ -98,6 +104,7 @@ const fn speech(kind: ApiKind) -> Speech {
             shown: |headers| openstack::shown(headers),
             path: |raw| Ok(without_slash(raw)),
             is_sign_in: openstack::is_own,
+            is_sign_out: |method, raw| *method == Method::DELETE && without_slash(raw) == openstack::SIGN_IN,
             check: openstack::check,
             refusal: openstack::refusal,
             ..PLAIN
@@ -121,7 +128,7 @@ const fn speech(kind: ApiKind) -> Speech {
         // Who calls stands in the calls.
         ApiKind::Xapi => Speech { shown: |_| None, ..PLAIN },
         ApiKind::Vsphere => Speech {
-            shown: |headers| vsphere::shown(headers).map(|(pass, _)| Shown::Pass(pass)),
+            shown: |headers| vsphere::shown(headers).map(Shown::Pass),
             refusal: |refusal, _, _| vsphere::refusal(refusal),
             ..PLAIN
         },
@@ -267,17 +274,71 @@ impl Way<'_> {
         (self.speech().check)(headers)
     }
 
+    /// Whether a request ends what a sign-in gave, which the gateway does itself.
+    pub(crate) fn is_sign_out(self, method: &Method, raw: &str) -> bool {
+        (self.speech().is_sign_out)(method, raw)
+    }
+
+    /// Ends what a sign-in gave, by the head of a request.
+    pub(crate) async fn leave(self, headers: &HeaderMap) -> Result<Response, Refusal> {
+        let caller = self.caller(&Method::DELETE, headers)?;
+        let subject = match &caller {
+            Caller::Known(actor) => {
+                self.house.pace_call(actor, self.hypervisor, self.peer)?;
+                openstack::subject(headers).and_then(|pass| self.own_pass(actor, pass))
+            }
+            Caller::Stranger | Caller::Barred(..) => None,
+        };
+        self.end(caller, subject).await.map(|()| openstack::left())
+    }
+
+    /// The pass of somebody that a text is; none where it is nobody's or another person's.
+    fn own_pass(self, actor: &Actor, pass: &str) -> Option<Pass> {
+        let found = self.house.identity.pass_actor(pass, self.hypervisor, self.peer.ip)?;
+        if found.user == actor.user { found.pass } else { None }
+    }
+
+    /// Ends a pass of whoever calls: it opens nothing from now on, and what it has open is closed. Stands in the trail.
+    async fn end(self, caller: Caller, pass: Option<Pass>) -> Result<(), Refusal> {
+        let Self { house, peer, .. } = self;
+        let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
+        let exit = async |passed: Passed| {
+            let Some(open) = passed.open else {
+                return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
+            };
+            let Some(pass) = pass else {
+                passage::end(open, Outcome::Failed, "no session of this API was named", &[]);
+                return Err(Refusal::NotFound);
+            };
+            if let Err(error) = house.identity.end_pass(&pass).await {
+                passage::end(open, Outcome::Failed, "it could not be written down that the session ended", &[]);
+                return Err(house.unavailable(&error));
+            }
+            house.end_seats();
+            passage::end(open, Outcome::Done, "signed out of the API", &[("pass", &pass.id.to_string())]);
+            Ok(())
+        };
+        passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), exit).await
+    }
+
+    /// Ends the pass that somebody came by.
+    async fn sign_out(self, actor: Arc<Actor>) -> Result<(), Refusal> {
+        let pass = actor.pass;
+        self.end(Caller::Known(actor), pass).await
+    }
+
     /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours. Some sign out so, too.
     pub(crate) async fn sign_in(self, path: &str, authority: &str, said: &Content) -> Result<Response, Refusal> {
         let Self { house, hypervisor, .. } = self;
         match said {
             Content::Params(form) if self.kind == ApiKind::Ovirt => {
                 let shown = ovirt::signing(path, form)?;
-                let is_end = ovirt::is_sign_out(path);
-                self.walk(&shown, |passed| {
-                    if is_end { ovirt::signed_out(passed) } else { ovirt::signed_in(house, hypervisor, passed) }
-                })
-                .await
+                if !ovirt::is_sign_out(path) {
+                    return self.walk(&shown, |passed| ovirt::signed_in(house, hypervisor, passed)).await;
+                }
+                let caller = self.known(Some(&shown), None)?;
+                let pass = if let Caller::Known(actor) = &caller { actor.pass } else { None };
+                self.end(caller, pass).await.map(|()| ovirt::signed_out())
             }
             Content::Json(_) if self.kind == ApiKind::Ovirt => {
                 Err(Refusal::Bad("Sign in with a form: application/x-www-form-urlencoded.".into()))
@@ -302,8 +363,11 @@ impl Way<'_> {
         shown: &Shown<'_>,
         answer: impl FnOnce(Passed) -> Result<Response, Refusal>,
     ) -> Result<Response, Refusal> {
-        let Self { house, peer, .. } = self;
+        let Self { house, hypervisor, peer, .. } = self;
         let caller = self.known(Some(shown), None)?;
+        if let Caller::Known(actor) = &caller {
+            house.pace_call(actor, hypervisor, peer)?;
+        }
         let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
         let answer = |passed: Passed| std::future::ready(answer(passed));
         passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
@@ -384,6 +448,28 @@ fn without_slash(raw: &str) -> Cow<'_, str> {
     match raw.strip_suffix('/') {
         Some(rest) if !rest.is_empty() && !rest.ends_with('/') => Cow::Borrowed(rest),
         _ => Cow::Borrowed(raw),
+    }
+}
+
+/// Somebody who signed in: who it is, the pass that stands for their token from now on, and the event, still open.
+fn signed_in(
+    house: &House,
+    hypervisor: &HypervisorName,
+    passed: Passed,
+) -> Result<(Arc<Actor>, Secret, OpenEntry), Refusal> {
+    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
+        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
+    };
+    match house.identity.mint_pass(&actor, hypervisor) {
+        Ok(Some(pass)) => Ok((actor, pass, open)),
+        Ok(None) => {
+            passage::end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
+            Err(Refusal::Unknown)
+        }
+        Err(error) => {
+            passage::end(open, Outcome::Failed, "no pass could be made", &[]);
+            Err(house.unavailable(&error))
+        }
     }
 }
 

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 const TOKEN: &str = "x-auth-token";
-const SIGN_IN: &str = "/v3/auth/tokens";
+pub(super) const SIGN_IN: &str = "/v3/auth/tokens";
+/// The token that a request is about, where it is not the sender's own.
+const SUBJECT: &str = "x-subject-token";
 /// The two headers that say which microversion a request means, and how.
 const VERSIONS: [&str; 2] = ["openstack-api-version", "x-openstack-nova-api-version"];
 /// The last microversion whose effects were reviewed.
@@ -108,21 +110,19 @@ pub(super) fn signed_in(
     authority: &str,
     passed: Passed,
 ) -> Result<Response, Refusal> {
-    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
-        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-    };
     let Some(account) = house.fleet.account(hypervisor) else {
-        passage::end(open, Outcome::Failed, "the gateway itself is not signed in there", &[]);
+        passed.fail(Outcome::Failed, "the gateway itself is not signed in there");
         return Err(Refusal::Upstream("The gateway itself is not signed in there at the moment.".into()));
     };
     if !fits(said, &account) {
-        passage::end(open, Outcome::Denied, "another project was asked for", &[]);
+        passed.fail(Outcome::Denied, "another project was asked for");
         let why = format!("The gateway works in the project {:?} there, and in no other.", account.project_name);
         return Err(Refusal::Forbidden(why));
     }
-    let pass = house.identity.mint_pass(&actor, hypervisor);
-    let Some(value) = pass.as_ref().and_then(|p| p.expose_text()).and_then(|p| HeaderValue::from_str(p).ok()) else {
-        passage::end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
+    let (actor, pass, open) = super::signed_in(house, hypervisor, passed)?;
+    let pass = pass.expose_text().unwrap_or_default();
+    let Ok(value) = HeaderValue::from_str(pass) else {
+        passage::end(open, Outcome::Failed, "the pass is no header", &[]);
         return Err(Refusal::Unknown);
     };
     let now = house.clock.now();
@@ -131,6 +131,22 @@ pub(super) fn signed_in(
     let mut answer = answer(StatusCode::CREATED, &body);
     answer.headers_mut().insert("x-subject-token", value);
     Ok(answer)
+}
+
+/// The pass that is to be ended: one `X-Subject-Token`.
+pub(super) fn subject(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(SUBJECT).iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => one.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// The answer to the end of a pass.
+pub(super) fn left() -> Response {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
 }
 
 /// Whether what is asked for is the project that the gateway works in, or nothing particular.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of oVirt's API 4 sign in, show who they are and read a refusal. For them the gateway is the engine's single
-//! sign-on: the password is a token of ours, and the access token that they get is a pass. Signing out is written down; the
-//! pass ends as all passes do.
+//! sign-on: the password is a token of ours, and the access token that they get is a pass, which signing out ends.
 
 use super::{Shown, bearer};
 use crate::{
@@ -79,28 +78,18 @@ pub(super) fn signing<'f>(path: &str, form: &'f Form) -> Result<Shown<'f>, Refus
 
 /// The answer to a sign-in: a pass.
 pub(super) fn signed_in(house: &House, hypervisor: &HypervisorName, passed: Passed) -> Result<Response, Refusal> {
-    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
-        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-    };
-    let pass = house.identity.mint_pass(&actor, hypervisor);
-    let Some(pass) = pass.as_ref().and_then(|p| p.expose_text()) else {
-        passage::end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
-        return Err(Refusal::Unknown);
-    };
+    let (_, pass, open) = super::signed_in(house, hypervisor, passed)?;
     // Milliseconds, as a text.
     let end = (house.clock.now() + PASS_LIFE).unix_timestamp().saturating_mul(1000);
+    let pass = pass.expose_text().unwrap_or_default();
     let body = json!({ "access_token": pass, "scope": SCOPE, "exp": end.to_string(), "token_type": "bearer" });
     passage::end(open, Outcome::Done, "signed in to the API", &[]);
     Ok(answer(&body))
 }
 
 /// The answer to a sign-out.
-pub(super) fn signed_out(passed: Passed) -> Result<Response, Refusal> {
-    let Some(open) = passed.open else {
-        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-    };
-    passage::end(open, Outcome::Done, "signed out of the API", &[]);
-    Ok(answer(&json!({})))
+pub(super) fn signed_out() -> Response {
+    answer(&json!({}))
 }
 
 fn answer(body: &Value) -> Response {

@@ -157,14 +157,8 @@ pub(super) fn signed_in(
     name: &str,
     passed: Passed,
 ) -> Result<Response, Refusal> {
-    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
-        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-    };
-    let pass = house.identity.mint_pass(&actor, hypervisor);
-    let Some(pass) = pass.as_ref().and_then(|p| p.expose_text()) else {
-        passage::end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
-        return Err(Refusal::Unknown);
-    };
+    let (actor, pass, open) = super::signed_in(house, hypervisor, passed)?;
+    let pass = pass.expose_text().unwrap_or_default();
     let user = if name.contains('@') { name.to_owned() } else { format!("{}@{REALM}", actor.name) };
     let body = serde_json::json!({ "data": {
         "username": user,

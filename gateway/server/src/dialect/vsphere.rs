@@ -9,9 +9,8 @@ use crate::{
     body::{Body, Response},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self, Refusal},
-    state::{House, chain},
+    state::House,
 };
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -22,7 +21,6 @@ use portcullis_policy::{
     classify::soap::{self, ABSENT, Call, Element, MAX_CALL, Methods, Reference, Space, Told},
 };
 use portcullis_upstream::{Calling, Seat, Sight, Wait};
-use rand::RngExt as _;
 use std::{sync::Arc, time::Duration};
 
 /// Where calls go, and where it stands which releases are spoken.
@@ -46,8 +44,8 @@ pub(crate) fn is_call<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// The pass in the one cookie that counts, and all of its value. A browser is not believed: it sends cookies by itself.
-pub(super) fn shown(headers: &HeaderMap) -> Option<(&str, &str)> {
+/// The pass in the one cookie that counts. A browser is not believed: it sends cookies by itself.
+pub(super) fn shown(headers: &HeaderMap) -> Option<&str> {
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
         return None;
     }
@@ -56,9 +54,8 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<(&str, &str)> {
         let (name, value) = pair.trim().split_once('=')?;
         (name == COOKIE).then(|| value.trim_matches('"'))
     });
-    let (Some(value), None) = (ours.next(), ours.next()) else { return None };
-    let (pass, _) = value.split_once('~')?;
-    Some((pass, value))
+    let (Some(pass), None) = (ours.next(), ours.next()) else { return None };
+    Some(pass)
 }
 
 /// A refusal where no SOAP was asked.
@@ -99,13 +96,7 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         return Err(Refusal::Bad("A call has neither a query nor another protocol.".into()).into());
     }
     let shown = shown(&head.headers);
-    let seat = |actor: &Actor, value: &str| Seat { user: actor.user, digest: digest_of(value) };
-    let caller = match way.known_by_cookie(shown)? {
-        Caller::Known(actor) if shown.is_some_and(|(_, v)| house.fleet.is_signed_out(hypervisor, &seat(&actor, v))) => {
-            Caller::Stranger
-        }
-        caller => caller,
-    };
+    let caller = way.known(shown.map(Shown::Pass).as_ref(), None)?;
     let most = if matches!(caller, Caller::Known(_)) { MAX_CALL } else { OF_STRANGER };
     let bytes = read(body, most).await?;
     let action = one(&head.headers, "soapaction")?;
@@ -116,12 +107,14 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         (Caller::Known(actor), Ok(call)) => {
             house.pace_call_patiently(&actor, hypervisor, peer).await?;
             let this = call.this.clone();
-            let value = shown.map(|(_, v)| v).unwrap_or_default();
-            let seat = seat(&actor, value);
-            let done = match call.method.as_str() {
-                "Login" => sign_in(way, &call).await,
-                "Logout" => sign_out(way, actor, seat).await,
-                _ => forward(way, actor, &call, seat, release).await,
+            let done = match (call.method.as_str(), actor.pass) {
+                ("Login", _) => sign_in(way, &call).await,
+                ("Logout", _) => way.sign_out(actor).await.map(|()| left()),
+                (_, Some(pass)) => {
+                    let seat = Seat { user: actor.user, pass };
+                    forward(way, actor, &call, seat, release).await
+                }
+                (_, None) => Err(Refusal::Unknown),
             };
             done.map_err(|refusal| Refused { refusal, this: Some(this) })
         }
@@ -164,17 +157,6 @@ async fn read(body: Incoming, most: usize) -> Result<Bytes, Refusal> {
     }
 }
 
-fn digest_of(value: &str) -> [u8; 32] {
-    let digest = digest::digest(&digest::SHA256, value.as_bytes());
-    digest.as_ref().try_into().unwrap_or_default()
-}
-
-impl Way<'_> {
-    fn known_by_cookie(self, shown: Option<(&str, &str)>) -> Result<Caller, Refusal> {
-        self.known(shown.map(|(pass, _)| Shown::Pass(pass)).as_ref(), None)
-    }
-}
-
 /// A visit that ends in a refusal, which stands in the trail.
 async fn walk_nowhere(way: Way<'_>, caller: Caller, asked: Asked) -> Refusal {
     let visit = Visit { kind: "api", peer: way.peer, asked, trailed: Trailed::Yes, at: way.peer.at };
@@ -191,26 +173,15 @@ async fn walk_nowhere(way: Way<'_>, caller: Caller, asked: Asked) -> Refusal {
 
 /// Signs in by name and token.
 async fn sign_in(way: Way<'_>, call: &Call) -> Result<Response, Refusal> {
-    let Way { house, hypervisor, peer, .. } = way;
+    let Way { house, hypervisor, .. } = way;
     let text = |name: &str| call.argument(name).map(|a| a.text.as_str()).unwrap_or_default();
     let (name, token) = (text("userName"), text("password"));
-    let caller = way.known(Some(&Shown::Token(token, Some(name))), None)?;
-    let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
-    let answer = |passed: Passed| std::future::ready(signed_in(house, hypervisor, name, passed));
-    passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
+    way.walk(&Shown::Token(token, Some(name)), |passed| signed_in(house, hypervisor, name, passed)).await
 }
 
 fn signed_in(house: &House, hypervisor: &HypervisorName, name: &str, passed: Passed) -> Result<Response, Refusal> {
-    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
-        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-    };
-    let pass = house.identity.mint_pass(&actor, hypervisor);
-    let Some(pass) = pass.as_ref().and_then(|p| p.expose_text()) else {
-        end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
-        return Err(Refusal::Unknown);
-    };
-    // Two sign-ins within a second get the same pass: each is a session of its own all the same.
-    let which = nonce();
+    let (actor, pass, open) = super::signed_in(house, hypervisor, passed)?;
+    let pass = pass.expose_text().unwrap_or_default();
     let now = house.clock.now();
     let now = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
     let said = [
@@ -226,48 +197,32 @@ fn signed_in(house: &House, hypervisor: &HypervisorName, name: &str, passed: Pas
     let returned = Element::of_children("returnval", session);
     end(open, Outcome::Done, "signed in to the API", &[]);
     let mut answer = envelope(StatusCode::OK, Element::of_children("LoginResponse", vec![returned]));
-    let cookie = format!("{COOKIE}=\"{pass}~{which}\"; Path=/; HttpOnly; Secure");
+    let cookie = format!("{COOKIE}=\"{pass}\"; Path=/; HttpOnly; Secure");
     let mut cookie = HeaderValue::from_str(&cookie).map_err(|_| Refusal::Unknown)?;
     cookie.set_sensitive(true);
     answer.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(answer)
 }
 
-#[expect(clippy::disallowed_methods, reason = "tells two sessions of one pass apart; the pass is what proves")]
-fn nonce() -> String {
-    hex::encode(rand::rng().random::<[u8; 8]>())
+fn left() -> Response {
+    envelope(StatusCode::OK, Element::of_children("LogoutResponse", Vec::new()))
 }
 
-async fn sign_out(way: Way<'_>, actor: Arc<Actor>, seat: Seat) -> Result<Response, Refusal> {
-    let Way { house, hypervisor, peer, .. } = way;
-    let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
-    let caller = std::future::ready(Ok(Caller::Known(actor)));
-    let exit = async |passed: Passed| {
-        house.fleet.sign_out(hypervisor, &seat).await;
-        if let Some(open) = passed.open {
-            end(open, Outcome::Done, "signed out of the API", &[]);
-        }
-        Ok(envelope(StatusCode::OK, Element::of_children("LogoutResponse", Vec::new())))
-    };
-    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), exit).await
-}
-
-/// Whether somebody may see the whole of a hypervisor.
-fn sees_whole(house: &House, hypervisor: &HypervisorName, actor: &Actor) -> bool {
-    let resource = Resource::Hypervisor(hypervisor.clone());
-    let whole = Operation { action: Action::View, resource, effect: Effect::Safe };
-    let inventory = house.fleet.inventory();
-    matches!(house.engine.decide(actor, &whole, &inventory, house.clock.now()), Decision::Permit(_))
-}
-
+/// What somebody sees of a hypervisor. A machine that is forbidden to them is hidden whatever else they hold.
 fn sight(house: &House, hypervisor: &HypervisorName, actor: &Actor) -> Sight {
-    if sees_whole(house, hypervisor, actor) {
-        return Sight::Whole;
+    let (inventory, now) = (house.fleet.inventory(), house.clock.now());
+    let holds = |action: &Action| {
+        let resource = Resource::Hypervisor(hypervisor.clone());
+        let asked = Operation { action: *action, resource, effect: Effect::Safe };
+        matches!(house.engine.decide(actor, &asked, &inventory, now), Decision::Permit(_))
+    };
+    let holds: Vec<Action> = Action::ALL.iter().copied().filter(holds).collect();
+    if holds.contains(&Action::View) && house.engine.sees_every(actor, hypervisor, now) {
+        return Sight { holds, part: None };
     }
-    let inventory = house.fleet.inventory();
-    let machines = house.engine.visible(actor, &inventory, house.clock.now());
+    let machines = house.engine.visible(actor, &inventory, now);
     let here: Vec<_> = machines.iter().map(|m| &m.at).filter(|at| at.hypervisor == *hypervisor).collect();
-    house.fleet.sight(hypervisor, &here, actor.user)
+    Sight { holds, part: Some(house.fleet.part(hypervisor, &here, actor.user)) }
 }
 
 /// What a call asks of somebody.
@@ -276,11 +231,11 @@ fn asked(way: Way<'_>, actor: &Actor, call: &Call) -> Asked {
     let told = Methods::builtin().classify(hypervisor, call, &house.fleet.owners(hypervisor));
     match told {
         Told::Operation { operation, also } => Asked::Operation(operation, also),
-        Told::Visible(named) => {
+        Told::Visible { named, also } => {
             let seen = sight(house, hypervisor, actor);
             // What is named and not seen does not exist.
             if named.iter().all(|r| seen.has(r)) {
-                Asked::Operation(house.visible(hypervisor, actor, peer.at), Vec::new())
+                Asked::Operation(house.visible(hypervisor, actor, peer.at), also)
             } else {
                 Asked::Denied(ABSENT.to_owned())
             }
@@ -341,19 +296,11 @@ async fn forward(way: Way<'_>, actor: Arc<Actor>, call: &Call, seat: Seat, relea
         }
         let is_fault = reply.is_fault();
         let status = if is_fault { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
-        match reply.shown(call, &sight(house, hypervisor, &actor)) {
-            Ok(text) => {
-                let outcome = if is_fault { Outcome::Failed } else { Outcome::Done };
-                let bytes = text.len().to_string();
-                end(open, outcome, "", &[("method", &call.method), ("status", status.as_str()), ("bytes", &bytes)]);
-                Ok(xml(status, text))
-            }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "an answer was withheld");
-                end(open, Outcome::Failed, "the answer could not be read, so it was withheld", &method);
-                Err(Refusal::Upstream("Its answer could not be read.".into()))
-            }
-        }
+        let text = reply.shown(call, &sight(house, hypervisor, &actor));
+        let outcome = if is_fault { Outcome::Failed } else { Outcome::Done };
+        let bytes = text.len().to_string();
+        end(open, outcome, "", &[("method", &call.method), ("status", status.as_str()), ("bytes", &bytes)]);
+        Ok(xml(status, text))
     };
     passage::walk(house, visit, caller, || std::future::ready(Ok(None)), exit).await
 }
@@ -457,28 +404,27 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().expect("a value"));
         }
-        shown(&headers).map(|(pass, value)| format!("{pass} {value}"))
+        shown(&headers).map(str::to_owned)
     }
 
     #[test]
     fn one_cookie_counts_as_clients_send_it_and_none_of_a_browser() {
-        let good = Some("p.q.r p.q.r~01");
+        let good = Some("p.q.r");
         for value in [
-            "vmware_soap_session=p.q.r~01",
-            "vmware_soap_session=\"p.q.r~01\"",
+            "vmware_soap_session=p.q.r",
+            "vmware_soap_session=\"p.q.r\"",
             // pyvmomi sends back the whole of what it was given.
-            "vmware_soap_session=\"p.q.r~01\"; Path=/; HttpOnly; Secure",
-            "other=x; vmware_soap_session=p.q.r~01",
+            "vmware_soap_session=\"p.q.r\"; Path=/; HttpOnly; Secure",
+            "other=x; vmware_soap_session=p.q.r",
         ] {
             assert_eq!(cookie(&[("cookie", value)]).as_deref(), good, "{value}");
         }
-        let one = ("cookie", "vmware_soap_session=p.q.r~01");
+        let one = ("cookie", "vmware_soap_session=p.q.r");
         for none in [
             &[][..],
             &[one, one],
-            &[("cookie", "vmware_soap_session=p.q.r~01; vmware_soap_session=p.q.r~02")],
-            &[("cookie", "vmware_soap_session=p.q.r")],
-            &[("cookie", "__Host-portcullis=p.q.r~01")],
+            &[("cookie", "vmware_soap_session=p.q.r; vmware_soap_session=p.q.s")],
+            &[("cookie", "__Host-portcullis=p.q.r")],
             &[one, ("origin", "https://evil.example")],
             &[one, ("sec-fetch-site", "same-origin")],
         ] {

@@ -125,7 +125,8 @@ impl At<'_> {
         let Way { house, hypervisor, peer, .. } = self.way;
         let (head, body) = request.into_parts();
         let bytes = whole_body(body).await?;
-        let call = read(&head, &bytes, to.wire).map_err(|why| Refusal::Bad(why.to_owned()))?;
+        let mut call = read(&head, &bytes, to.wire).map_err(|why| Refusal::Bad(why.to_owned()))?;
+        self.methods.shorten(&mut call);
         *to = call.caller();
         about.method = call.method.clone().into_owned();
         if self.methods.is_login(&call) {
@@ -149,22 +150,32 @@ impl At<'_> {
         };
         house.pace_call(&actor, hypervisor, peer)?;
         let mut told = self.tell(&call, &actor);
-        if told.is_none() {
+        let is_known = told.is_some();
+        if !is_known {
             // Something that was made a moment ago: it is told soon.
             house.fleet.settle(hypervisor).await;
             told = self.tell(&call, &actor);
         }
         let meant = match told {
-            Some(Next::Leave) => return Ok(whole(to, Reply::Done(Value::from_text("")).write(to))),
+            Some(Next::Leave) => {
+                self.way.sign_out(actor).await?;
+                return Ok(whole(to, Reply::Done(Value::from_text("")).write(to)));
+            }
             Some(Next::Ask(meant)) => *meant,
             // What is not known does not exist.
             None => return self.absent(caller, about).await,
         };
         let visit = Visit { kind: "api", peer, asked: meant.asked, trailed: Trailed::Yes, at: peer.at };
         let (hollow, back, is_part) = (meant.hollow, meant.back, meant.is_part);
-        let called = Called { hollow: &hollow, path: self.path, back, to };
+        let by = about.method.contains(".get_by_").then_some(about.object.as_str());
+        let called = Called { hollow: &hollow, path: self.path, back, by, to };
         let exit = |passed| self.forward(passed, called, is_part, &about.method);
-        passage::walk(house, visit, ready(caller), ready_none, exit).await
+        let answer = passage::walk(house, visit, ready(caller), ready_none, exit).await;
+        if is_known && matches!(answer, Err(Refusal::NotFound)) {
+            // What is hidden takes as long as what is not there: nobody can tell them apart.
+            house.fleet.settle(hypervisor).await;
+        }
+        answer
     }
 
     /// What a call asks of somebody; none when it names what is not known (yet).
@@ -270,29 +281,19 @@ impl At<'_> {
 
     /// Signs in by name and token: the answer is a session of ours.
     async fn sign_in(self, call: &Call<'_>, to: &rpc::Caller) -> Result<Response, Refusal> {
-        let Way { house, hypervisor, peer, .. } = self.way;
+        let Way { house, hypervisor, .. } = self.way;
         let texts: Option<Vec<&str>> = call.params.iter().map(Value::text).collect();
         let Some([name, token, ..]) = texts.as_deref().filter(|t| t.len() <= 4) else {
             return Err(Refusal::Bad("Sign in with a name and a token.".into()));
         };
-        let caller = self.way.known(Some(&Shown::Token(token, Some(name))), None)?;
-        let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
+        let shown = Shown::Token(token, Some(name));
         let answer = |passed: Passed| {
-            let signed = || {
-                let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
-                    return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
-                };
-                let pass = house.identity.mint_pass(&actor, hypervisor);
-                let Some(pass) = pass.as_ref().and_then(|p| p.expose_text()) else {
-                    end(open, Outcome::Denied, "only a token for tools signs in here", &[]);
-                    return Err(Refusal::Unknown);
-                };
-                end(open, Outcome::Done, "signed in to the API", &[]);
-                Ok(whole(to, Reply::Done(Value::from_text(format!("{SESSION}{pass}"))).write(to)))
-            };
-            std::future::ready(signed())
+            let (_, pass, open) = super::signed_in(house, hypervisor, passed)?;
+            let pass = pass.expose_text().unwrap_or_default();
+            end(open, Outcome::Done, "signed in to the API", &[]);
+            Ok(whole(to, Reply::Done(Value::from_text(format!("{SESSION}{pass}"))).write(to)))
         };
-        passage::walk(house, visit, ready(caller), ready_none, answer).await
+        self.way.walk(&shown, answer).await
     }
 }
 

@@ -31,6 +31,7 @@ fn actor(user: UserId) -> Actor {
         via: Via::Token(TokenId::new(Uuid::from_u128(8))),
         assurance,
         scope: None,
+        pass: None,
         from: None,
     }
 }

@@ -18,7 +18,7 @@ use http::{
 };
 use http_body_util::Full;
 use portcullis_domain::Secret;
-use portcullis_policy::classify::soap::{Call, Element, Reference};
+use portcullis_policy::classify::soap::{self, Call, Element, Reference};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -181,7 +181,8 @@ impl Center {
             }
             let text = str::from_utf8(&text).map_err(|_| Fault::Protocol("an answer that is no text".to_owned()))?;
             let root = Element::read(text, MAX_ELEMENTS).map_err(|why| Fault::Protocol(clean_text(why)))?;
-            Ok((head.status, cookie(&head.headers), root))
+            let wrong = || Fault::Protocol("an answer of another shape".to_owned());
+            Ok((head.status, cookie(&head.headers), soap::opened(root).ok_or_else(wrong)?))
         };
         match tokio::time::timeout(patience + LIST, run).await {
             Ok(done) => done,

@@ -4,7 +4,8 @@
 use super::*;
 use crate::wire::{Address, Dialer};
 use http::HeaderValue;
-use portcullis_domain::Secret;
+use portcullis_domain::{PassId, Secret, TokenId};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 fn desk(most: usize) -> Desk {
@@ -15,7 +16,9 @@ fn desk(most: usize) -> Desk {
 }
 
 fn seat(user: u128, which: u8) -> Seat {
-    Seat { user: UserId::new(Uuid::from_u128(user)), digest: [which; 32] }
+    let id = PassId::new(Uuid::from_u128(which.into()));
+    let pass = Pass { id, token: TokenId::new(Uuid::from_u128(user)), made_at: OffsetDateTime::UNIX_EPOCH };
+    Seat { user: UserId::new(Uuid::from_u128(user)), pass }
 }
 
 fn placed(desk: &Desk, seat: Seat) -> &'static str {
@@ -52,6 +55,17 @@ async fn one_person_cannot_take_every_place() {
     assert!(desk.seated(&seat(1, 0)).is_none(), "their own oldest");
     assert!(desk.seated(&seat(1, 1)).is_some());
     assert_eq!(placed(&desk, seat(2, 0)), "here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_signed_out_has_no_session_left_and_nobody_else_loses_theirs() {
+    let desk = desk(10);
+    assert_eq!([(1, 1), (1, 2), (2, 3)].map(|(user, which)| placed(&desk, seat(user, which))), ["here"; 3]);
+    let ended = seat(1, 2).pass;
+    assert_eq!(desk.take(|pass| *pass != ended).len(), 1);
+    assert!(desk.seated(&seat(1, 2)).is_none());
+    assert!(desk.seated(&seat(1, 1)).is_some() && desk.seated(&seat(2, 3)).is_some());
+    assert!(desk.take(|pass| *pass != ended).is_empty(), "once");
 }
 
 #[test]

@@ -11,7 +11,7 @@ methods that it has no code for answer with nothing and are noted down; no roles
 DIR change it: `expire` ends every session, `lost` loses all events, `full` lets nobody look at screens any more,
 `slave` says that the host whose address it holds is the master.
 
-Prints a line for each request: `asked METHOD FIRST`, `beside METHOD PATH`, or `wrong WHAT`.
+Prints a line for each request: `asked METHOD FIRST`, `waits SECONDS`, `beside METHOD PATH`, or `wrong WHAT`.
 """
 import json
 import os
@@ -322,7 +322,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def called(self, method, args):
         shown = json.dumps(args[1:], default=str) if not method.startswith("session.") else ""
-        if method != "event.from":
+        if method == "event.from":
+            say("waits", *args[3:])
+        else:
             say("asked", method, shown)
         try:
             return True, call(method, args)

@@ -62,6 +62,8 @@ struct Row {
     #[serde(default)]
     answer: RowAnswer,
     session: Option<RowSession>,
+    /// The most that its last parameter may be: for how many seconds it waits.
+    longest: Option<u32>,
     /// Never passed on, and why.
     deny: Option<String>,
 }
@@ -134,6 +136,8 @@ pub(super) struct Ask {
     pub(super) effect: Effect,
     pub(super) others: Action,
     pub(super) hypervisor: Vec<Action>,
+    /// The most that the last parameter may be.
+    pub(super) longest: Option<u32>,
     answer: RowAnswer,
 }
 
@@ -257,6 +261,9 @@ fn check(name: &str, pattern: &str, args: &[Arg], row: Option<&Row>, meaning: &M
             return Err("a pattern may call only get_… safe".to_owned());
         }
     }
+    if ask.longest.is_some() && !args.last().is_some_and(|a| *a == Arg::Plain) {
+        return Err("its last parameter is no number of seconds".to_owned());
+    }
     let objects = args.iter().filter(|a| a.names_objects()).count();
     match ask.object {
         Object::Named if objects == 0 => Err("no parameter names a machine or a part of one".to_owned()),
@@ -328,7 +335,8 @@ impl Row {
         {
             return Err("that cannot be asked of it".to_owned());
         }
-        Ok(Meaning::Ask(Ask { action, object, effect, others, hypervisor, answer: self.answer }))
+        let (longest, answer) = (self.longest, self.answer);
+        Ok(Meaning::Ask(Ask { action, object, effect, others, hypervisor, longest, answer }))
     }
 }
 

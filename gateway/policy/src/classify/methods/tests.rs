@@ -237,6 +237,10 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
         ("PUT", "/import", "sr_id=x".to_owned(), "node-admin on xen"),
         ("GET", "/vm_rrds", format!("uuid={id}"), "view on xen/a"),
         ("GET", "/vncsnapshot", format!("uuid={id}"), "console.screenshot on xen/a"),
+        // What is not there is asked for like what is hidden.
+        ("GET", "/export", "uuid=00000000-0000-0000-0000-0000000000ff".to_owned(), "storage on xen/-"),
+        ("GET", "/export", format!("ref={FREE}"), "storage on xen/-"),
+        ("GET", "/export", "uuid=none".to_owned(), "storage on xen/-"),
     ] {
         assert_eq!(ask(method, path, &query), what, "{path} {query}");
     }
@@ -245,7 +249,6 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
         ("GET", "/export", format!("uuid={id}&ref={OTHER}"), "two things"),
         ("GET", "/export", format!("uuid={id}&uuid={id}"), "twice"),
         ("GET", "/export", format!("uuid={id}&all=true"), "\"all\""),
-        ("GET", "/export", "uuid=00000000-0000-0000-0000-0000000000ff".to_owned(), "nothing known"),
         ("GET", "/export/", format!("uuid={id}"), "does not know this part"),
         ("POST", "/export", format!("uuid={id}"), "does not know this part"),
         ("GET", "/console", format!("uuid={id}"), "portal"),
@@ -256,6 +259,22 @@ fn requests_beside_the_calls_name_one_thing_and_take_no_key_that_nobody_reviewed
         let told = ask(method, path, &query);
         assert!(told.starts_with("denied: ") && told.contains(why), "{method} {path} {query}: {told}");
     }
+}
+
+#[test]
+fn nobody_lets_the_hypervisor_wait_for_longer_than_the_table_says() {
+    let table = Methods::builtin(MethodsKind::Xapi);
+    let waits = |timeout: &str| {
+        let body =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"event.from","params":["OpaqueRef:x",["*"],"",{timeout}]}}"#);
+        let mut call = Call::read(Wire::Json, Some("application/json"), body.as_bytes()).unwrap();
+        table.shorten(&mut call);
+        format!("{:?}", call.params[3])
+    };
+    for long in ["61", "60.1", "86400", "-1", "-0.5", "\"1\"", "true", "[]"] {
+        assert_eq!(waits(long), "Double(60.0)", "{long}");
+    }
+    assert_eq!([waits("0"), waits("60"), waits("30.5")], ["Int(0)", "Int(60)", "Double(30.5)"]);
 }
 
 #[test]
@@ -279,6 +298,7 @@ fn a_table_that_takes_a_change_for_a_read_or_forgets_an_object_is_refused() {
         ("\"host.get_log\", \"host.get_*\"", ask("view", "hypervisor", "safe"), "speaks of no method"),
         ("\"VM.start\"", "deny = \"\"".to_owned(), "says why"),
         ("\"VM.start\"", "colour = 1".to_owned(), "colour"),
+        ("\"VM.start\"", format!("{}\nlongest = 60", ask("power", "named", "unsafe")), "no number of seconds"),
     ] {
         let error = Methods::read(&row(methods, &rest), OPERATIONS).unwrap_err().to_string();
         assert!(error.contains(why), "{methods}: {error}");

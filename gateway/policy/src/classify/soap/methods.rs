@@ -7,12 +7,15 @@
 
 mod fields;
 mod file;
+mod properties;
 
 use super::{Call, Element, Reference};
 use crate::{Error, Kind};
 use fields::Sets;
 use file::{File, Object, Row};
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
+use properties::Properties;
+pub use properties::{Property, Reader};
 use std::{
     borrow::Cow,
     cell::Cell,
@@ -56,8 +59,13 @@ pub enum Told {
         /// What must be allowed as well.
         also: Vec<Operation>,
     },
-    /// A look at what the person may see. What is named must be among it.
-    Visible(Vec<Reference>),
+    /// A look at what the person may see. What is named must be among it, and what is asked of it allowed.
+    Visible {
+        /// What is named.
+        named: Vec<Reference>,
+        /// What reading the properties that are named asks.
+        also: Vec<Operation>,
+    },
     /// A task: whoever began it may do that; everybody else is asked for the operation.
     Task {
         /// Its id.
@@ -93,13 +101,14 @@ enum Meaning {
 /// A method's arguments by the API's list: the names, and whether each is a reference.
 type Arguments = HashMap<String, bool>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     meanings: HashMap<String, Arc<Meaning>>,
     arguments: HashMap<String, Arguments>,
     /// Names of fields that hold references wherever they stand.
     names: HashSet<String>,
     sets: Sets,
+    properties: Properties,
 }
 
 /// The table of one SOAP API. Cheap to clone.
@@ -110,8 +119,7 @@ static BUILTIN: LazyLock<Methods> = LazyLock::new(|| {
     Methods::read(VSPHERE, OPERATIONS).unwrap_or_else(|error| {
         // A test reads it, so this is a broken build. An empty table denies everything.
         tracing::error!(%error, "the table of a SOAP API is wrong: every call is denied");
-        let (meanings, arguments, names) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Methods(Arc::new(Inner { meanings, arguments, names, sets: Sets::default() }))
+        Methods(Arc::default())
     })
 });
 
@@ -138,6 +146,16 @@ impl Methods {
         told
     }
 
+    /// Who is told of a property of a type; none where nobody knows it. `path` may lead into it.
+    pub fn property(&self, of: &str, path: &str) -> Option<Property> {
+        self.0.properties.find(of, path)
+    }
+
+    /// The parts of a property that are told to others than the whole of it, by their names.
+    pub fn parts<'a>(&'a self, of: &'a str, path: &'a str) -> impl Iterator<Item = (&'a str, Property)> {
+        self.0.properties.parts(of, path)
+    }
+
     /// What a method asks without its arguments: the action, and whether it can change something; none where it is
     /// denied or not known. For tests and reviews.
     pub fn verdict(&self, method: &str) -> Option<Result<(Action, Effect), &str>> {
@@ -150,7 +168,7 @@ impl Methods {
 
 fn build(file: File, operations: &str) -> Result<Inner, String> {
     let (mut arguments, mut names) = (HashMap::new(), HashSet::new());
-    for line in operations.lines().filter(|l| !l.starts_with('#')) {
+    for line in operations.lines().filter(|l| !l.starts_with('#') && !l.starts_with("@type ")) {
         let mut words = line.split(' ');
         match (words.next(), words.next()) {
             (Some("@references"), Some(first)) => names.extend(std::iter::once(first).chain(words).map(str::to_owned)),
@@ -178,7 +196,8 @@ fn build(file: File, operations: &str) -> Result<Inner, String> {
             }
         }
     }
-    Ok(Inner { meanings, arguments, names, sets })
+    let properties = Properties::read(file.property, operations)?;
+    Ok(Inner { meanings, arguments, names, sets, properties })
 }
 
 impl Row {
@@ -261,7 +280,14 @@ impl Asked<'_> {
                     seen.push(reference);
                 }
             }
-            return Ok(Told::Visible(seen));
+            let is_free = self.owners.find(&call.this.id).is_none();
+            let operation = |action| Operation {
+                action,
+                resource: Resource::Hypervisor(self.hypervisor.clone()),
+                effect: Effect::Safe,
+            };
+            let also = self.table.properties.named(call, is_free)?.into_iter().map(operation).collect();
+            return Ok(Told::Visible { named: seen, also });
         }
         let this = self.place(&call.this)?;
         let (effect, action) = (ask.effect, ask.action);
@@ -348,7 +374,11 @@ impl Asked<'_> {
     fn hide(&self, told: &mut Told) {
         let (also, effect) = match told {
             Told::Operation { operation, also } => (also, operation.effect),
-            Told::Visible(_) | Told::Task { .. } => return *told = Told::Denied(ABSENT.into()),
+            Told::Visible { named, also } if !also.is_empty() => {
+                named.clear();
+                (also, Effect::Safe)
+            }
+            Told::Visible { .. } | Told::Task { .. } => return *told = Told::Denied(ABSENT.into()),
             Told::Denied(_) => return,
         };
         if let Ok(nothing) = NOTHING.parse() {
@@ -414,7 +444,7 @@ impl Asked<'_> {
 }
 
 /// Types of the inventory that are no machines.
-pub(crate) const ENTITIES: [&str; 16] = [
+pub const ENTITIES: [&str; 16] = [
     "Folder",
     "Datacenter",
     "ComputeResource",

@@ -21,6 +21,8 @@ pub(crate) struct Keeping<'a> {
     pub(crate) methods: &'a Methods,
     /// The machines that they may see; none when they may see everything.
     pub(crate) seen: Option<&'a Seen<'a>>,
+    /// What was looked for by what it is called.
+    pub(crate) by: Option<&'a str>,
     /// Whether they began a task.
     pub(crate) began: &'a (dyn Fn(&str) -> bool + Sync),
 }
@@ -28,9 +30,12 @@ pub(crate) struct Keeping<'a> {
 /// What is left of an answer.
 pub(crate) struct Kept {
     pub(crate) body: Vec<u8>,
-    /// It named something that is not known yet, which was left out.
-    pub(crate) has_unknown: bool,
+    /// It may hold more in a moment: it named something that is not known yet, or what was looked for is not there.
+    pub(crate) may_change: bool,
 }
+
+/// What the pool says where nothing has a uuid.
+const ABSENT: &str = "UUID_INVALID";
 
 /// Whether something is for the person.
 enum Look {
@@ -46,18 +51,29 @@ pub(crate) fn keep(answer: &[u8], to: &Caller, back: Back, keeping: &Keeping<'_>
     let wrong = || Fault::Protocol("an answer of another shape".to_owned());
     let reply = Reply::read(to.wire, answer).ok_or_else(wrong)?;
     let mut has_unknown = false;
+    // What is not there and what is hidden are one answer.
+    let nothing = |class: &'static str| {
+        Reply::Failed(vec![ABSENT.into(), class.into(), keeping.by.unwrap_or_default().to_owned().into()])
+    };
+    let mut is_found = true;
     let shown = match (back, reply) {
+        (Back::Rows(class), Reply::Failed(why)) if why.first().is_some_and(|code| code == ABSENT) => {
+            is_found = false;
+            nothing(class)
+        }
         (_, failed @ Reply::Failed(_)) => failed,
         (Back::Events, Reply::Done(batch)) => Reply::Done(keeping.events(batch, &mut has_unknown).ok_or_else(wrong)?),
         (Back::Rows(class), Reply::Done(Value::Text(one))) => match keeping.look(class, &one) {
             Look::Yes | Look::Names => Reply::Done(Value::Text(one)),
-            look @ (Look::No | Look::Unknown) => {
-                has_unknown = matches!(look, Look::Unknown);
-                Reply::Failed(vec!["UUID_INVALID".into(), class.into(), "".into()])
+            Look::No | Look::Unknown => {
+                is_found = false;
+                nothing(class)
             }
         },
         (Back::Rows(class), Reply::Done(rows)) => {
-            Reply::Done(keeping.rows(class, rows, &mut has_unknown).ok_or_else(wrong)?)
+            let rows = keeping.rows(class, rows, &mut has_unknown).ok_or_else(wrong)?;
+            is_found = !matches!(&rows, Value::List(all) if all.is_empty());
+            Reply::Done(rows)
         }
         (Back::Record(class), Reply::Done(mut record)) => {
             keeping.names_only(class, &mut record).ok_or_else(wrong)?;
@@ -65,7 +81,8 @@ pub(crate) fn keep(answer: &[u8], to: &Caller, back: Back, keeping: &Keeping<'_>
         }
         (Back::Whole | Back::Task, whole) => whole,
     };
-    Ok(Kept { body: shown.write(to), has_unknown })
+    let may_change = if keeping.by.is_some() { !is_found } else { has_unknown };
+    Ok(Kept { body: shown.write(to), may_change })
 }
 
 impl Keeping<'_> {

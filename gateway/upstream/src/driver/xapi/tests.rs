@@ -154,13 +154,13 @@ fn answers_keep_what_the_person_may_see_and_of_the_rest_no_more_than_names() {
     let began = |task: &str| task == id(0x81);
     let shown = |back: Back, result: Json, everything: bool| -> (Option<Json>, bool) {
         let seen = (!everything).then_some(&seen);
-        let keeping = Keeping { index: &index, methods: &methods, seen, began: &began };
+        let keeping = Keeping { index: &index, methods: &methods, seen, by: None, began: &began };
         let text = json!({"jsonrpc": "2.0", "result": result, "id": 1}).to_string();
         match keep(text.as_bytes(), &Caller::of(Wire::Json), back, &keeping) {
             Err(_) => (None, false),
             Ok(kept) => {
                 let answer: Json = serde_json::from_slice(&kept.body).expect("JSON");
-                (Some(answer.get("result").cloned().unwrap_or(answer["error"]["message"].clone())), kept.has_unknown)
+                (Some(answer.get("result").cloned().unwrap_or(answer["error"]["message"].clone())), kept.may_change)
             }
         }
     };
@@ -202,4 +202,38 @@ fn answers_keep_what_the_person_may_see_and_of_the_rest_no_more_than_names() {
     assert_eq!(kept["valid_ref_counts"], json!({"vm": 7}));
     assert_eq!(kept["events"].as_array().map(Vec::len), Some(7), "all but the pool's own secrets");
     assert_eq!(part(Back::Events, json!({"events": []})).0, None);
+}
+
+#[test]
+fn what_is_looked_for_and_hidden_is_answered_like_what_is_not_there() {
+    let (_, index, _) = pool().told();
+    let methods = Methods::builtin(MethodsKind::Xapi);
+    let one = id(0x101);
+    let seen = Seen { machines: [one.as_str()].into(), ..Seen::default() };
+    let began = |_: &str| false;
+    let uuid = id(0x777);
+    let shown = |answer: Json| {
+        let keeping = Keeping { index: &index, methods: &methods, seen: Some(&seen), by: Some(&uuid), began: &began };
+        let mut text = json!({"jsonrpc": "2.0", "id": 1});
+        text.as_object_mut().expect("an object").extend(answer.as_object().expect("an object").clone());
+        let kept = keep(text.to_string().as_bytes(), &Caller::of(Wire::Json), Back::Rows("VM"), &keeping);
+        let kept = kept.unwrap_or_else(|_| panic!("{answer}"));
+        (String::from_utf8(kept.body).expect("text"), kept.may_change)
+    };
+    // A pool may say it in other words: they are not passed on.
+    let absent = shown(json!({"error": {"code": 1, "message": "UUID_INVALID", "data": ["VM", "in other words"]}}));
+    assert!(absent.0.contains("UUID_INVALID") && absent.0.contains(&uuid) && absent.1, "{absent:?}");
+    for (what, found) in [("hidden", 2), ("not known yet", 99), ("of another class", 0x31), ("the hypervisor's", 6)] {
+        assert_eq!(shown(json!({"result": at(found)})), absent, "{what}");
+    }
+    // By a name there may be several: nothing of them is one answer, whether there are some or none.
+    let none = shown(json!({"result": []}));
+    assert!(none.1, "all of it takes as long");
+    for found in [json!([at(2)]), json!([at(99)]), json!([at(2), at(99)])] {
+        assert_eq!(shown(json!({"result": found})), none, "{found}");
+    }
+    for found in [json!([at(1)]), json!([at(1), at(2)]), json!([at(1), at(99)])] {
+        let (text, may_change) = shown(json!({"result": found}));
+        assert!(text.contains(&at(1)) && !text.contains(&at(2)) && !text.contains(&at(99)) && !may_change, "{text}");
+    }
 }

@@ -156,6 +156,7 @@ pub(crate) fn somebody() -> Actor {
         via: Via::Token(TokenId::new(Uuid::new_v4())),
         assurance,
         scope: None,
+        pass: None,
         from: None,
     }
 }

@@ -16,6 +16,27 @@ pub(super) struct File {
     pub(super) device: Vec<KindRow>,
     #[serde(default)]
     pub(super) backing: Vec<KindRow>,
+    #[serde(default)]
+    pub(super) property: Vec<PropertyRow>,
+}
+
+/// Properties of types that are told to the same people.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PropertyRow {
+    pub(super) of: Vec<String>,
+    pub(super) names: Vec<String>,
+    /// Held on the hypervisor.
+    pub(super) action: Option<String>,
+    /// By whoever sees the object.
+    #[serde(default)]
+    pub(super) seen: bool,
+    /// By nobody.
+    #[serde(default)]
+    pub(super) never: bool,
+    /// It speaks of any machine.
+    #[serde(default)]
+    pub(super) machines: bool,
 }
 
 /// One row.

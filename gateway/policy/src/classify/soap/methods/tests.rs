@@ -36,8 +36,10 @@ fn told(method: &str, this: (&str, &str), arguments: &str) -> String {
             let all: Vec<String> = std::iter::once(&operation).chain(&also).map(ToString::to_string).collect();
             all.join(" + ")
         }
-        Told::Visible(named) => {
-            format!("visible: {}", named.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(" "))
+        Told::Visible { named, also } => {
+            let named = named.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(" ");
+            let also: String = also.iter().map(|o| format!(" + {o}")).collect();
+            format!("visible: {named}{also}")
         }
         Told::Task { id, other } => format!("task {id}, else {other}"),
         Told::Denied(why) => format!("denied: {why}"),
@@ -211,6 +213,53 @@ fn calls_ask_for_what_they_are_called_on() {
         ("CancelTask", ("Task", "task-9"), "", "task task-9, else node-admin on vc"),
         ("Fetch", VM, "<prop>name</prop>", "visible: vm-1"),
         ("RetrieveServiceContent", ("ServiceInstance", "ServiceInstance"), "", "visible: "),
+        // To name a property asks for what the method asks that tells the same.
+        ("Fetch", ("OptionManager", "VpxSettings"), "<prop>setting</prop>", "visible:  + node-admin on vc"),
+        ("Fetch", VM, "<prop>permission</prop>", "visible: vm-1 + access-admin on vc"),
+        ("Fetch", ("HostSystem", "host-6"), "<prop>config.product.version</prop>", "visible: host-6"),
+        ("Fetch", ("SessionManager", "SessionManager"), "<prop>sessionList</prop>", "visible: "),
+        ("Fetch", ("Task", "task-7"), "<prop>info.state</prop>", "visible: "),
+        (
+            "Fetch",
+            ("Unheard", "x"),
+            "<prop>setting</prop>",
+            "denied: The gateway does not know a property setting of Unheard, so it is not read.",
+        ),
+        // The hypervisor goes by the id: whatever else has such a property is asked for, too.
+        (
+            "Fetch",
+            ("Task", "schedule-7"),
+            "<prop>info</prop>",
+            "visible:  + network on vc + access-admin on vc + node-admin on vc",
+        ),
+        (
+            "RetrievePropertiesEx",
+            ("PropertyCollector", "propertyCollector"),
+            "<specSet><propSet><type>HostSystem</type><pathSet>name</pathSet><pathSet>config.option</pathSet></propSet>
+             <propSet><type>AuthorizationManager</type><pathSet>roleList</pathSet></propSet>
+             <objectSet><obj type='HostSystem'>host-6</obj></objectSet></specSet><options/>",
+            "visible: host-6 + access-admin on vc + node-admin on vc",
+        ),
+        (
+            "CreateFilter",
+            ("PropertyCollector", "propertyCollector"),
+            "<spec><propSet><type>HostStorageSystem</type><pathSet>storageDeviceInfo</pathSet></propSet></spec>
+             <partialUpdates>true</partialUpdates>",
+            "visible:  + storage on vc",
+        ),
+        // All at once names none: the answer is cut down.
+        (
+            "RetrieveProperties",
+            ("PropertyCollector", "propertyCollector"),
+            "<specSet><propSet><type>HostSystem</type><all>true</all></propSet></specSet>",
+            "visible: ",
+        ),
+        (
+            "RetrieveProperties",
+            ("PropertyCollector", "propertyCollector"),
+            "<specSet><propSet><type>Folder</type><type>HostSystem</type><pathSet>config</pathSet></propSet></specSet>",
+            "denied: A set of properties does not say of which type they are.",
+        ),
         (
             "CreateContainerView",
             ("ViewManager", "ViewManager"),
@@ -226,6 +275,35 @@ fn calls_ask_for_what_they_are_called_on() {
         ),
     ] {
         assert_eq!(told(method, this, arguments), wanted, "{method} {arguments}");
+    }
+}
+
+#[test]
+fn no_property_asks_for_less_than_the_method_that_tells_the_same() {
+    let table = Methods::builtin();
+    for (of, path, method) in [
+        ("OptionManager", "setting", "QueryOptions"),
+        ("AuthorizationManager", "roleList", "RetrieveRolePermissions"),
+        ("Folder", "permission", "RetrieveEntityPermissions"),
+        ("ClusterComputeResource", "effectiveRole", "HasPrivilegeOnEntities"),
+        ("HostSystem", "config", "QueryOptions"),
+        ("HostSystem", "config.option", "QueryOptions"),
+        ("HostSystem", "config.certificate", "RetrieveCertificateInfoList"),
+        ("HostCertificateManager", "certificateInfo", "RetrieveCertificateInfoList"),
+        ("HostAccessManager", "lockdownMode", "QueryLockdownExceptions"),
+        ("CryptoManagerKmip", "kmipServers", "ListKmipServers"),
+        ("HostProfile", "config", "ExportProfile"),
+        ("ServiceManager", "service", "QueryServiceList"),
+        ("LicenseManager", "licenses", "DecodeLicense"),
+        ("UserDirectory", "domainList", "RetrieveUserGroups"),
+        ("EventManager", "latestEvent", "QueryEvents"),
+        ("TaskHistoryCollector", "latestPage", "ReadNextTasks"),
+    ] {
+        let (action, _) = table.verdict(method).unwrap().unwrap();
+        assert_eq!(table.property(of, path).unwrap().reader, Reader::Holder(action), "{of}.{path}");
+    }
+    for (of, path) in [("SessionManager", "sessionList"), ("HttpNfcLease", "info")] {
+        assert_eq!(table.property(of, path).unwrap().reader, Reader::Nobody, "{of}.{path}");
     }
 }
 
@@ -317,7 +395,7 @@ fn a_reference_that_could_be_read_in_two_ways_is_refused() {
         // Called something else than it is: a hypervisor that goes by the id would do it to the machine.
         ("PowerOffVM_Task", ("Datacenter", "vm-2"), "", "no such object"),
         ("PowerOffVM_Task", ("VirtualMachineSnapshot", "vm-2"), "", "no such object"),
-        ("Fetch", ("HostNetworkSystem", "vm-2"), "<prop>name</prop>", "no such object"),
+        ("Fetch", ("HostPowerSystem", "vm-2"), "<prop>capability</prop>", "no such object"),
         ("CancelTask", ("Task", "vm-2"), "", "no such object"),
         ("RevertToSnapshot_Task", ("VirtualMachineSnapshot", "snapshot-99"), "", "no such object"),
         ("PowerOnMultiVM_Task", ("Datacenter", "d-1"), "<vm type='Folder'>vm-2</vm>", "names no machine"),
@@ -344,6 +422,11 @@ fn a_reference_that_could_be_read_in_two_ways_is_refused() {
     let lying = told("Destroy_Task", ("Folder", "vm-2"), "");
     assert_eq!(lying, "destroy on vc + node-admin on vc + view on vc/-");
     assert_eq!(told("Destroy_Task", ("Folder", "vm-99"), ""), "destroy on vc + node-admin on vc");
+    let network = |id: &str| told("Fetch", ("HostNetworkSystem", id), "<prop>networkInfo</prop>");
+    assert_eq!(
+        (network("vm-2"), network("vm-99")),
+        ("visible:  + network on vc + view on vc/-".into(), "visible:  + network on vc".into())
+    );
     // One that the inventory does not know is decided on as what it says, and policy denies it.
     assert_eq!(told("PowerOffVM_Task", ("VirtualMachine", "vm-99"), ""), "power on vc/vm-99");
     assert_eq!(told("PowerOffVM_Task", ("VirtualMachine", "../x"), ""), "denied: There is no such object.");
