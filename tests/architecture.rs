@@ -26,7 +26,7 @@ const EDGES: [(&str, &[&str]); 9] = [
 const WORDS: [&str; 5] = ["serde", "thiserror", "time", "uuid", "zeroize"];
 
 /// Libraries with owners: `one library, one room`. A second room stands here with its reason.
-const OWNERS: [(&str, &[&str], &str); 39] = [
+const OWNERS: [(&str, &[&str], &str); 40] = [
     ("sqlx", &["store"], "all SQL"),
     ("casbin", &["policy"], "decides"),
     ("jiff", &["policy"], "time zones of grants' hours"),
@@ -53,6 +53,7 @@ const OWNERS: [(&str, &[&str], &str); 39] = [
         "policy reads the calls and documents that are decided on, upstream libvirt's domains",
     ),
     ("rustls-platform-verifier", &["upstream"], "client TLS"),
+    ("lettre", &["upstream"], "mail"),
     ("hyper", &["upstream", "server"], "upstream owns the client half, the server the server half"),
     ("hyper-util", &["upstream", "server"], "as hyper"),
     ("rustls", &["upstream", "server"], "upstream owns client TLS, the server owns server TLS"),

@@ -37,6 +37,7 @@ mod journeys {
     mod locks;
     mod lost_trail;
     mod lxd_api;
+    mod mail;
     mod openstack;
     mod ovirt;
     mod passkeys;

@@ -62,6 +62,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /me/tokens", &[("name", "t"), ("days", "1")],                 [IN, "-", FRESH, "200"]),
     row("POST /me/tokens/revoke", &[("id", "$token")],                      [IN, "-", "303 /me", "303 /me"]),
     row("GET /machines", &[],                                               [IN, "-", "200", "200"]),
+    row("GET /api/v1/openapi.json", &[],                                    ["200", "-", "200", "200"]),
     row("GET /api/v1/machines", &[],                                        ["401", "-", "200", "200"]),
     row("POST /favourites", &[("machine", "lab/web-1"), ("set", "on")],     [IN, "-", "303 /", "303 /"]),
     // A machine without a control socket: whoever may is told so, by the driver.
@@ -97,6 +98,7 @@ pub(super) const TABLE: &[Row] = &[
     row("POST /users/{id}/lock", &[],                                       [IN, "403", FRESH, "303 /users/"]),
     row("POST /users/{id}/unlock", &[],                                     [IN, "403", FRESH, "303 /users/"]),
     row("POST /users/{id}/training", &[("until", "$day")],                  [IN, "403", FRESH, "303 /users/"]),
+    row("POST /users/{id}/mail", &[("address", "noa@example.org")],         [IN, "403", FRESH, "303 /users/"]),
     // People make their own tokens: the handler says so.
     row("POST /users/{id}/tokens", &[("name", "t"), ("days", "1")],         [IN, "403", FRESH, "400"]),
     // The handler looked for them.

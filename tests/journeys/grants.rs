@@ -45,7 +45,11 @@ async fn a_contractor_gets_twelve_machines_of_three_hypervisors_for_two_weeks_in
     let answer = ada.submit("/grants/preview", &fields).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let html = page::unescape(&answer.text().await.expect("a page"));
-    assert!(html.contains("view, console.view, console.control on <bdi>berlin/vm-0, berlin/vm-1"), "{html}");
+    assert!(
+        html.contains("</span> on <bdi>berlin/vm-0, berlin/vm-1")
+            && html.contains("</bdi>: see it, watch its screen, use its keyboard and mouse"),
+        "{html}"
+    );
     assert!(gateway.grants_of("zoe").await.is_empty());
     let answer = ada.submit("/grants", &fields).await;
     assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{}", answer.text().await.unwrap_or_default());
@@ -156,7 +160,12 @@ async fn a_preview_says_what_people_did_that_they_could_no_longer_do() {
     let answer = ada.submit("/grants/preview", &fields).await;
     let html = page::unescape(&answer.text().await.expect("a page"));
     assert!(html.contains("must not act as console-user on machine oslo/vm-1"), "{html}");
-    assert!(html.contains("loses") && html.contains("console.control on <bdi>oslo/vm-1"), "{html}");
+    assert!(
+        html.contains("loses")
+            && html.contains("</span> on <bdi>oslo/vm-1</bdi>: ")
+            && html.contains("use its keyboard and mouse"),
+        "{html}"
+    );
     assert!(html.contains("refused"), "{html}");
     gateway.stop().await;
 }
@@ -186,7 +195,11 @@ async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
     let text = peers::program(&["policy", "check", &path]);
     assert!(text.contains("1 tests hold"), "{text}");
     let (code, text) = gateway.shell(&["policy", "diff", &path]);
-    assert!(code == Some(0) && text.contains("zoe gains view, console.view, console.control on berlin/vm-0"), "{text}");
+    assert!(
+        code == Some(0)
+            && text.contains("zoe gains on berlin/vm-0: see it, watch its screen, use its keyboard and mouse"),
+        "{text}"
+    );
     assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "nothing was done yet");
     let (code, text) = gateway.shell(&["policy", "apply", &path, "--why", "the night shift begins"]);
     assert!(code == Some(0) && text.contains("Version 1 is in effect"), "{text}");

@@ -54,10 +54,15 @@ async fn each_version_says_who_gained_and_lost_what_and_an_older_one_is_taken_ov
 
     let html = page::unescape(&ada.page("/policy/history/2").await);
     assert!(
-        html.contains("<bdi>zoe</bdi> <span class=\"badge bad\">loses</span> console.view, console.control"),
+        html.contains(
+            "<bdi>zoe</bdi> <span class=\"badge bad\">loses</span> on <bdi>lab/vm-1</bdi>: watch its screen, use its"
+        ),
         "{html}"
     );
-    assert!(html.contains("<bdi>bob</bdi> <span class=\"badge bad\">loses</span> view"), "{html}");
+    assert!(
+        html.contains("<bdi>bob</bdi> <span class=\"badge bad\">loses</span> on <bdi>lab/vm-1</bdi>: see it"),
+        "{html}"
+    );
     assert!(html.contains("<bdi>p, group:night, console-user, tag:web, , allow</bdi>"), "rows that went: {html}");
     assert!(!html.contains("Take it over again"), "it is in effect");
     let mut status = StatusCode::OK;
@@ -131,11 +136,13 @@ async fn rows_are_tried_without_being_taken_over() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert!(
-        html.contains("<bdi>zoe</bdi> <span class=\"badge good\">gains</span> console.view on <bdi>lab/vm-1"),
+        html.contains(
+            "<bdi>zoe</bdi> <span class=\"badge good\">gains</span> on <bdi>lab/vm-1</bdi>: watch its screen"
+        ),
         "{html}"
     );
     assert!(html.contains("<bdi>kim</bdi> <span class=\"badge good\">gains</span>"), "{html}");
-    assert!(html.contains("console.view on lab/vm-1</bdi>, let through"), "{html}");
+    assert!(html.contains("lab/vm-1: watch its screen</bdi>, let through"), "{html}");
     for (rows, says) in [
         ("p, person:zoe, viewer, tag:web, , maybe", "rows.csv:1"),
         ("p, person:nobody, viewer, tag:web, , allow", "there is no person called nobody"),

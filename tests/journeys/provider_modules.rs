@@ -592,3 +592,38 @@ async fn a_network_that_guesses_passwords_does_not_get_in_by_the_provider_either
     assert_eq!(played.asked("/token"), 0);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_verified_address_is_kept_and_it_joins_nobody_to_an_account() {
+    let (gateway, played) = Played::company("").await;
+    Person::first_administrator(&gateway, "ada").await;
+    // The same address as somebody else's, who is here already.
+    let (code, text) = gateway.shell(&["user", "mail", "ada", "shared@example.org"]);
+    assert_eq!(code, Some(0), "{text}");
+    let signs_in = async || {
+        let alice = Person::stranger(&gateway, "alice");
+        let there = alice.get("/sign-in/with/corp").await;
+        assert_eq!(location(&alice.get(&played.visit(&there)).await), "/enrol");
+        let (_, text) = gateway.shell(&["user", "mail", "alice"]);
+        text
+    };
+    played.play(|play| play.claims = |c| drop(c.insert("email".into(), json!("shared@example.org"))));
+    assert!(signs_in().await.contains("alice has no address for mail"), "nobody verified it");
+    played.play(|play| {
+        play.claims = |c| {
+            c.insert("email".into(), json!("shared@example.org"));
+            c.insert("email_verified".into(), json!(true));
+        }
+    });
+    let text = signs_in().await;
+    assert!(text.contains("alice: shared@example.org, as their identity provider says"), "{text}");
+    assert_ne!(gateway.user_id("alice").await, gateway.user_id("ada").await);
+    // What is not said takes nothing away; what is taken back is.
+    played.play(|_| {});
+    assert!(signs_in().await.contains("shared@example.org"));
+    played.play(|play| play.claims = |c| drop(c.insert("email".into(), json!("other@example.org"))));
+    assert!(signs_in().await.contains("alice has no address for mail"));
+    let (_, text) = gateway.shell(&["user", "mail", "ada"]);
+    assert!(text.contains("ada: shared@example.org, written by an administrator"), "{text}");
+    gateway.stop().await;
+}

@@ -371,3 +371,36 @@ fn a_hypervisor_that_cannot_be_used_is_named_with_its_key() {
     std::fs::write(&file, format!("{text}\n[[hypervisors]]\nname = \"lab\"\nkind = \"vmware\"\n")).expect("written");
     refused(&dir, &["vmware"]);
 }
+
+#[test]
+fn a_mail_server_that_cannot_be_used_as_it_is_said_is_refused_by_its_key() {
+    let dir = installation();
+    let (open, secret) = (dir.path().join("open.secret"), dir.path().join("mail.secret"));
+    for (file, bits) in [(&open, 0o644), (&secret, 0o600)] {
+        std::fs::write(file, "hunter2").expect("written");
+        mode(file, bits);
+    }
+    let whole = std::fs::read_to_string(dir.path().join("portcullis.toml")).expect("read");
+    let from = "from = \"portcullis@example.org\"";
+    for (lines, words) in [
+        (format!("host = \"mail.example.org\"\ntls = \"none\"\n{from}"), ["mail.tls", "this machine only"]),
+        (format!("host = \"mail.example.org\"\ntls = \"tls\"\n{from}"), ["unknown variant", "implicit"]),
+        ("host = \"mail.example.org\"\nfrom = \"Portcullis <x@example.org>\"".to_owned(), ["from", "Write an address"]),
+        ("host = \"mail.example.org\"".to_owned(), ["missing field", "from"]),
+        (format!("host = \"mail example.org\"\n{from}"), ["mail.host", "no valid host"]),
+        (format!("host = \"mail.example.org\"\nuser = \"x\"\n{from}"), ["mail.user", "password_file"]),
+        (
+            format!("host = \"mail.example.org\"\npassword_file = \"mail.secret\"\n{from}"),
+            ["mail.password_file", "user"],
+        ),
+        (
+            format!("host = \"mail.example.org\"\nuser = \"x\"\npassword_file = \"open.secret\"\n{from}"),
+            ["mail.password_file", "open.secret"],
+        ),
+        (format!("host = \"mail.example.org\"\nca_file = \"none.pem\"\n{from}"), ["mail.ca_file", "none.pem"]),
+        (format!("host = \"mail.example.org\"\ncolour = \"red\"\n{from}"), ["colour", "unknown field"]),
+    ] {
+        std::fs::write(dir.path().join("portcullis.toml"), format!("{whole}\n[mail]\n{lines}\n")).expect("written");
+        refused(&dir, &words);
+    }
+}

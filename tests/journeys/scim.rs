@@ -78,6 +78,11 @@ async fn a_leaver_is_out_within_five_seconds_of_the_directorys_word() {
     let id = made["id"].as_str().expect("an id").to_owned();
     assert_eq!(made["meta"]["location"], format!("{}/scim/v2/Users/{id}", gateway.url()));
     assert!(gateway.grants_of("bob").await.is_empty(), "a directory gives no role");
+    assert_eq!(made["emails"], json!([{ "value": "ada@example.org", "primary": true }]));
+    let (_, text) = gateway.shell(&["user", "mail", "bob"]);
+    assert!(text.contains("bob: ada@example.org, as the company's directory says"), "{text}");
+    let (_, gone) = directory.patch(&id, json!([{ "op": "remove", "path": "emails" }])).await;
+    assert!(gone["emails"].is_null(), "{gone}");
     let (status, again) = directory.ask("POST", "/Users", Some(&bob())).await;
     assert_eq!((status, again["scimType"].as_str()), (StatusCode::CONFLICT, Some("uniqueness")), "{again}");
     // The directory set no secret: a link does, and he is at work.

@@ -27,11 +27,21 @@ async fn second_lead(gateway: &TestGateway, ada: &Person<'_>, name: &str) {
     assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
 }
 
-/// Approves, after a fresh factor.
+/// What somebody sees that a change would do; nothing where they cannot approve it.
+async fn look(by: &Person<'_>, proposal: &str) -> String {
+    page::field(&by.page(proposal).await, "seen").unwrap_or_default()
+}
+
+/// Approves what was seen.
+async fn approve_as(by: &Person<'_>, proposal: &str, seen: &str) -> (StatusCode, String) {
+    let answer = by.submit(&format!("{proposal}/approve"), &[("reason", "agreed"), ("seen", seen)]).await;
+    (answer.status(), page::unescape(&answer.text().await.expect("an answer")))
+}
+
+/// Looks, and approves, after a fresh factor.
 async fn approve(by: &Person<'_>, proposal: &str) -> (StatusCode, String) {
     by.step_up().await;
-    let answer = by.submit(&format!("{proposal}/approve"), &[("reason", "agreed")]).await;
-    (answer.status(), page::unescape(&answer.text().await.expect("an answer")))
+    approve_as(by, proposal, &look(by, proposal).await).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +68,10 @@ async fn a_grant_on_what_is_named_waits_for_somebody_else_and_favours_nobody_who
 
     // The page says what it would do; whoever proposed it cannot approve it, however fresh.
     let html = page::unescape(&bob.page(&proposal).await);
-    assert!(html.contains("<bdi>zoe</bdi> <span class=\"badge good\">gains</span> view on <bdi>lab/vm-1"), "{html}");
+    assert!(
+        html.contains("<bdi>zoe</bdi> <span class=\"badge good\">gains</span> on <bdi>lab/vm-1</bdi>: see it"),
+        "{html}"
+    );
     assert!(html.contains("the night shift") && html.contains("Approve and make it"), "{html}");
     assert!(bob.page("/me").await.contains("wait for your decision"));
     assert!(!ada.page("/me").await.contains("wait for your decision"));
@@ -78,8 +91,8 @@ async fn a_grant_on_what_is_named_waits_for_somebody_else_and_favours_nobody_who
     assert!(text.contains("Confirm that it is you"), "a code is not enough for her: {text}");
     let answer = kim.answer_of(&mut key, "/api/v1/passkeys/step-up").await;
     kim.submit("/step-up", &[("code", &answer), ("next", "/me")]).await;
-    let done = kim.submit(&format!("{proposal}/approve"), &[("reason", "agreed")]).await;
-    assert_eq!(location(&done), proposal, "{}", done.text().await.unwrap_or_default());
+    let (status, text) = approve_as(&kim, &proposal, &look(&kim, &proposal).await).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
     assert_eq!(gateway.grants_of("zoe").await.len(), 2);
     assert_eq!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::FORBIDDEN, "she sees it at once");
     let html = page::unescape(&ada.page(&proposal).await);
@@ -105,7 +118,8 @@ async fn a_grant_on_what_is_named_waits_for_somebody_else_and_favours_nobody_who
     let both = say(&ada, &user, "operator", "lab/vm-1", &[]).await;
     bob.step_up().await;
     let before = gateway.grants_of("zoe").await.len();
-    let (path, fields) = (format!("{both}/approve"), [("reason", "both")]);
+    let seen = look(&bob, &both).await;
+    let (path, fields) = (format!("{both}/approve"), [("reason", "both"), ("seen", &*seen)]);
     let answers = tokio::join!(bob.submit(&path, &fields), bob.submit(&path, &fields));
     let mut statuses = [answers.0.status(), answers.1.status()];
     statuses.sort();
@@ -256,6 +270,42 @@ async fn files_and_joining_a_group_are_carried_out_by_whoever_approves() {
     assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
     assert_ne!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::NOT_FOUND);
     assert!(ada.page("/policy/history").await.contains("Version 2"));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_into_a_group_meanwhile_is_seen_before_it_is_approved() {
+    let gateway = TestGateway::start(LAB).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let (_, zoe, bob) = (ada.invite("kim").await, ada.invite("zoe").await, ada.invite("bob").await);
+    second_lead(&gateway, &ada, "bob").await;
+    ada.step_up().await;
+    let group = location(&ada.submit("/groups", &[("name", "night")]).await);
+    let who = format!("group:{}", group.trim_start_matches("/groups/"));
+    let (code, text) = gateway.shell(&["group", "join", "night", "kim"]);
+    assert_eq!(code, Some(0), "{text}");
+    let proposal = say(&ada, &who, "operator", "tag:prod", &[]).await;
+    bob.step_up().await;
+    assert!(page::unescape(&bob.page(&proposal).await).contains("(in the group now: "), "its members are named");
+    let seen = look(&bob, &proposal).await;
+    assert_eq!(seen.len(), 64);
+    let (code, text) = gateway.shell(&["group", "join", "night", "zoe"]);
+    assert_eq!(code, Some(0), "the group holds nothing yet: {text}");
+    for stale in [&*seen, "", &"0".repeat(64)] {
+        let (status, _) = approve_as(&bob, &proposal, stale).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        assert!(page::unescape(&bob.page(&proposal).await).contains("It would do something else by now"), "{stale}");
+    }
+    assert_eq!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::NOT_FOUND, "nothing was made");
+    let html = page::unescape(&bob.page(&proposal).await);
+    assert!(html.contains("zoe") && html.contains("waiting"), "{html}");
+    let (status, text) = approve(&bob, &proposal).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{text}");
+    assert_ne!(zoe.get("/c/lab/vm-1").await.status(), StatusCode::NOT_FOUND);
+    // A tag can be put on what is named: a grant on any tag waits.
+    let user = gateway.user_id("zoe").await;
+    let other = say(&ada, &user, "viewer", "tag:nobody-has-it", &[]).await;
+    assert!(other.starts_with("/proposals/"), "{other}");
     gateway.stop().await;
 }
 

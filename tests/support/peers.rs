@@ -68,6 +68,11 @@ impl Peer {
         Self::start("kubevirt.sh", &[screen], &[])
     }
 
+    /// A mail server: `implicit`, `starttls` or `none`; `open` for one without a name and a password.
+    pub(crate) fn smtp(mode: &str, more: &[&str]) -> Self {
+        Self::start("smtp.sh", &[mode], more)
+    }
+
     /// Runs the client that belongs to it; gives what it says.
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
         let all: Vec<String> = [&[self.get("CLIENT")], arguments].concat().iter().map(ToString::to_string).collect();

@@ -104,6 +104,47 @@ words! {
 }
 
 impl Action {
+    /// What it is in a sentence that people read: `you may …`, `gains, on lab/web-1: …`. Of `its` what the sentence is
+    /// about. The words of policies, events and programs are those of [`Action::word`].
+    pub const fn deed(self) -> &'static str {
+        match self {
+            Self::View => "see it",
+            Self::ConsoleView => "watch its screen",
+            Self::ConsoleControl => "use its keyboard and mouse",
+            Self::ConsoleClipboardIn => "paste into it",
+            Self::ConsoleClipboardOut => "copy out of it",
+            Self::ConsoleScreenshot => "take a picture of its screen",
+            Self::ConsoleTakeover => "take its screen over",
+            Self::ConsoleUsb => "redirect USB devices to it",
+            Self::ConsoleFiles => "move files through its console",
+            Self::Power => "switch its power",
+            Self::Configure => "change its settings",
+            Self::Snapshot => "make snapshots and backups of it",
+            Self::Migrate => "move it",
+            Self::Create => "make machines on it",
+            Self::Destroy => "delete or rebuild it",
+            Self::Storage => "change its storage and images",
+            Self::Network => "change its networks",
+            Self::GuestExec => "run commands inside it",
+            Self::AccessAdmin => "change its users and certificates",
+            Self::NodeAdmin => "change the hypervisor itself",
+            Self::Read => "read it",
+            Self::Write => "change it",
+            Self::Approve => "approve in it",
+            Self::Play => "play it",
+            Self::Export => "take it out",
+            Self::Lock => "cut off what is in it",
+            // Neither can be granted.
+            Self::Session => "sign in to its API",
+            Self::Deny => "do what nobody may",
+        }
+    }
+
+    /// Several of them in one sentence.
+    pub fn deeds(actions: &[Self]) -> String {
+        actions.iter().map(|action| action.deed()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether a role may hold it. `session` and `deny` cannot be granted.
     pub const fn is_grantable(self) -> bool {
         !matches!(self, Self::Session | Self::Deny)
@@ -139,6 +180,15 @@ mod tests {
         for a in Action::ALL {
             assert_eq!(a.word().parse::<Action>(), Ok(*a));
         }
+    }
+
+    #[test]
+    fn every_action_has_words_of_its_own_for_people() {
+        let said: std::collections::BTreeSet<_> = Action::ALL.iter().map(|a| a.deed()).collect();
+        assert_eq!(said.len(), Action::ALL.len());
+        // None looks like a word of a policy.
+        assert!(said.iter().all(|deed| deed.contains(' ') && !deed.contains(['.', '-'])), "{said:?}");
+        assert_eq!(Action::deeds(&[Action::View, Action::Power]), "see it, switch its power");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod hours;
 pub mod id;
 mod intent;
 pub mod machine;
+mod mail;
 pub mod network;
 pub mod resource;
 pub mod secret;
@@ -37,6 +38,7 @@ pub use id::{
 };
 pub use intent::Intent;
 pub use machine::{ConsoleKind, Inventory, Machine, MachineKind, PowerState};
+pub use mail::{BadMailAddress, MailAddress};
 pub use network::Network;
 pub use resource::{Effect, MachineRef, Operation, OwnObject, Resource};
 pub use secret::Secret;

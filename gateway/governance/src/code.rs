@@ -9,7 +9,10 @@
 //! A set owns the roles, where it has any; the grants whose source is a policy file; and the members that it names of
 //! groups kept here. What pages and requests gave stays theirs.
 
-use crate::grant::{By, Error, Grants, in_turn, lost_between};
+use crate::{
+    grant::{By, Error, Grants, in_turn, lost_between},
+    guard::Hands,
+};
 use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, UserId};
 use portcullis_policy::{Engine, Given, Line, Set, Who};
 use portcullis_store::{GroupSource, Holding, PolicyChange, PolicyVersion};
@@ -53,7 +56,7 @@ fn bad(error: &portcullis_policy::Error) -> Error {
     Error::BadPolicy(error.to_string())
 }
 
-fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
 }
 
@@ -81,6 +84,8 @@ pub struct Plan {
     pub before: HashMap<UserId, Vec<Grant>>,
     /// Who would hold what.
     pub after: HashMap<UserId, Vec<Grant>>,
+    /// Every grant that there would be, also of groups that nobody is in.
+    pub all: Vec<Grant>,
     text: String,
 }
 
@@ -209,7 +214,9 @@ impl Grants {
             members.entry(*group).or_default().remove(user);
         }
         let stay = all.iter().filter(|h| !revoke.contains(h)).map(|h| (h.holder, &h.grant));
-        let after = by_person(stay.chain(add.iter().map(|(h, g)| (*h, g))), &members);
+        let held: Vec<(Holder, &Grant)> = stay.chain(add.iter().map(|(h, g)| (*h, g))).collect();
+        let after = by_person(held.iter().copied(), &members);
+        let all: Vec<Grant> = held.into_iter().map(|(_, grant)| grant.clone()).collect();
         self.check_after(engine, &next, &before, &after, now).await?;
         let text = files.text();
         Ok(Plan {
@@ -226,6 +233,7 @@ impl Grants {
             engine: next,
             before,
             after,
+            all,
             text,
         })
     }
@@ -267,12 +275,7 @@ impl Grants {
         if why.chars().count() > 512 || why.chars().any(char::is_control) {
             return Err(Error::BadPolicy("say why in at most 512 characters on one line".to_owned()));
         }
-        let plan = self.plan(engine, files).await?;
-        if let Some(why) = Self::favours(by.user(), engine, &plan) {
-            return Err(Error::Kept(why));
-        }
-        self.guard.taking_over(engine, &plan)?;
-        in_turn!(self, self.apply_once(engine, by, files, why))
+        in_turn!(self, self.apply_once(engine, by, files, why, Hands::One))
     }
 
     pub(crate) async fn apply_once(
@@ -281,11 +284,13 @@ impl Grants {
         by: By<'_>,
         files: &Files,
         why: &str,
+        hands: Hands,
     ) -> Result<PolicyVersion, Error> {
         let plan = self.plan(engine, files).await?;
         if let Some(why) = Self::favours(by.user(), engine, &plan) {
             return Err(Error::Kept(why));
         }
+        hands.hold(|| self.guard.taking_over(engine, &plan))?;
         let version = PolicyVersion {
             number: plan.number,
             files: plan.text,

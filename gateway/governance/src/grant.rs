@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Giving and taking roles, and the rules about other people's accounts.
 
-use crate::{duty::Duties, guard::Guard, sentence::Sentence};
+use crate::{
+    duty::Duties,
+    guard::{Guard, Hands},
+    sentence::Sentence,
+};
 use portcullis_domain::{
     Action, Actor, Clock, Conditions, Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, OwnObject, RoleName,
     Selector, UserId,
@@ -76,6 +80,9 @@ pub enum Error {
     /// The change needs a second person; the words say why. It can be proposed.
     #[error("This needs a second person: {0}")]
     Waits(String),
+    /// A change would do something else by now than what whoever approves it has seen.
+    #[error("It would do something else by now than when you looked at it. Look at what it would do, then decide.")]
+    Changed,
     /// Whoever decides may not decide on this; the words say why.
     #[error("{0}")]
     Forbidden(String),
@@ -284,13 +291,18 @@ impl Grants {
     /// Takes a grant back; gives what it was. What it opened is cut within seconds. The caller holds the permit to
     /// write `gateway:policy`.
     pub async fn revoke(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
-        let held = self.may_take(engine, taker, id).await?;
-        self.guard.revoking(engine, &held.grant)?;
-        in_turn!(self, self.take(engine, taker, id))
+        in_turn!(self, self.take(engine, taker, id, Hands::One))
     }
 
-    pub(crate) async fn take(&self, engine: &Engine, taker: By<'_>, id: GrantId) -> Result<Holding, Error> {
+    pub(crate) async fn take(
+        &self,
+        engine: &Engine,
+        taker: By<'_>,
+        id: GrantId,
+        hands: Hands,
+    ) -> Result<Holding, Error> {
         let held = self.may_take(engine, taker, id).await?;
+        hands.hold(|| self.guard.revoking(engine, &held.grant))?;
         if !self.store.revoke_grant(id, taker.user(), self.clock.now()).await? {
             return Err(Error::UnknownGrant);
         }
@@ -452,4 +464,4 @@ pub(crate) fn lost_between(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

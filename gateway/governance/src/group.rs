@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Groups that are kept here. Being in one gives what it holds: whoever changes that must be allowed to give it.
 
-use crate::grant::{By, Error, Grants, in_turn, lost};
+use crate::{
+    grant::{By, Error, Grants, in_turn, lost},
+    guard::Hands,
+};
 use portcullis_domain::{Grant, GroupId, Holder, UserId};
 use portcullis_policy::Engine;
 use portcullis_store::{Group, GroupSource};
@@ -57,9 +60,7 @@ impl Grants {
         user: UserId,
         change: Membership,
     ) -> Result<Group, Error> {
-        let (_, held) = self.may_change(engine, by, id, user, change).await?;
-        self.guard.moving(engine, &held, change)?;
-        in_turn!(self, self.changed(engine, by, id, user, change))
+        in_turn!(self, self.changed(engine, by, id, user, change, Hands::One))
     }
 
     pub(crate) async fn changed(
@@ -69,8 +70,10 @@ impl Grants {
         id: GroupId,
         user: UserId,
         change: Membership,
+        hands: Hands,
     ) -> Result<Group, Error> {
-        let (group, _) = self.may_change(engine, by, id, user, change).await?;
+        let (group, held) = self.may_change(engine, by, id, user, change).await?;
+        hands.hold(|| self.guard.moving(engine, &held, change))?;
         let changed = match change {
             Membership::Join => self.store.join_group(id, user, by.user()).await?,
             Membership::Leave => self.store.leave_group(id, user).await?,

@@ -4,9 +4,15 @@
 //!
 //! More rights on what is named take a second person: a grant, coming into a group that holds one, taking back what
 //! forbids, files that do any of it. Less never waits: who takes access away is not held up by anybody.
+//!
+//! A machine that is named stays so whatever its tags and its pool become. So a grant waits too when a tag, a pool or a
+//! pattern could come to cover such a machine, although it does not now: whoever may configure machines could put the
+//! tag on it, alone.
 
 use crate::{code::Plan, grant::Error, group::Membership, sentence::Sentence};
-use portcullis_domain::{Grant, GrantEffect, GrantSource, HypervisorName, Inventory, MachineRef, RoleName, Selector};
+use portcullis_domain::{
+    Grant, GrantEffect, GrantSource, HypervisorName, Inventory, Machine, MachineRef, RoleName, Segment, Selector,
+};
 use portcullis_policy::{Engine, single_rights};
 use std::sync::{Arc, OnceLock};
 use time::Duration;
@@ -22,6 +28,26 @@ pub struct FourEyes {
     pub files: bool,
     /// How long a proposal waits.
     pub lasts: Duration,
+}
+
+/// Whose hands a change is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hands {
+    /// One person's: what takes two waits.
+    One,
+    /// Those of a second person, who approved it.
+    Two,
+}
+
+impl Hands {
+    /// Asks the guard where there is only one. It is asked where the change is made, in its turn: what holds there is
+    /// what is changed.
+    pub(crate) fn hold(self, guarded: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        match self {
+            Self::One => guarded(),
+            Self::Two => Ok(()),
+        }
+    }
 }
 
 /// Where the machines are looked up that a grant would cover.
@@ -120,8 +146,8 @@ impl Guard {
             let goes = before.iter().filter(|g| g.effect == GrantEffect::Deny && !after.iter().any(|a| a.id == g.id));
             comes.chain(goes).find_map(|g| self.named(&plan.engine, &g.role, &g.selector))
         });
-        // A role that means more than before reaches whoever holds it.
-        let wider = plan.after.values().flatten().find_map(|g| {
+        // A role that means more than before reaches whoever holds it, and whoever comes into a group that does.
+        let wider = plan.all.iter().find_map(|g| {
             let grows = single_rights().any(|(kind, action, _)| {
                 let (was, is) =
                     (engine.role_allows(&g.role, kind, action), plan.engine.role_allows(&g.role, kind, action));
@@ -150,12 +176,14 @@ impl Guard {
     }
 }
 
-/// Whether what a grant covers may hold what is guarded. A machine or a hypervisor of which nothing is known counts.
+/// Whether what a grant covers holds, or could come to hold, what is guarded. A machine or a hypervisor of which nothing
+/// is known counts, and a tag always does: any machine can be given it.
 fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
-    if on == guarded || *on == Selector::Everything || *guarded == Selector::Everything {
+    if on == guarded || matches!(on, Selector::Everything | Selector::Tag(_)) || *guarded == Selector::Everything {
         return true;
     }
-    if inventory.iter().any(|m| on.covers(m) && guarded.covers(m)) {
+    let named = |m: &&Machine| guarded.covers(m);
+    if inventory.iter().filter(named).any(|m| reaches(on, m)) {
         return true;
     }
     let known = |at: &MachineRef| inventory.find(at).is_some();
@@ -163,15 +191,28 @@ fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
     match on {
         Selector::Machine(at) => !known(at),
         Selector::Hypervisor(name) | Selector::Pool(name, _) => !any_of(name),
-        Selector::Pattern(_) | Selector::Tag(_) => inventory.iter().next().is_none(),
-        Selector::Everything => true,
+        Selector::Pattern(pattern) => match &pattern.hypervisor {
+            Segment::Any => inventory.iter().next().is_none(),
+            Segment::Is(name) => !any_of(name),
+        },
+        Selector::Everything | Selector::Tag(_) => true,
+    }
+}
+
+/// Whether a selector covers a machine, or would if its tags and its pool were others. Its hypervisor and its id stay.
+fn reaches(on: &Selector, machine: &Machine) -> bool {
+    match on {
+        Selector::Everything | Selector::Tag(_) => true,
+        Selector::Hypervisor(name) | Selector::Pool(name, _) => *name == machine.at.hypervisor,
+        Selector::Machine(at) => *at == machine.at,
+        Selector::Pattern(p) => p.hypervisor.matches(&machine.at.hypervisor) && p.machine.matches(&machine.at.machine),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portcullis_domain::{ConsoleKind, Machine, MachineKind, PowerState};
+    use portcullis_domain::{ConsoleKind, MachineKind, PowerState};
 
     fn machine(at: &str, tag: &str) -> Machine {
         Machine {
@@ -206,9 +247,15 @@ mod tests {
             ("hypervisor:new", true),
             ("pool:lab/p", true),
             ("pool:dev/p", false),
+            // Its machine can be moved into another pool, and be given another tag.
+            ("pool:lab/other", true),
             ("pattern:*/p/1", true),
+            ("pattern:lab/other/1", true),
+            ("pattern:lab/*/2", false),
             ("pattern:dev/*/*", false),
-            ("tag:test", false),
+            ("pattern:new/*/*", true),
+            ("tag:test", true),
+            ("tag:nobody-has-it", true),
         ] {
             assert_eq!(touches(&selector(on), &guarded, &known), expected, "{on}");
             // Of what nothing is known, everything may be guarded.

@@ -3,20 +3,28 @@
 //!
 //! Never the same person, and never whom it would give something. What is approved is checked again as if the one who
 //! approves made it now; what can no longer be made ends with the reason. A shell proposes, and approves nothing.
+//! What somebody approves is what they have seen: when others came into a group meanwhile, or a role means something else,
+//! they look once more.
 
 use crate::{
-    code::{Files, Plan},
+    code::{Files, Plan, hash},
     grant::{By, Error, Grants, in_turn},
     group::Membership,
+    guard::Hands,
+    impact::Side,
     sentence::Sentence,
 };
 use portcullis_domain::{
-    Action, Actor, Grant, GrantEffect, GrantId, GroupId, Holder, Inventory, OwnObject, ProposalId, Selector, UserId,
+    Action, Actor, Grant, GrantEffect, GrantId, GroupId, Holder, Inventory, OwnObject, ProposalId, RoleName, Selector,
+    UserId,
 };
-use portcullis_policy::{Engine, Given, Kind};
+use portcullis_policy::{Engine, Given, Kind, single_rights};
 use portcullis_store::{Ended, Holding, NewProposal, Proposal, ProposalState};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 /// A change of rights.
@@ -93,11 +101,63 @@ impl Change {
 }
 
 /// What a change would come to if it were made now.
-pub enum Outlook {
-    /// Everybody's grants as they would be.
-    Held(BTreeMap<UserId, Vec<Grant>>),
-    /// A plan of files.
-    Plan(Box<Plan>),
+pub struct Outlook {
+    /// Everybody's grants as they are.
+    before: HashMap<UserId, Vec<Grant>>,
+    /// As they would be.
+    after: HashMap<UserId, Vec<Grant>>,
+    /// What the roles would mean, where files say that.
+    engine: Option<Engine>,
+    /// A digest of all that: whoever approves names the one that they have seen.
+    pub seen: String,
+}
+
+impl Outlook {
+    /// Both sides of it, where the roles mean now what `engine` says.
+    pub fn sides<'a>(&'a self, engine: &'a Engine) -> (Side<'a>, Side<'a>) {
+        let after = self.engine.as_ref().unwrap_or(engine);
+        (Side { engine, held: &self.before }, Side { engine: after, held: &self.after })
+    }
+
+    fn new(
+        change: &Change,
+        now: &Engine,
+        members: &BTreeSet<UserId>,
+        (before, after): (HashMap<UserId, Vec<Grant>>, HashMap<UserId, Vec<Grant>>),
+        engine: Option<Engine>,
+    ) -> Self {
+        let then = engine.as_ref().unwrap_or(now);
+        let mut meaning: BTreeMap<RoleName, [String; 2]> = BTreeMap::new();
+        let mut text = format!("{}\n{members:?}\n", change.body());
+        let people: BTreeSet<UserId> = before.keys().chain(after.keys()).copied().collect();
+        let none = Vec::new();
+        for user in people {
+            let (was, is) = (before.get(&user).unwrap_or(&none), after.get(&user).unwrap_or(&none));
+            for (sign, from, to) in [('-', is, was), ('+', was, is)] {
+                let mut lines: Vec<String> = Vec::new();
+                for grant in to {
+                    let [old, new] = meaning
+                        .entry(grant.role.clone())
+                        .or_insert_with(|| [meaning_of(now, &grant.role), meaning_of(then, &grant.role)]);
+                    let known = from.iter().any(|other| other.id == grant.id);
+                    if !known || old != new {
+                        // A grant that would be made now has no id nor beginning yet.
+                        let said = Given { from: None, ..Given::of(grant) }.columns();
+                        lines.push(format!("{sign} {user} {said:?} {old} {new}\n"));
+                    }
+                }
+                lines.sort_unstable();
+                text.extend(lines);
+            }
+        }
+        Self { seen: hash(&text), before, after, engine }
+    }
+}
+
+/// All that a role allows.
+fn meaning_of(engine: &Engine, role: &RoleName) -> String {
+    let rights = single_rights().filter(|(kind, action, _)| engine.role_allows(role, *kind, *action));
+    rights.map(|(_, _, name)| name.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 impl Grants {
@@ -166,16 +226,20 @@ impl Grants {
 
     /// What a change would come to if somebody made it now, or why they may not.
     pub async fn outlook(&self, engine: &Engine, by: By<'_>, change: &Change) -> Result<Outlook, Error> {
-        let mut after: BTreeMap<UserId, Vec<Grant>> = self.store.grants_by_person().await?.into_iter().collect();
+        let before = self.store.grants_by_person().await?;
+        let mut after = before.clone();
+        let mut members = BTreeSet::new();
         match change {
             Change::Say(sentence) => {
                 let grants = self.check(engine, by, sentence).await?;
-                for user in self.people_of(sentence.holder).await? {
-                    after.entry(user).or_default().extend(grants.iter().cloned());
+                members.extend(self.people_of(sentence.holder).await?);
+                for user in &members {
+                    after.entry(*user).or_default().extend(grants.iter().cloned());
                 }
             }
             Change::Revoke(id) => {
-                let Holding { grant, .. } = self.may_take(engine, by, *id).await?;
+                let Holding { grant, holder, .. } = self.may_take(engine, by, *id).await?;
+                members.extend(self.people_of(holder).await?);
                 for held in after.values_mut() {
                     held.retain(|g| g.id != grant.id);
                 }
@@ -193,10 +257,11 @@ impl Grants {
                 if let Some(why) = Self::favours(by.user(), engine, &plan) {
                     return Err(Error::Kept(why));
                 }
-                return Ok(Outlook::Plan(Box::new(plan)));
+                let Plan { before, after, engine: then, .. } = plan;
+                return Ok(Outlook::new(change, engine, &members, (before, after), Some(then)));
             }
         }
-        Ok(Outlook::Held(after))
+        Ok(Outlook::new(change, engine, &members, (before, after), None))
     }
 
     async fn people_of(&self, holder: Holder) -> Result<Vec<UserId>, Error> {
@@ -243,39 +308,33 @@ impl Grants {
         Ok(theirs.then(|| "It would give something to yourself: somebody else must approve it.".to_owned()))
     }
 
-    /// Approves a change and makes it, both in one transaction. What can no longer be made ends with the reason, which
-    /// comes back as [`Error::Kept`]. The caller holds the permit to write `gateway:policy`, and has made the event
-    /// durable.
+    /// Approves a change and makes it, both in one transaction. `seen` is the digest of the outlook that was looked at:
+    /// where it would come to anything else by now, nothing is made, it goes on waiting, and [`Error::Changed`] says so.
+    /// What can no longer be made ends with the reason, which comes back as [`Error::Kept`]. The caller holds the permit
+    /// to write `gateway:policy`, and has made the event durable.
     pub async fn carry_out(
         &self,
         engine: &Engine,
         actor: &Actor,
         id: ProposalId,
         said: &str,
+        seen: &str,
     ) -> Result<Proposal, Error> {
         let proposal = self.proposal(id).await?;
-        let now = self.clock.now();
-        if proposal.state != ProposalState::Waiting || proposal.new.expires <= now {
+        if proposal.state != ProposalState::Waiting || proposal.new.expires <= self.clock.now() {
             return Err(Error::UnknownProposal);
-        }
-        if let Some(why) = self.objects_to(engine, actor, &proposal).await? {
-            return Err(Error::Forbidden(why));
         }
         let end = self.ended(By::Person(actor), said);
         let change = Change::of(&proposal)?;
-        let made = if let Some(why) = self.still_may(engine, &proposal, &change).await? {
-            Err(Error::Kept(why))
-        } else {
-            let make = async || {
-                let made = Box::pin(self.make(engine, By::Person(actor), &change));
-                self.store.carrying_out(id, end.clone(), made).await
-            };
-            in_turn!(self, make())
+        let make = async || {
+            let made = Box::pin(self.carry(engine, actor, &proposal, &change, seen));
+            self.store.carrying_out(id, end.clone(), made).await
         };
-        match made {
+        match in_turn!(self, make()) {
             Ok(()) => self.proposal(id).await,
             Err(Error::Store(portcullis_store::Error::NotFound(_))) => Err(Error::UnknownProposal),
-            Err(Error::Store(error)) => Err(Error::Store(error)),
+            // It goes on waiting: for somebody else, or for another look.
+            Err(error @ (Error::Store(_) | Error::Forbidden(_) | Error::Changed)) => Err(error),
             Err(why) => {
                 let said = format!("It can no longer be made: {why}");
                 let end = Ended { said: said.chars().take(512).collect(), ..end };
@@ -285,12 +344,35 @@ impl Grants {
         }
     }
 
+    /// One try of it, in its turn: all that is asked here holds while it is made.
+    async fn carry(
+        &self,
+        engine: &Engine,
+        actor: &Actor,
+        proposal: &Proposal,
+        change: &Change,
+        seen: &str,
+    ) -> Result<(), Error> {
+        if let Some(why) = self.objects_to(engine, actor, proposal).await? {
+            return Err(Error::Forbidden(why));
+        }
+        if let Some(why) = self.still_may(engine, proposal, change).await? {
+            return Err(Error::Kept(why));
+        }
+        if self.outlook(engine, By::Shell, change).await?.seen != seen {
+            return Err(Error::Changed);
+        }
+        self.make(engine, By::Person(actor), change).await
+    }
+
     async fn make(&self, engine: &Engine, by: By<'_>, change: &Change) -> Result<(), Error> {
         match change {
-            Change::Say(sentence) => self.say_once(engine, by, sentence).await.map(drop),
-            Change::Revoke(grant) => self.take(engine, by, *grant).await.map(drop),
-            Change::Move(group, user, change) => self.changed(engine, by, *group, *user, *change).await.map(drop),
-            Change::Files(files, why) => self.apply_once(engine, by, files, why).await.map(drop),
+            Change::Say(sentence) => self.say_once(engine, by, sentence, Hands::Two).await.map(drop),
+            Change::Revoke(grant) => self.take(engine, by, *grant, Hands::Two).await.map(drop),
+            Change::Move(group, user, change) => {
+                self.changed(engine, by, *group, *user, *change, Hands::Two).await.map(drop)
+            }
+            Change::Files(files, why) => self.apply_once(engine, by, files, why, Hands::Two).await.map(drop),
         }
     }
 
@@ -347,3 +429,6 @@ impl Grants {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

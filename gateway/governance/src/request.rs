@@ -10,6 +10,7 @@
 //! moment: a rule that was made stricter meanwhile counts.
 
 mod rule;
+mod told;
 
 pub use rule::{Auto, Owner, Rule};
 

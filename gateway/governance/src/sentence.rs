@@ -2,7 +2,10 @@
 //! A grant as people say it: who, may, on, until, with. One sentence may name several things; it becomes one grant for
 //! each of them, all at once or none.
 
-use crate::grant::{By, Error, Grants, LONGEST_HOURS, in_turn, lost};
+use crate::{
+    grant::{By, Error, Grants, LONGEST_HOURS, in_turn, lost},
+    guard::Hands,
+};
 use portcullis_domain::{Conditions, Grant, GrantEffect, GrantId, GrantSource, Holder, RoleName, Selector};
 use portcullis_policy::Engine;
 use portcullis_store::Group;
@@ -115,9 +118,7 @@ impl Grants {
     /// Gives or forbids what a sentence says. The caller holds the permit to write `gateway:policy` and closes its event
     /// with the words of the grants that come back.
     pub async fn say(&self, engine: &Engine, giver: By<'_>, sentence: &Sentence) -> Result<Vec<Grant>, Error> {
-        self.check(engine, giver, sentence).await?;
-        self.guard.saying(engine, sentence)?;
-        in_turn!(self, self.say_once(engine, giver, sentence))
+        in_turn!(self, self.say_once(engine, giver, sentence, Hands::One))
     }
 
     pub(crate) async fn say_once(
@@ -125,8 +126,10 @@ impl Grants {
         engine: &Engine,
         giver: By<'_>,
         sentence: &Sentence,
+        hands: Hands,
     ) -> Result<Vec<Grant>, Error> {
         let grants = self.check(engine, giver, sentence).await?;
+        hands.hold(|| self.guard.saying(engine, sentence))?;
         self.store.add_grants(sentence.holder, &grants, giver.user(), self.clock.now()).await?;
         Ok(grants)
     }

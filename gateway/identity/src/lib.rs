@@ -53,6 +53,7 @@
 
 mod accounts;
 mod actor;
+mod address;
 mod blocklist;
 mod break_glass;
 mod chance;

@@ -5,8 +5,10 @@
 //! folder of the file. Secrets never stand in the file: keys name files.
 
 mod access;
+mod mail;
 
 pub(crate) use access::{PolicySection, Requests};
+pub(crate) use mail::{MailSection, MailTlsWord};
 
 use portcullis_domain::{Network, RoleName, Selector};
 use portcullis_identity::Settings as IdentitySettings;
@@ -70,6 +72,8 @@ pub struct Config {
     /// Access requests.
     #[serde(default)]
     pub requests: Requests,
+    /// The server that takes mail. None: nobody is told by mail.
+    pub mail: Option<MailSection>,
     /// Limits of every listener.
     #[serde(default)]
     pub limits: Limits,
@@ -345,6 +349,9 @@ impl Config {
         if let Some(folder) = self.policy.directory.as_mut().filter(|p| p.is_relative()) {
             *folder = base.join(&*folder);
         }
+        if let Some(mail) = &mut self.mail {
+            mail.rebase(&base);
+        }
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
         }
@@ -372,6 +379,9 @@ impl Config {
         }
         if let Err(why) = self.requests.read().and_then(|_| self.requests.otherwise()) {
             return wrong(format!("requests: {why}"));
+        }
+        if let Some(Err(why)) = self.mail.as_ref().map(MailSection::check) {
+            return wrong(format!("mail.{why}"));
         }
         let named = |name: &str| (1..=32).contains(&name.chars().count()) && !name.chars().any(char::is_control);
         if let Some(zone) = self.zones.keys().find(|name| !named(name)) {

@@ -66,6 +66,11 @@ async fn metrics(State(house): State<Arc<House>>) -> ([(header::HeaderName, &'st
         "1 when the trail cannot be written and everything is denied",
         i64::from(house.trail.failure().is_some()),
     );
+    gauge(
+        "messages_waiting",
+        "Mails and webhook messages that are still to be delivered",
+        house.store.waiting_messages().await.unwrap_or(-1),
+    );
     let down = house.fleet.health().iter().filter(|h| !matches!(h.state, HealthState::Ok)).count();
     gauge("hypervisors_down", "Hypervisors that do not answer", count(down));
     let mut text = String::new();

@@ -39,6 +39,7 @@ mod listener;
 mod lives;
 mod locks;
 mod logs;
+mod openapi;
 mod pace;
 mod pages;
 mod passage;

@@ -221,7 +221,7 @@ pub(crate) fn governance(error: portcullis_governance::Error) -> Refusal {
         Error::UnknownGrant | Error::UnknownGroup | Error::UnknownLock => Refusal::NotFound,
         Error::Kept(why) => Refusal::Conflict(why),
         Error::Forbidden(why) => Refusal::Forbidden(why),
-        Error::NameTaken | Error::NoChange | Error::UnknownProposal | Error::Waits(_) => {
+        Error::NameTaken | Error::NoChange | Error::UnknownProposal | Error::Waits(_) | Error::Changed => {
             Refusal::Conflict(error.to_string())
         }
         Error::ToOneself

@@ -6,12 +6,12 @@ use crate::{
     config::{Config, ConfigError},
     pages::encode,
     state::{House, chain},
-    tell::News,
+    tell::Happens,
 };
 use portcullis_domain::{AccessId, Action, Clock, GrantId, MachineRef, OwnObject, Resource, RoleName};
 use portcullis_governance::{By, Decider, Grants, Requests};
 use portcullis_policy::{Engine, Kind};
-use portcullis_store::{AccessRequest, StepWhat, Store};
+use portcullis_store::{StepWhat, Store};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
@@ -95,6 +95,9 @@ async fn look(
             continue;
         }
         let now = house.clock.now();
+        if house.tell.has_ears() && house.requests.ends_soon(request, now).await? {
+            house.news(request, Happens::Ending, "the gateway", "").await;
+        }
         let Some(what) = house.requests.due(request, &held, now) else { continue };
         let words = match what {
             StepWhat::Expired => "nobody decided on it, or began it, in time",
@@ -108,7 +111,9 @@ async fn look(
         let decider = Decider { engine: &house.engine, inventory: &inventory, by: By::Shell };
         if house.requests.take_due(decider, request, what).await? {
             house.identity.refresh().await.ok();
-            house.news(request, what, "the gateway", "").await;
+            // As it stands now: with the end of what has begun.
+            let request = house.requests.find(request.id).await?;
+            house.news(&request, Happens::Step(what), "the gateway", "").await;
         } else {
             later.insert(request.id, now + AGAIN);
         }
@@ -117,23 +122,6 @@ async fn look(
 }
 
 impl House {
-    /// Tells others of a step, without waiting for them.
-    pub(crate) async fn news(&self, request: &AccessRequest, what: StepWhat, by: &str, words: &str) {
-        let asker = self.store.user(request.user).await.ok().flatten().map(|u| u.name).unwrap_or_default();
-        self.tell.say(News {
-            at: self.clock.now(),
-            request: request.id.to_string(),
-            what,
-            asker,
-            role: request.role.to_string(),
-            on: request.selector.to_string(),
-            reason: request.reason.clone(),
-            by: by.to_owned(),
-            words: words.to_owned(),
-            link: format!("{}/requests/{}", self.origin, request.id),
-        });
-    }
-
     /// The address of a form that asks for what opens a machine's door, filled in.
     pub(crate) fn ask_link(&self, at: &MachineRef, action: Action) -> Option<String> {
         let role = self.opener(action)?;

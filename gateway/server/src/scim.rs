@@ -116,6 +116,15 @@ pub(crate) fn refused(refusal: &Refusal, peer: Peer) -> Response {
     answer
 }
 
+/// A resource that was made, and where it is.
+fn made(house: &House, kind: &str, id: &str, body: &serde_json::Value) -> Response {
+    let mut made = answer(http::StatusCode::CREATED, body);
+    if let Ok(place) = HeaderValue::from_str(&shape::location(house, kind, id)) {
+        made.headers_mut().insert(header::LOCATION, place);
+    }
+    made
+}
+
 /// A resource as an answer.
 fn answer(status: http::StatusCode, body: &serde_json::Value) -> Response {
     let mut answer = (status, Bytes::from(body.to_string())).into_response();

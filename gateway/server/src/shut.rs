@@ -2,11 +2,7 @@
 //! Why a button is greyed, for whoever may not press it: what of their own grants decided, what would open it, and where
 //! to ask. Which grants those are by their ids is told to those only who may read the policy.
 
-use crate::{
-    pages::encode,
-    state::House,
-    view::{Shut, deed},
-};
+use crate::{pages::encode, state::House, view::Shut};
 use portcullis_domain::{Action, Actor, Effect, Machine, Operation, OwnObject, Resource};
 use portcullis_policy::{But, Decision, Mine, Near, Reason};
 use time::OffsetDateTime;
@@ -33,7 +29,7 @@ impl Asker<'_> {
     /// Why they may not do something to a machine that they see; none when they may, fresh code or not.
     pub(crate) fn shut(&self, machine: &Machine, action: Action) -> Option<Shut> {
         let resource = Resource::Machine(machine.at.clone());
-        let what = deed(action);
+        let what = action.deed();
         if let Some(words) = self.house.locks.against(self.actor.via, &resource, self.now) {
             return Some(Shut { what, why: words, ..Shut::default() });
         }
@@ -70,7 +66,7 @@ impl Asker<'_> {
             }
             Reason::Role(doors) => {
                 let mut all = words(near).into_iter();
-                let none = || format!("None of your grants lets you {} here.", deed(action));
+                let none = || format!("None of your grants lets you {} here.", action.deed());
                 let why = all.next().unwrap_or_else(none);
                 let needs = all.chain([doors.to_string()]).collect();
                 Shut { why, needs, ask: ask(), ..Shut::default() }

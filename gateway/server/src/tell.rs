@@ -1,148 +1,222 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tells a service of the house's choosing what happens to access requests: signed JSON, tried again, never waited for.
+//! Tells people by mail, and a service of the house's choosing as signed JSON, what happens to access requests.
 //!
-//! What is told is in the store before; news that are lost (a full queue, a service that stays away, a restart) lose a
-//! message and nothing else.
+//! ```text
+//! a step is taken ──▶ outbox (in the store) ──▶ each way on its own: tried, tried again, taken
+//!                                                                     └── refused for good, or a day old: an alarm
+//! ```
+//!
+//! Nobody waits for it: a step is taken whether or not anybody hears of it, and a server that stays away holds up nothing
+//! but its own messages. What is in the outbox outlives a restart; it may be delivered twice, and its id goes with it.
+
+mod hook;
+mod letter;
 
 use crate::{
     config::{Config, ConfigError},
     state::{House, chain},
 };
-use aws_lc_rs::hmac;
-use http::{Method, Request, header};
-use portcullis_domain::Secret;
-use portcullis_store::StepWhat;
-use portcullis_upstream::Outbound;
-use serde_json::json;
+use hook::Hook;
+use letter::Post;
+use portcullis_domain::Clock;
+use portcullis_store::{AccessRequest, Message, StepWhat, Way};
 use std::{sync::Arc, time::Duration};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::sync::{Mutex, mpsc};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-/// News that wait at most.
-const WAITING: usize = 256;
-/// How long one answer may take, how large it may be, and when it is tried again.
-const PATIENCE: Duration = Duration::from_secs(5);
-const ANSWER: usize = 16 * 1024;
-const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_mins(1)];
-/// The shortest secret.
-const SECRET: usize = 32;
+/// Messages that wait at most, each way.
+const WAITING: i64 = 10_000;
+/// How often it is looked what is due.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a message belongs to the node that tries it: longer than any try takes.
+const LEASE: time::Duration = time::Duration::minutes(2);
+/// When a message is tried again, by how often it was; the last one holds for all that follow.
+const AGAIN: [time::Duration; 6] = [
+    time::Duration::SECOND,
+    time::Duration::seconds(10),
+    time::Duration::MINUTE,
+    time::Duration::minutes(5),
+    time::Duration::minutes(15),
+    time::Duration::HOUR,
+];
+/// How old a message is when it is given up.
+const OLD: time::Duration = time::Duration::DAY;
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happens {
+    /// A step of its history.
+    Step(StepWhat),
+    /// Its access ends soon.
+    Ending,
+}
 
 /// One step of one request.
 pub(crate) struct News {
     pub(crate) at: OffsetDateTime,
-    pub(crate) request: String,
-    pub(crate) what: StepWhat,
+    pub(crate) request: AccessRequest,
+    pub(crate) what: Happens,
     pub(crate) asker: String,
-    pub(crate) role: String,
-    pub(crate) on: String,
-    pub(crate) reason: String,
     pub(crate) by: String,
     pub(crate) words: String,
     pub(crate) link: String,
 }
 
-/// Where news go.
-pub(crate) struct Tell {
-    to: Option<Hook>,
-    send: mpsc::Sender<News>,
-    queue: Mutex<mpsc::Receiver<News>>,
+/// Why a message was not delivered.
+pub(crate) enum Undelivered {
+    /// It may be later.
+    Later(String),
+    /// It never will be.
+    Never(String),
 }
 
-struct Hook {
-    outbound: Outbound,
-    address: String,
-    secret: Secret,
+/// The ways on which the house tells others.
+pub(crate) struct Tell {
+    hook: Option<Hook>,
+    post: Option<Post>,
 }
 
 impl Tell {
-    /// To the address of the configuration, or to nobody.
+    /// What the configuration names.
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
-        let requests = &config.requests;
-        let wrong = |why: String| ConfigError::new(&config.file, why);
-        let to = match (&requests.webhook, &requests.webhook_secret_file) {
-            (Some(address), Some(file)) => {
-                let key = "requests.webhook_secret_file";
-                let secret = Outbound::read_secret(key, file).map_err(|e| wrong(chain(&e)))?;
-                if secret.expose().len() < SECRET {
-                    return Err(wrong(format!("{key}: at least {SECRET} bytes")));
-                }
-                let ca = requests.webhook_ca_file.as_deref();
-                let outbound = Outbound::new("requests.webhook_ca_file", ca).map_err(|e| wrong(chain(&e)))?;
-                Some(Hook { outbound, address: address.clone(), secret })
-            }
-            _ => None,
+        Ok(Self { hook: Hook::new(config)?, post: Post::new(config)? })
+    }
+
+    /// Whether there is anybody to tell.
+    pub(crate) const fn has_ears(&self) -> bool {
+        self.hook.is_some() || self.post.is_some()
+    }
+
+    const fn goes(&self, way: Way) -> bool {
+        match way {
+            Way::Mail => self.post.is_some(),
+            Way::Webhook => self.hook.is_some(),
+        }
+    }
+
+    async fn deliver(&self, message: &Message, now: OffsetDateTime) -> Result<(), Undelivered> {
+        match (message.way, &self.hook, &self.post) {
+            (Way::Webhook, Some(hook), _) => hook.deliver(message, now).await,
+            (Way::Mail, _, Some(post)) => post.deliver(message).await,
+            _ => Err(Undelivered::Never("nothing is told this way any more".to_owned())),
+        }
+    }
+}
+
+/// A message that is to go out.
+fn message(way: Way, whom: &str, body: String, now: OffsetDateTime) -> Message {
+    Message { id: Uuid::now_v7(), way, whom: whom.to_owned(), body, made: now, tries: 0 }
+}
+
+impl House {
+    /// Tells others of a step, without waiting for them. A step that cannot be told is taken all the same.
+    pub(crate) async fn news(&self, request: &AccessRequest, what: Happens, by: &str, words: &str) {
+        if !self.tell.has_ears() {
+            return;
+        }
+        if let Err(why) = self.post_news(request, what, by, words).await {
+            tracing::error!(%why, "a step of an access request is not told");
+        }
+    }
+
+    async fn post_news(&self, request: &AccessRequest, what: Happens, by: &str, words: &str) -> Result<(), String> {
+        let failed = |e: portcullis_store::Error| chain(&e);
+        let asker = self.store.user(request.user).await.map_err(failed)?.map(|u| u.name).unwrap_or_default();
+        let news = News {
+            at: self.clock.now(),
+            request: request.clone(),
+            what,
+            asker,
+            by: by.to_owned(),
+            words: words.to_owned(),
+            link: format!("{}/requests/{}", self.origin, request.id),
         };
-        let (send, queue) = mpsc::channel(WAITING);
-        Ok(Self { to, send, queue: Mutex::new(queue) })
-    }
-
-    /// Puts news into the queue, if there is somebody to tell and room for it.
-    pub(crate) fn say(&self, news: News) {
-        if self.to.is_some() && self.send.try_send(news).is_err() {
-            tracing::warn!("a step of an access request is not told: too many are waiting");
+        let mut messages = Vec::new();
+        if self.tell.hook.is_some() {
+            messages.push(message(Way::Webhook, &request.id.to_string(), hook::body(&news), news.at));
+        }
+        if self.tell.post.is_some() {
+            messages.extend(letter::letters(self, &news).await?);
+        }
+        match self.store.post_messages(&messages, WAITING).await.map_err(failed)? {
+            0 => Ok(()),
+            left => Err(format!("{WAITING} messages are waiting already: {left} were not posted")),
         }
     }
 }
 
-/// Tells the news, one after the other, for ever.
+/// Delivers what is in the outbox, for ever.
 pub(crate) async fn keep(house: Arc<House>) {
-    let Some(hook) = &house.tell.to else { return };
-    let mut queue = house.tell.queue.lock().await;
-    while let Some(news) = queue.recv().await {
-        let body = body(&news);
-        for wait in AGAIN {
-            match hook.post(&body, house.clock.now()).await {
-                Ok(()) => break,
-                Err(why) => tracing::warn!(%why, "a step of an access request could not be told"),
+    tokio::join!(run(&house, Way::Webhook), run(&house, Way::Mail));
+}
+
+async fn run(house: &House, way: Way) {
+    if !house.tell.goes(way) {
+        match house.store.drop_messages(way).await {
+            Ok(0) => {}
+            Ok(gone) => tracing::warn!(gone, ?way, "messages are dropped: nothing is told this way any more"),
+            Err(error) => tracing::error!(error = %chain(&error), "messages could not be dropped"),
+        }
+        return;
+    }
+    loop {
+        match next(house, way).await {
+            Ok(true) => {}
+            Ok(false) => tokio::time::sleep(LOOK).await,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the outbox could not be looked at");
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(wait).await;
         }
     }
 }
 
-fn body(news: &News) -> String {
-    json!({
-        "event": news.what, "at": news.at.format(&Rfc3339).unwrap_or_default(), "request": news.request,
-        "who": news.asker, "role": news.role, "on": news.on, "reason": news.reason, "by": news.by, "words": news.words,
-        "link": news.link,
-    })
-    .to_string()
-}
-
-impl Hook {
-    async fn post(&self, body: &str, now: OffsetDateTime) -> Result<(), String> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(&self.address)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("x-portcullis-signature", signature(&self.secret, now, body))
-            .body(body.as_bytes().to_vec())
-            .map_err(|e| e.to_string())?;
-        let answer = self.outbound.fetch(request, ANSWER, PATIENCE).await.map_err(|e| chain(&e))?;
-        if answer.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status())) }
+/// Tries the message that has been due longest; false when none is.
+async fn next(house: &House, way: Way) -> Result<bool, portcullis_store::Error> {
+    let now = house.clock.now();
+    let Some(message) = house.store.claim_message(way, now, LEASE).await? else { return Ok(false) };
+    let (why, never) = match house.tell.deliver(&message, now).await {
+        Ok(()) => {
+            house.store.drop_message(message.id).await?;
+            return Ok(true);
+        }
+        Err(Undelivered::Later(why)) => (why, now - message.made >= OLD),
+        Err(Undelivered::Never(why)) => (why, true),
+    };
+    tracing::warn!(%why, tries = message.tries, ?way, "a message was not delivered");
+    let name = match way {
+        Way::Mail => "a mail",
+        Way::Webhook => "a message to the webhook",
+    };
+    let words = format!("{name} could not be delivered and was given up: {why}");
+    // Where that cannot be written down, it is not given up either.
+    if never && house.note_about("alarm", &message.whom, &words).await {
+        house.store.drop_message(message.id).await?;
+    } else {
+        house.store.postpone_message(message.id, again(&*house.clock, message.tries)).await?;
     }
+    Ok(true)
 }
 
-/// `t=TIME,v1=HEX`: HMAC-SHA-256 over the time and the body, so that an old message cannot be sent again as a new one.
-fn signature(secret: &Secret, now: OffsetDateTime, body: &str) -> String {
-    let at = now.unix_timestamp();
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-    format!("t={at},v1={}", hex::encode(hmac::sign(&key, format!("{at}.{body}").as_bytes())))
+/// When a message that was tried so often is tried again.
+fn again(clock: &dyn Clock, tries: u32) -> OffsetDateTime {
+    let place = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX);
+    clock.now() + AGAIN.get(place).or(AGAIN.last()).copied().unwrap_or(time::Duration::HOUR)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portcullis_domain::ManualClock;
     use time::macros::datetime;
 
     #[test]
-    fn a_signature_covers_the_time_and_the_whole_body() {
-        let secret = Secret::new(vec![7; 32]);
-        let at = datetime!(2026-11-28 12:00 UTC);
-        let signed = signature(&secret, at, "{}");
-        // python: hmac.new(bytes([7])*32, b"1795867200.{}", "sha256").hexdigest()
-        assert_eq!(signed, "t=1795867200,v1=451b47744b370f2ae6341cea14f8633c499fa206ec5f824a98bfeee0e315a4ce");
-        assert_ne!(signature(&secret, at, "{ }"), signed);
-        assert_ne!(signature(&secret, at + time::Duration::SECOND, "{}"), signed);
+    fn a_message_is_tried_again_later_and_later() {
+        let clock = ManualClock::new(datetime!(2026-11-28 12:00 UTC));
+        let waits: Vec<i64> = [0, 1, 2, 3, 4, 5, 6, 7, u32::MAX]
+            .into_iter()
+            .map(|tries| (again(&clock, tries) - clock.now()).whole_seconds())
+            .collect();
+        assert_eq!(waits, [1, 1, 10, 60, 300, 900, 3600, 3600, 3600]);
     }
 }

@@ -64,7 +64,7 @@ pub(crate) use sign_in::{
     Banner, BreakGlass, Code, Enrol, EnrolReason, Recovery, RecoveryCodes, SetUp, SetUpKind, SignIn, SignedOut, StepUp,
 };
 pub(crate) use trail::{Trail, TrailEvent, TrailFilter, TrailRow, Verified};
-pub(crate) use words::{Shut, deed, given, verb};
+pub(crate) use words::{Shut, given, verb};
 
 use portcullis_identity::Proofs;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

@@ -42,7 +42,7 @@ impl Store {
     /// has its name.
     pub async fn put_group(&self, group: &DirectoryGroup) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        tx.bump().await?;
+        tx.bump_rights().await?;
         let id = group.id.to_string();
         execute!(
             tx,
@@ -67,7 +67,7 @@ impl Store {
     /// Removes a group; its grants are for the caller to take back.
     pub async fn remove_group(&self, id: GroupId) -> Result<(), Error> {
         let mut tx = self.begin().await?;
-        tx.bump().await?;
+        tx.bump_rights().await?;
         execute!(tx, "delete from groups where id = $1", id.to_string())?;
         tx.commit().await
     }

@@ -88,7 +88,7 @@ pub(crate) async fn insert_grant(
         Holder::Person(user) => (Some(user.to_string()), None),
         Holder::Group(group) => (None, Some(group.to_string())),
     };
-    tx.bump().await?;
+    tx.bump_rights().await?;
     execute!(
         *tx,
         "insert into grants (id, user_id, group_id, role, selector_kind, selector_value, effect, from_at, until_at, \
@@ -114,7 +114,7 @@ pub(crate) async fn insert_grant(
 
 /// Takes a grant back; false when it was not there or that was done before.
 pub(crate) async fn revoke(tx: &mut Tx, id: GrantId, by: Option<UserId>, now: OffsetDateTime) -> Result<bool, Error> {
-    tx.bump().await?;
+    tx.bump_rights().await?;
     let changed = execute!(
         *tx,
         "update grants set revoked_at = $2, revoked_by = $3, version = (select value from epoch where only_row = 1) \

@@ -41,7 +41,7 @@ pub struct Group {
 
 /// Marks a group as changed at the epoch that this change moved.
 async fn touch(tx: &mut Tx, id: GroupId) -> Result<(), Error> {
-    tx.bump().await?;
+    tx.bump_rights().await?;
     let sql = "update groups set version = (select value from epoch where only_row = 1) where id = $1";
     execute!(*tx, sql, id.to_string()).map(drop)
 }
@@ -95,6 +95,7 @@ impl Store {
     /// Puts somebody into a group; false when they were in it. `by` is who did it.
     pub async fn join_group(&self, id: GroupId, user: UserId, by: Option<UserId>) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
+        touch(&mut tx, id).await?;
         let changed = execute!(
             tx,
             "insert into group_members (group_id, user_id, added_by) values ($1, $2, $3) \
@@ -104,7 +105,6 @@ impl Store {
             by.map(|u| u.to_string())
         )
         .map_err(|e| e.or_missing("this person or group"))?;
-        touch(&mut tx, id).await?;
         tx.commit().await?;
         Ok(changed == 1)
     }
@@ -112,9 +112,9 @@ impl Store {
     /// Takes somebody out of a group; false when they were not in it.
     pub async fn leave_group(&self, id: GroupId, user: UserId) -> Result<bool, Error> {
         let mut tx = self.begin().await?;
+        touch(&mut tx, id).await?;
         let sql = "delete from group_members where group_id = $1 and user_id = $2";
         let changed = execute!(tx, sql, id.to_string(), user.to_string())?;
-        touch(&mut tx, id).await?;
         tx.commit().await?;
         Ok(changed == 1)
     }

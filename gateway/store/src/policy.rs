@@ -58,7 +58,7 @@ impl Store {
     pub async fn apply_policy(&self, new: &PolicyVersion, change: &PolicyChange) -> Result<(), Error> {
         let now = new.applied_at;
         let mut tx = self.begin().await?;
-        tx.bump().await?;
+        tx.bump_rights().await?;
         execute!(
             tx,
             "insert into policy_versions (number, files, hash, applied_at, applied_by, why) \
@@ -131,26 +131,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NOON, on_both, person};
-    use portcullis_domain::{Conditions, GrantEffect, GrantSource, Selector};
+    use crate::testing::{NOON, grant, on_both, person};
     use uuid::Uuid;
 
     fn version(number: u32) -> PolicyVersion {
         let (files, hash) = ("{}".to_owned(), "0".repeat(64));
         PolicyVersion { number, files, hash, applied_at: NOON, applied_by: "a shell".into(), why: "because".into() }
-    }
-
-    fn grant(n: u128) -> Grant {
-        Grant {
-            id: GrantId::new(Uuid::from_u128(n)),
-            role: "viewer".parse().unwrap(),
-            selector: Selector::Everything,
-            effect: GrantEffect::Allow,
-            from: NOON,
-            until: None,
-            conditions: Conditions::default(),
-            source: GrantSource::PolicyFile,
-        }
     }
 
     #[tokio::test]

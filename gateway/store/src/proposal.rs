@@ -218,8 +218,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NOON, on_both, person};
-    use portcullis_domain::{Conditions, Grant, GrantEffect, GrantId, GrantSource, Holder, Selector};
+    use crate::testing::{NOON, grant, on_both, person};
+    use portcullis_domain::Holder;
     use time::Duration;
     use uuid::Uuid;
 
@@ -232,19 +232,6 @@ mod tests {
             by,
             by_name: "ada".into(),
             expires: NOON + Duration::HOUR,
-        }
-    }
-
-    fn grant(n: u128) -> Grant {
-        Grant {
-            id: GrantId::new(Uuid::from_u128(n)),
-            role: "viewer".parse().unwrap(),
-            selector: Selector::Everything,
-            effect: GrantEffect::Allow,
-            from: NOON,
-            until: None,
-            conditions: Conditions::default(),
-            source: GrantSource::Administrator,
         }
     }
 

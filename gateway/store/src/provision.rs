@@ -6,7 +6,7 @@ use crate::{
     tx::{execute, parse, read},
     user::insert_user,
 };
-use portcullis_domain::{UserId, micros};
+use portcullis_domain::{MailAddress, UserId, micros};
 use time::OffsetDateTime;
 
 /// An account as its directory knows it.
@@ -18,6 +18,8 @@ pub struct Provisioned {
     pub external_id: Option<String>,
     /// Since when the directory has taken it out.
     pub left_at: Option<OffsetDateTime>,
+    /// Where mail reaches them, where that is the directory's word.
+    pub mail: Option<MailAddress>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -25,6 +27,7 @@ struct Row {
     id: String,
     external_id: Option<String>,
     left_at: Option<i64>,
+    address: Option<String>,
 }
 
 impl Store {
@@ -48,7 +51,9 @@ impl Store {
         let rows = read!(
             self,
             Row,
-            "select id, external_id, left_at from users where provisioned_at is not null order by name_key"
+            "select u.id, u.external_id, u.left_at, m.address from users u \
+             left join mail_addresses m on m.user_id = u.id and m.said_by = 'directory' \
+             where u.provisioned_at is not null order by u.name_key"
         )?;
         let mut users: std::collections::HashMap<UserId, User> =
             self.users().await?.into_iter().map(|u| (u.id, u)).collect();
@@ -56,7 +61,12 @@ impl Store {
         for row in rows {
             let id: UserId = parse("users", "id", &row.id)?;
             if let Some(user) = users.remove(&id) {
-                all.push(Provisioned { user, external_id: row.external_id, left_at: row.left_at.map(from_micros) });
+                all.push(Provisioned {
+                    user,
+                    external_id: row.external_id,
+                    left_at: row.left_at.map(from_micros),
+                    mail: row.address.map(|text| parse("mail_addresses", "address", &text)).transpose()?,
+                });
             }
         }
         Ok(all)

@@ -402,6 +402,15 @@ impl Store {
         Ok(Stepped::Done)
     }
 
+    /// Notes that whoever asked is told that their access ends soon; false when they were, or it is over.
+    pub async fn warn_access(&self, id: AccessId, now: OffsetDateTime) -> Result<bool, Error> {
+        let mut tx = self.begin().await?;
+        let sql = "update requests set warned_at = $2 where id = $1 and state = 'active' and warned_at is null";
+        let changed = execute!(tx, sql, id.to_string(), micros(now))?;
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
     /// One request.
     pub async fn access(&self, id: AccessId) -> Result<Option<AccessRequest>, Error> {
         let rows = read!(self, Row, concat!("select ", columns!(), " from requests where id = $1"), id.to_string())?;

@@ -3,7 +3,7 @@
 //! (`postgres://user@host/database`, allowed to make databases) or one of our own in a temporary folder.
 
 use crate::{NewSession, NewUser, Rotation, Store};
-use portcullis_domain::{SessionId, UserId};
+use portcullis_domain::{Conditions, Grant, GrantEffect, GrantId, GrantSource, Selector, SessionId, UserId};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +16,20 @@ use uuid::Uuid;
 
 /// Noon of some day; tests count from here.
 pub(crate) const NOON: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+/// A viewer of everything, from noon on.
+pub(crate) fn grant(n: u128) -> Grant {
+    Grant {
+        id: GrantId::new(Uuid::from_u128(n)),
+        role: "viewer".parse().expect("a role"),
+        selector: Selector::Everything,
+        effect: GrantEffect::Allow,
+        from: NOON,
+        until: None,
+        conditions: Conditions::default(),
+        source: GrantSource::Administrator,
+    }
+}
 
 /// An empty database, and how to open it.
 pub(crate) struct Bench {

@@ -49,6 +49,8 @@ pub(crate) enum Db {
 pub(crate) struct Tx {
     pub(crate) on: On,
     moving: Moving,
+    /// Whether it has its place in the order of changes of rights.
+    in_order: bool,
 }
 
 /// The transaction itself.
@@ -145,13 +147,25 @@ pub(crate) fn from_word<T: serde::de::DeserializeOwned>(
 
 impl Tx {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        let Self { on, moving } = self;
+        let Self { on, moving, .. } = self;
         let done = match on {
             On::Sqlite(t) => t.commit().await,
             On::Postgres(t) => t.commit().await,
         };
         drop(moving);
         done.map_err(Error::sql)
+    }
+
+    /// The same for a change of what somebody holds: a grant, or who is in a group. It has a place in the order of such
+    /// changes, whoever makes it: who looked before it, in a turn of their own, looks again. The turn comes before the
+    /// epoch, as in [`Tx::bump`], so that two transactions never wait for each other.
+    pub(crate) async fn bump_rights(&mut self) -> Result<(), Error> {
+        let looked = TURN.try_with(|turn| turn.get().is_some()).unwrap_or(false);
+        if !looked && !self.in_order {
+            execute!(self, "update turns set number = number + 1 where name = 'rights'")?;
+            self.in_order = true;
+        }
+        self.bump().await
     }
 
     /// Tells every node to read again who may do what. The first time inside [`Store::in_turn`] it also takes that
@@ -163,6 +177,7 @@ impl Tx {
             if taken == 0 {
                 return Err(Error::Overtaken);
             }
+            self.in_order = true;
         }
         if let Ok(Some(Deed { id, end })) = DEED.try_with(Cell::take) {
             let ended = execute!(
@@ -260,7 +275,7 @@ impl Store {
             Db::Postgres(pool) => pool.begin().await.map(On::Postgres),
         };
         let moving = Moving { moves: Arc::clone(&self.moves), moved: Moved::No };
-        Ok(Tx { on: on.map_err(Error::sql)?, moving })
+        Ok(Tx { on: on.map_err(Error::sql)?, moving, in_order: false })
     }
 
     async fn open_sqlite(path: &Path) -> Result<Self, Error> {

@@ -12,15 +12,15 @@ use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
-struct Scene {
-    grants: Grants,
-    engine: Engine,
-    store: Store,
-    clock: Arc<ManualClock>,
+pub(crate) struct Scene {
+    pub(crate) grants: Grants,
+    pub(crate) engine: Engine,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<ManualClock>,
     _dir: tempfile::TempDir,
 }
 
-async fn scene() -> Scene {
+pub(crate) async fn scene() -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&format!("sqlite://{}/p.db", dir.path().display())).await.unwrap();
     let clock = Arc::new(ManualClock::new(NOW));
@@ -28,7 +28,7 @@ async fn scene() -> Scene {
     Scene { grants, engine: Engine::builtin().await.unwrap(), store, clock, _dir: dir }
 }
 
-fn grant(role: &str, selector: Selector) -> Grant {
+pub(crate) fn grant(role: &str, selector: Selector) -> Grant {
     Grant {
         id: GrantId::new(Uuid::now_v7()),
         role: role.parse().unwrap(),
@@ -48,6 +48,11 @@ fn actor(user: UserId) -> Actor {
 }
 
 impl Scene {
+    /// The same, where some changes take two people.
+    pub(crate) fn guarded(self, guard: Guard) -> Self {
+        Self { grants: self.grants.guarded(guard), ..self }
+    }
+
     /// Somebody who was invited and has not come yet.
     async fn invited(&self, name: &str) -> UserId {
         let id = UserId::new(Uuid::now_v7());
@@ -57,7 +62,7 @@ impl Scene {
     }
 
     /// Somebody who can sign in, and holds these roles on everything.
-    async fn person(&self, name: &str, roles: &[&str]) -> UserId {
+    pub(crate) async fn person(&self, name: &str, roles: &[&str]) -> UserId {
         let id = self.invited(name).await;
         self.store.set_password_hash(id, "$argon2id$", NOW).await.unwrap();
         for role in roles {
@@ -66,7 +71,7 @@ impl Scene {
         id
     }
 
-    async fn actor(&self, user: UserId) -> Actor {
+    pub(crate) async fn actor(&self, user: UserId) -> Actor {
         self.engine.reset(self.store.grant_changes(None).await.unwrap().changes);
         actor(user)
     }

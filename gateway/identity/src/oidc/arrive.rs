@@ -218,7 +218,13 @@ impl Inner {
         for _ in 0..3 {
             match self.store.vouch(&voucher, now).await {
                 Err(portcullis_store::Error::Conflict(_)) => {}
-                other => return other.map_err(Error::store),
+                other => {
+                    let vouched = other.map_err(Error::store)?;
+                    if let Vouched::Person { user, .. } = &vouched {
+                        self.keep_address(*user, claims).await?;
+                    }
+                    return Ok(vouched);
+                }
             }
         }
         Err(Error::Conflict("a person with this name"))

@@ -155,6 +155,8 @@ pub const ROUTES: &[OwnRoute] = &[
     get("/c/{hypervisor}/{machine}", Door::Machine(Action::ConsoleView), Trail::Yes),
     post("/api/v1/consoles/{hypervisor}/{machine}/ticket/{mode}", Door::Machine(Action::ConsoleView)),
     get("/api/v1/consoles/{hypervisor}/{machine}/stream/{mode}", Door::Machine(Action::ConsoleView), Trail::Yes),
+    // What the doors for programs are: nothing of this installation.
+    get("/api/v1/openapi.json", Door::Stranger, Trail::No),
     // Access requests. Owners decide without a role: the handlers ask governance, and each step is in the trail.
     get("/requests", Door::SignedIn, Trail::No),
     step("/requests", Door::SignedIn, "request"),
@@ -184,6 +186,7 @@ pub const ROUTES: &[OwnRoute] = &[
     post("/users/{id}/lock", Door::Own(Action::Lock, OwnObject::Users)),
     post("/users/{id}/unlock", Door::Own(Action::Lock, OwnObject::Users)),
     post("/users/{id}/training", write(OwnObject::Users)),
+    post("/users/{id}/mail", write(OwnObject::Users)),
     post("/users/{id}/tokens", write(OwnObject::Users)),
     post("/users/{id}/tokens/revoke", Door::Own(Action::Lock, OwnObject::Sessions)),
     post("/service-accounts", write(OwnObject::Users)),

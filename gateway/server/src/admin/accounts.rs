@@ -2,7 +2,7 @@
 //! What stands beside inviting and disabling people: service accounts and their tokens, single sessions, locks,
 //! trainings. Whatever takes something away needs no more than the right to cut people off.
 
-use super::users::{change, find, listed, shown, shown_typed};
+use super::users::{Said, carry, change, find, listed, shown, shown_typed};
 use crate::{
     guest::{Guest, Step},
     pages::{
@@ -14,8 +14,9 @@ use crate::{
     view::{Problems, Tone},
 };
 use axum::extract::{Path, State};
-use portcullis_domain::{SessionId, TokenId};
+use portcullis_domain::{MailAddress, SessionId, TokenId};
 use portcullis_identity::{Error, Maker, TokenWish};
+use portcullis_store::AddressSource;
 use serde::Deserialize;
 use std::sync::Arc;
 use time::{Date, Duration, Time, macros::format_description};
@@ -149,20 +150,50 @@ pub(crate) async fn lock(
     };
     let until = hours.map(|h| house.clock.now() + Duration::hours(h));
     let lasts = hours.map_or_else(String::new, |h| format!(" for {h} hours"));
-    guest.intend(&house, &user.name, &format!("is to be locked{lasts}: {reason}")).await?;
-    guest.say(&Step::done(&user.name, &format!("locked{lasts}: {reason}")))?;
-    Box::pin(change(&house, &guest, &user, house.identity.lock_user(user.id, &reason, until))).await?;
-    let words = format!("{} is locked; what was open is being cut.", user.name);
-    go_with(&guest, &format!("/users/{id}"), Tone::Good, words).await
+    let done = format!("locked{lasts}: {reason}");
+    let said = Said { to_be: &format!("is to be {done}"), done: &done };
+    let told = format!("{} is locked; what was open is being cut.", user.name);
+    carry(&house, &guest, &user, said, house.identity.lock_user(user.id, &reason, until), told).await
 }
 
 /// Lifts a lock, also the one after too many wrong passwords or codes.
 pub(crate) async fn unlock(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.intend(&house, &user.name, "is to be unlocked").await?;
-    guest.say(&Step::done(&user.name, "unlocked"))?;
-    Box::pin(change(&house, &guest, &user, house.identity.unlock_user(user.id))).await?;
-    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
+    let said = Said { to_be: "is to be unlocked", done: "unlocked" };
+    let told = format!("{} can sign in again.", user.name);
+    carry(&house, &guest, &user, said, house.identity.unlock_user(user.id), told).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAddress {
+    address: String,
+}
+
+/// Writes down where mail reaches somebody; an empty address takes that back. What an administrator wrote stays, whatever
+/// a provider or a directory says.
+pub(crate) async fn mail(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    Path(id): Path<String>,
+    Form(form): Form<NewAddress>,
+) -> Answer {
+    let user = find(&house, &id).await?;
+    let address = match form.address.trim() {
+        "" => None,
+        text => match text.parse::<MailAddress>() {
+            Ok(address) => Some(address),
+            Err(error) => {
+                return shown(&house, &guest, &user, (None, None, Problems::one("address", error.to_string()))).await;
+            }
+        },
+    };
+    // Not the address itself: the trail is for ever.
+    let words =
+        if address.is_some() { "an address for mail is written down" } else { "has no address for mail any more" };
+    let deed = house.identity.set_address(user.id, address.as_ref(), AddressSource::Administrator);
+    let told = if address.is_some() { "Mail goes there from now on." } else { "No mail goes to them from now on." };
+    carry(&house, &guest, &user, Said { to_be: words, done: words }, deed, told.to_owned()).await
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use crate::{
     pages::{Answer, again, page},
     reply::Refusal,
     state::House,
-    view::{Choice, Effective, Problems, ReachRow, deed},
+    view::{Choice, Effective, Problems, ReachRow},
 };
 use axum::{
     Json,
@@ -125,7 +125,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Query(as
                 href,
                 actions: actions
                     .into_iter()
-                    .map(|(a, last)| (deed(a), a.word(), last.map(|l| house.when(l.at))))
+                    .map(|(a, last)| (a.deed(), a.word(), last.map(|l| house.when(l.at))))
                     .collect(),
             })
             .collect(),

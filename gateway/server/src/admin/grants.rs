@@ -10,9 +10,7 @@ use crate::{
     pages::{Answer, Form, again, go_with, page, safe_next},
     reply::{self, Refusal},
     state::House,
-    view::{
-        Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone, deed, given, verb,
-    },
+    view::{Choice, GrantForm, GrantRow, GrantState, Grants, Preview, Problems, RoleCard, Roles, Tone, given, verb},
 };
 use axum::extract::State;
 use portcullis_domain::{
@@ -75,7 +73,7 @@ pub(super) async fn listed(
 /// Every right that a grant can give by itself.
 fn rights() -> Vec<Choice> {
     let choice = |(kind, action, name): (Kind, Action, RoleName)| {
-        Choice::new(name.as_str(), format!("{kind}: {} ({action})", deed(action)))
+        Choice::new(name.as_str(), format!("{kind}: {} ({action})", action.deed()))
     };
     portcullis_policy::single_rights().map(choice).collect()
 }
@@ -263,12 +261,12 @@ pub(crate) async fn roles(State(house): State<Arc<House>>, guest: Guest) -> Answ
 
 /// What a role allows, one line a kind of thing.
 fn may(role: &RoleInfo) -> Vec<String> {
-    let mut lines: Vec<(Kind, Vec<&str>)> = Vec::new();
+    let mut lines: Vec<(Kind, Vec<Action>)> = Vec::new();
     for (kind, action) in &role.rights {
         match lines.last_mut() {
-            Some((last, actions)) if last == kind => actions.push(action.word()),
-            _ => lines.push((*kind, vec![action.word()])),
+            Some((last, actions)) if last == kind => actions.push(*action),
+            _ => lines.push((*kind, vec![*action])),
         }
     }
-    lines.into_iter().map(|(kind, actions)| format!("{kind}: {}", actions.join(", "))).collect()
+    lines.into_iter().map(|(kind, actions)| format!("{kind}: {}", Action::deeds(&actions))).collect()
 }

@@ -7,7 +7,7 @@ use crate::{
     state::House,
     view::{OtherwiseRow, Preview, ShiftRow},
 };
-use portcullis_domain::{Holder, HypervisorName, Resource, UserId};
+use portcullis_domain::{Action, Holder, HypervisorName, Resource, UserId};
 use portcullis_governance::{Ground, Shift, Side, Turn};
 use std::collections::{HashMap, HashSet};
 use time::Duration;
@@ -33,7 +33,7 @@ pub(super) fn shift_rows(shifts: &[Shift], names: &HashMap<Holder, String>) -> V
     let row = |shift: &Shift| ShiftRow {
         who: names.get(&shift.user.into()).cloned().unwrap_or_default(),
         gains: shift.turn == Turn::Gains,
-        actions: shift.actions.iter().map(|a| a.word()).collect::<Vec<_>>().join(", "),
+        actions: Action::deeds(&shift.actions),
         on: on(&shift.on),
     };
     shifts.iter().map(row).collect()
@@ -71,7 +71,7 @@ pub(super) async fn foresee(
     let more_otherwise = replay.otherwise.len().saturating_sub(LINES);
     let otherwise = replay.otherwise.into_iter().take(LINES).map(|o| OtherwiseRow {
         at: house.when(o.asked.at),
-        what: format!("{} on {}", o.asked.action, o.asked.resource),
+        what: format!("{}: {}", o.asked.resource, o.asked.action.deed()),
         who: o.asked.user_name,
         allowed: o.turn == Turn::Gains,
     });

@@ -14,8 +14,8 @@ use axum::{
     extract::{Path, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{Action, Actor, OwnObject, ProposalId, Resource};
-use portcullis_governance::{By, Change, Error, Outlook, Side};
+use portcullis_domain::{Action, Actor, Holder, OwnObject, ProposalId, Resource};
+use portcullis_governance::{By, Change, Error};
 use portcullis_store::{Proposal, ProposalState};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,6 +24,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Proposals that a list tells.
 const MOST: u32 = 50;
+/// Members of a group that a change names.
+const NAMES: usize = 50;
 
 /// Keeps a change for a second person if it takes one; none when it can be made at once.
 pub(super) async fn propose(
@@ -79,12 +81,25 @@ pub(crate) async fn rows(house: &House, actor: &Actor) -> Result<Vec<ProposalRow
     Ok(all.iter().map(|proposal| row(house, proposal)).collect())
 }
 
-/// The whole change, as it would be made: with its end and its conditions, whoever put it into which words.
+/// The whole change, as it would be made: with its end and its conditions, whoever put it into which words, and who is in
+/// a group now that it is about.
 async fn said(house: &House, proposal: &Proposal, change: &Change) -> Result<String, Refusal> {
     let Change::Say(sentence) = change else { return Ok(proposal.new.words.clone()) };
     let names = house.store.holder_names().await.map_err(|e| house.unavailable(&e))?;
     let name = names.get(&sentence.holder).map_or("somebody who was removed", String::as_str);
-    Ok(whole(house, name, sentence))
+    let words = whole(house, name, sentence);
+    let Holder::Group(group) = sentence.holder else { return Ok(words) };
+    let group = house.store.group(group).await.map_err(|e| house.unavailable(&e))?;
+    let members = group.map(|g| g.members).unwrap_or_default();
+    let mut named: Vec<&str> = members.iter().filter_map(|u| names.get(&(*u).into()).map(String::as_str)).collect();
+    named.sort_unstable();
+    let more = named.len().saturating_sub(NAMES);
+    named.truncate(NAMES);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Ok(match named.as_slice() {
+        [] => format!("{words} (nobody is in the group now)"),
+        named => format!("{words} (in the group now: {}{more})", named.join(", ")),
+    })
 }
 
 async fn find(house: &House, id: &str) -> Result<Proposal, Refusal> {
@@ -96,7 +111,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
     let actor = Arc::clone(guest.actor()?);
     let proposal = find(&house, &id).await?;
     let waits = proposal.state == ProposalState::Waiting;
-    let (mut preview, mut void) = (None, None);
+    let (mut preview, mut void, mut seen) = (None, None, String::new());
     let mut row = row(&house, &proposal);
     let change = Change::of(&proposal);
     if let Ok(change) = &change {
@@ -106,16 +121,10 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
         let change = change.map_err(reply::governance)?;
         let sentence = row.words.clone();
         match house.grants.outlook(&house.engine, By::Shell, &change).await {
-            Ok(Outlook::Plan(plan)) => {
-                let before = Side { engine: &house.engine, held: &plan.before };
-                let after = Side { engine: &plan.engine, held: &plan.after };
+            Ok(outlook) => {
+                let (before, after) = outlook.sides(&house.engine);
                 preview = Some(foresee(&house, sentence, before, after).await?);
-            }
-            Ok(Outlook::Held(held)) => {
-                let before = house.store.grants_by_person().await.map_err(|e| house.unavailable(&e))?;
-                let held = held.into_iter().collect();
-                let side = |held| Side { engine: &house.engine, held };
-                preview = Some(foresee(&house, sentence, side(&before), side(&held)).await?);
+                seen = outlook.seen;
             }
             Err(Error::Store(error)) => return Err(house.unavailable(&error)),
             Err(error) => void = Some(error.to_string()),
@@ -139,6 +148,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(id)
         objection,
         void,
         preview,
+        seen,
     };
     page(&shown)
 }
@@ -150,12 +160,22 @@ pub(crate) struct Said {
     reason: String,
 }
 
-/// Approves a change and makes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Approval {
+    #[serde(default)]
+    reason: String,
+    /// What the page said that it would do.
+    #[serde(default)]
+    seen: String,
+}
+
+/// Approves a change and makes it, if it would still do what the page said.
 pub(crate) async fn approve(
     State(house): State<Arc<House>>,
     guest: Guest,
     Path(id): Path<String>,
-    Form(said): Form<Said>,
+    Form(Approval { reason, seen }): Form<Approval>,
 ) -> Answer {
     let actor = Arc::clone(guest.actor()?);
     let proposal = find(&house, &id).await?;
@@ -166,14 +186,15 @@ pub(crate) async fn approve(
     let words = format!("{} (proposed by {})", proposal.new.words, proposal.new.by_name);
     guest.intend(&house, &id, &format!("is to be approved and made: {words}")).await?;
     let to = format!("/proposals/{id}");
-    match house.grants.carry_out(&house.engine, &actor, proposal.new.id, &said.reason).await {
+    match house.grants.carry_out(&house.engine, &actor, proposal.new.id, &reason, &seen).await {
         Ok(_) => {
             guest.say(&Step::done(&id, &format!("was approved and made: {words}")))?;
             house.take_policy().await.map_err(|e| house.unavailable(&e))?;
             house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
             go_with(&guest, &to, Tone::Good, "Approved, and made.").await
         }
-        Err(Error::Kept(why)) => {
+        Err(error @ (Error::Kept(_) | Error::Changed)) => {
+            let why = error.to_string();
             guest.say(&Step::denied(&id, &why))?;
             go_with(&guest, &to, Tone::Warn, why).await
         }

@@ -144,6 +144,7 @@ pub(super) async fn shown_typed(
     let failed = |e: portcullis_store::Error| house.unavailable(&e);
     let holdings = house.store.grants().await.map_err(failed)?;
     let factors = house.identity.factors(user.id).await.map_err(|e| house.unavailable(&e))?;
+    let mail = house.identity.address_of(user.id).await.map_err(|e| house.unavailable(&e))?;
     let training = house.identity.training_of(user.id).await.map_err(|e| house.unavailable(&e))?;
     let now = house.clock.now();
     let wrong = !problems.is_empty();
@@ -167,6 +168,8 @@ pub(super) async fn shown_typed(
         locked: user.locked.as_ref().map(|l| (house.when(l.at), l.why.clone(), l.until.map(|u| house.when(u)))),
         training: training.map(|t| (house.when(t.until), now < t.until)),
         asks_training: house.config.consoles.training,
+        sends_mail: house.config.mail.is_some(),
+        mail: mail.map(|m| (m.address.to_string(), m.by.words())),
         minted,
         hypervisors: house.reachable().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         typed,
@@ -194,27 +197,40 @@ pub(super) async fn change<T>(
     done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))
 }
 
+/// What is said of a step on an account: before it is taken, and after.
+pub(super) struct Said<'a> {
+    pub(super) to_be: &'a str,
+    pub(super) done: &'a str,
+}
+
+/// The same, written down before it is done, and leading back to their page with words for whoever did it.
+pub(super) async fn carry<T>(
+    house: &House,
+    guest: &Guest,
+    user: &User,
+    said: Said<'_>,
+    deed: impl Future<Output = Result<T, Error>>,
+    told: String,
+) -> Answer {
+    guest.intend(house, &user.name, said.to_be).await?;
+    guest.say(&Step::done(&user.name, said.done))?;
+    Box::pin(change(house, guest, user, deed)).await?;
+    go_with(guest, &format!("/users/{}", user.id), Tone::Good, told).await
+}
+
 /// Disables somebody: sessions, tokens and consoles end within seconds.
 pub(crate) async fn disable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.intend(&house, &user.name, "is to be disabled").await?;
-    guest.say(&Step::done(&user.name, "disabled"))?;
-    Box::pin(change(&house, &guest, &user, house.identity.disable_user(user.id))).await?;
-    go_with(
-        &guest,
-        &format!("/users/{id}"),
-        Tone::Good,
-        format!("{} can no longer sign in; what was open is being cut.", user.name),
-    )
-    .await
+    let said = Said { to_be: "is to be disabled", done: "disabled" };
+    let told = format!("{} can no longer sign in; what was open is being cut.", user.name);
+    carry(&house, &guest, &user, said, house.identity.disable_user(user.id), told).await
 }
 
 pub(crate) async fn enable(State(house): State<Arc<House>>, guest: Guest, Path(id): Path<String>) -> Answer {
     let user = find(&house, &id).await?;
-    guest.intend(&house, &user.name, "is to be enabled").await?;
-    guest.say(&Step::done(&user.name, "enabled"))?;
-    Box::pin(change(&house, &guest, &user, house.identity.enable_user(user.id))).await?;
-    go_with(&guest, &format!("/users/{id}"), Tone::Good, format!("{} can sign in again.", user.name)).await
+    let said = Said { to_be: "is to be enabled", done: "enabled" };
+    let told = format!("{} can sign in again.", user.name);
+    carry(&house, &guest, &user, said, house.identity.enable_user(user.id), told).await
 }
 
 /// Takes password and factors away and gives a new one-time link.

@@ -5,9 +5,10 @@
 use super::{Answer, At, Out};
 use anyhow::Context as _;
 use clap::Args;
-use portcullis_domain::{Conditions, RoleName, Selector};
+use portcullis_domain::{Conditions, MailAddress, RoleName, Selector};
 use portcullis_governance::{By, NewGrant};
 use portcullis_identity::sort_blocklist;
+use portcullis_store::AddressSource;
 use serde_json::json;
 use std::{fs::File, io::BufReader, path::PathBuf};
 use time::{Date, Time, macros::format_description};
@@ -45,6 +46,21 @@ pub(super) struct Lock {
     /// Why
     #[arg(long, default_value = "no reason was given")]
     reason: String,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Show or change where mail reaches somebody
+#[derive(Debug, Args)]
+pub(super) struct MailOf {
+    /// Whom
+    name: String,
+    /// The address from now on; left out, the present one is shown
+    #[arg(conflicts_with = "none")]
+    address: Option<MailAddress>,
+    /// No address from now on, until a provider or a directory says one
+    #[arg(long)]
+    none: bool,
     #[command(flatten)]
     at: At,
 }
@@ -154,6 +170,32 @@ impl Unlock {
         let words = format!("{} can sign in again.", user.name);
         self.at.out.tell(&json!({ "user": user.name, "state": "unlocked" }), &words);
         Ok(Answer::Yes)
+    }
+}
+
+impl MailOf {
+    pub(super) async fn run(self) -> anyhow::Result<Answer> {
+        let desk = self.at.open().await?;
+        let user = desk.find(&self.name).await?;
+        let identity = desk.identity()?;
+        if self.address.is_some() || self.none {
+            let change = async {
+                let by = AddressSource::Administrator;
+                Ok(identity.set_address(user.id, self.address.as_ref(), by).await?)
+            };
+            let words =
+                if self.none { "has no address for mail any more" } else { "an address for mail is written down" };
+            desk.act("user", &user.name, words, change).await?;
+        }
+        let known = identity.address_of(user.id).await?;
+        let words = match &known {
+            Some(known) => format!("{}: {}, {}.", user.name, known.address, known.by.words()),
+            None => format!("{} has no address for mail.", user.name),
+        };
+        let (address, by) = known.map(|k| (k.address, k.by)).unzip();
+        let is_there = address.is_some();
+        self.at.out.tell(&json!({ "user": user.name, "address": address, "by": by }), &words);
+        Ok(if is_there || self.none { Answer::Yes } else { Answer::No })
     }
 }
 

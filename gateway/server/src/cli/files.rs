@@ -5,7 +5,7 @@
 use super::{Answer, At, Desk, Out, machine::asked};
 use crate::{files::read, files_tests};
 use anyhow::{Context as _, bail};
-use portcullis_domain::{Clock as _, Holder, HypervisorName, SystemClock};
+use portcullis_domain::{Action, Clock as _, Holder, HypervisorName, SystemClock};
 use portcullis_governance::{
     By, Change, Files, Ground, Plan, Shift, Side, Turn, compare, replay, rights_of, take_rights,
 };
@@ -48,7 +48,7 @@ pub(super) async fn check(path: &Path, out: &Out) -> anyhow::Result<Answer> {
 struct ShiftLine {
     who: String,
     turn: Turn,
-    actions: Vec<&'static str>,
+    actions: Vec<Action>,
     on: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ fn line(shift: &Shift, names: &HashMap<Holder, String>) -> ShiftLine {
     ShiftLine {
         who: names.get(&shift.user.into()).cloned().unwrap_or_default(),
         turn: shift.turn,
-        actions: shift.actions.iter().map(|a| a.word()).collect(),
+        actions: shift.actions.clone(),
         on: shift.on.iter().map(ToString::to_string).collect(),
     }
 }
@@ -84,7 +84,7 @@ fn say(line: &ShiftLine) -> String {
     let ShiftLine { who, turn, actions, on } = line;
     let more = if on.len() > NAMES { format!(" and {} more", on.len() - NAMES) } else { String::new() };
     let on: Vec<&str> = on.iter().take(NAMES).map(String::as_str).collect();
-    format!("{who} {} {} on {}{more}", turn.word(), actions.join(", "), on.join(", "))
+    format!("{who} {} on {}{more}: {}", turn.word(), on.join(", "), Action::deeds(actions))
 }
 
 /// Says who would gain and lose what.
@@ -239,7 +239,7 @@ pub(super) async fn simulate(path: &Path, days: u32, at: &At) -> anyhow::Result<
         let when = when.format(&Rfc3339).unwrap_or_default();
         let verdict = if one.turn == Turn::Gains { "let through" } else { "refused" };
         let told = json!({ "at": when, "who": user_name, "action": action.word(), "on": resource, "verdict": verdict });
-        at.out.tell(&told, &format!("{when} {user_name}: {action} on {resource} would be {verdict}"));
+        at.out.tell(&told, &format!("{when} {user_name}: {resource}: {} would be {verdict}", action.deed()));
     }
     let (asked, otherwise, unknown) = (sum.asked, sum.otherwise.len(), sum.unknown);
     let words = format!(

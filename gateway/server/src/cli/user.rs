@@ -91,6 +91,7 @@ pub(super) enum User {
     Service(account::Service),
     BreakGlass(account::BreakGlass),
     Training(account::Training),
+    Mail(account::MailOf),
     Blocklist(account::Blocklist),
 }
 
@@ -239,6 +240,7 @@ impl User {
             Self::Service(verb) => return verb.run().await,
             Self::BreakGlass(verb) => return Box::pin(verb.run()).await,
             Self::Training(verb) => return verb.run().await,
+            Self::Mail(verb) => return verb.run().await,
             Self::Blocklist(verb) => return verb.run(),
         }
         Ok(Answer::Yes)

@@ -140,23 +140,36 @@ async fn step_up_page(
     if wrong { again(&shown) } else { page(&shown) }
 }
 
+/// What is said of an address that is no door of ours.
+const ELSEWHERE: &str = "go on to the page that you opened";
+
 /// What a path of ours is for, in words that finish "You are about to".
 fn intent(next: &str) -> String {
     let path = next.split('?').next().unwrap_or(next);
-    let consoles = path.strip_prefix("/api/v1/consoles/").map(|at| at.split('/').take(2).collect::<Vec<_>>().join("/"));
-    if let Some(at) = consoles {
-        return format!("open the console of {at}");
-    }
-    match path.split('/').nth(1).unwrap_or_default() {
-        "c" => format!("open the console of {}", path.trim_start_matches("/c/").trim_end_matches('/')),
-        "users" => "manage people".into(),
-        "grants" | "roles" => "manage what people may do".into(),
-        "sessions" => "manage live consoles".into(),
-        "hypervisors" => "manage hypervisors".into(),
-        "recordings" => "look at recordings".into(),
-        "trail" => "read the trail".into(),
-        "me" => "change how you sign in".into(),
-        _ => "do something that needs it".into(),
+    // A program's door and the page beside it do the same.
+    let path = path.strip_prefix("/api/v1").unwrap_or(path).trim_matches('/');
+    let mut parts = path.split('/');
+    let first = parts.next().unwrap_or_default();
+    let rest: Vec<&str> = parts.collect();
+    match (first, rest.as_slice()) {
+        ("c" | "consoles", [hypervisor, machine, ..]) => format!("open the console of {hypervisor}/{machine}"),
+        ("machines", [hypervisor, machine, "power"]) => format!("switch the power of {hypervisor}/{machine}"),
+        ("" | "machines" | "favourites", _) => "go on to your machines".into(),
+        ("users" | "service-accounts", _) => "manage people".into(),
+        ("break-glass", _) => "look at how emergency codes were used".into(),
+        ("grants" | "roles" | "access", _) => "manage what people may do".into(),
+        ("groups", _) => "manage who is in which group".into(),
+        ("policy", _) => "change the policy".into(),
+        ("proposals", _) => "decide on a change that takes two people".into(),
+        ("requests", [_, "approve" | "refuse"]) => "decide on an access request".into(),
+        ("requests", _) => "go on with an access request".into(),
+        ("locks", _) => "lock somebody or something, or lift a lock".into(),
+        ("sessions", _) => "manage live consoles".into(),
+        ("hypervisors", _) => "manage hypervisors".into(),
+        ("recordings", _) => "look at recordings".into(),
+        ("trail", _) => "read the trail".into(),
+        ("me" | "enrol" | "passkeys", _) => "change how you sign in".into(),
+        _ => ELSEWHERE.into(),
     }
 }
 
@@ -337,6 +350,35 @@ pub(crate) async fn change_password(
             let field = if matches!(error, Error::Weak(_)) { "password" } else { "old" };
             let shown = house.shown(&error)?;
             mine(&house, &guest, None, Problems::one(field, shown)).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_policy::classify::own::{Door, ROUTES};
+
+    #[test]
+    fn whatever_may_ask_for_a_fresh_factor_says_what_it_is_for() {
+        let asks = |door| matches!(door, Door::Enrolling | Door::SignedIn | Door::Own(..) | Door::Machine(_));
+        // What leads to the page itself, and what comes before anything can be asked for.
+        let none = |pattern: &str| ["/step-up", "/banner"].contains(&pattern);
+        for route in ROUTES.iter().filter(|r| asks(r.door) && !none(r.pattern)) {
+            assert_ne!(intent(route.pattern), ELSEWHERE, "{}", route.pattern);
+        }
+        for (path, words) in [
+            ("/c/lab/web-1", "open the console of lab/web-1"),
+            ("/api/v1/consoles/lab/web-1/ticket/view", "open the console of lab/web-1"),
+            ("/machines/lab/web-1/power", "switch the power of lab/web-1"),
+            ("/proposals/1/approve", "decide on a change that takes two people"),
+            ("/api/v1/requests/1/approve?x=/users", "decide on an access request"),
+            ("/requests/1/begin", "go on with an access request"),
+            ("/groups/1/add", "manage who is in which group"),
+            ("/", "go on to your machines"),
+            ("/nowhere", ELSEWHERE),
+        ] {
+            assert_eq!(intent(path), words, "{path}");
         }
     }
 }

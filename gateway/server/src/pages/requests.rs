@@ -9,6 +9,7 @@ use crate::{
     logs::Told,
     reply::{self, Refusal},
     state::House,
+    tell::Happens,
     view::{
         Choice, Problems, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep, RequestUse, RequestsPage,
         Tone, span,
@@ -104,7 +105,7 @@ fn row(house: &House, actor: &Actor, request: &AccessRequest, names: &HashMap<Us
 }
 
 /// A length of time that was asked for.
-fn lasts(seconds: i64) -> String {
+pub(crate) fn lasts(seconds: i64) -> String {
     match (seconds / 86_400, seconds % 86_400) {
         (days, 0) if days > 1 => format!("{days} days"),
         (1, 0) => "1 day".to_owned(),
@@ -214,15 +215,15 @@ pub(crate) async fn ask(State(house): State<Arc<House>>, guest: Guest, Form(aske
         Err(error) => return Err(reply::requests(error)),
     };
     guest.say(&Step::done(&made.id.to_string(), &words))?;
-    house.news(&made, StepWhat::Asked, &actor.name, "").await;
+    house.news(&made, Happens::Step(StepWhat::Asked), &actor.name, "").await;
     let told = match made.state {
         AccessState::Active(..) => {
             house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-            house.news(&made, StepWhat::Active, "a rule", "").await;
+            house.news(&made, Happens::Step(StepWhat::Active), "a rule", "").await;
             "A rule approved it: you have access now."
         }
         AccessState::Approved(_) => "A rule approved it.",
-        _ => "Asked. Whoever owns it is told on their page, and decides.",
+        _ => "Asked. Whoever owns it is told, and decides.",
     };
     go_with(&guest, &format!("/requests/{}", made.id), Tone::Good, told).await
 }
@@ -328,7 +329,7 @@ async fn uses(
     }
     let use_of = |(row, _): &(portcullis_store::TrailRow, Told)| RequestUse {
         at: house.when(row.at),
-        what: row.action.map_or_else(|| row.kind.clone(), |a| a.word().to_owned()),
+        what: row.action.map_or_else(|| row.kind.clone(), |a| a.deed().to_owned()),
         on: row.resource.clone(),
         outcome: ends.get(&(row.node, row.seq)).copied().unwrap_or("not over yet"),
         link: reads.then(|| format!("/trail/{}/{}", row.node, row.seq)),
@@ -381,7 +382,7 @@ pub(crate) async fn approve(
     };
     guest.say(&Step::done(&id, &noted))?;
     if whole {
-        house.news(&request, StepWhat::Approved, &actor.name, &words).await;
+        house.news(&request, Happens::Step(StepWhat::Approved), &actor.name, &words).await;
     }
     go_with(&guest, &format!("/requests/{id}"), Tone::Good, told).await
 }
@@ -407,7 +408,7 @@ async fn taken(house: &House, guest: &Guest, request: &AccessRequest, step: Take
     let id = request.id.to_string();
     guest.say(&Step::done(&id, step.noted))?;
     house.identity.refresh().await.map_err(|e| house.unavailable(&e))?;
-    house.news(request, step.what, &guest.actor()?.name, step.words).await;
+    house.news(request, Happens::Step(step.what), &guest.actor()?.name, step.words).await;
     go_with(guest, &format!("/requests/{id}"), Tone::Good, step.told).await
 }
 

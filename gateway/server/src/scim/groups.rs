@@ -3,9 +3,9 @@
 //! whoever is taken out of it has lost that within seconds.
 
 use super::{
-    answer,
+    answer, made,
     shape::{self, GroupWish},
-    users::{Asked, PAGE},
+    users::Asked,
 };
 use crate::{
     config::DirectoryGroup as Mapping,
@@ -19,7 +19,7 @@ use axum::{
     extract::{Path, Query, State},
     response::IntoResponse as _,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use portcullis_domain::{GroupId, UserId};
 use portcullis_governance::By;
 use portcullis_store::{DirectoryGrant, DirectoryGroup};
@@ -42,10 +42,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, Query(asked): Query<As
         .filter(|g| wanted.as_ref().is_none_or(|name| g.name == *name))
         .map(|g| shape::group(&house, g))
         .collect();
-    Ok(answer(
-        StatusCode::OK,
-        &shape::list(&found, asked.start_index.unwrap_or(1), asked.count.unwrap_or(PAGE).min(PAGE)),
-    ))
+    Ok(asked.page(&found))
 }
 
 pub(crate) async fn show(State(house): State<Arc<House>>, Path(id): Path<String>) -> Answer {
@@ -64,11 +61,7 @@ pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, body: 
         members: BTreeSet::new(),
     };
     let group = put(&house, &guest, group, wish).await?;
-    let mut made = answer(StatusCode::CREATED, &shape::group(&house, &group));
-    if let Ok(place) = HeaderValue::from_str(&shape::location(&house, "Groups", &id.to_string())) {
-        made.headers_mut().insert(header::LOCATION, place);
-    }
-    Ok(made)
+    Ok(made(&house, "Groups", &id.to_string(), &shape::group(&house, &group)))
 }
 
 pub(crate) async fn replace(

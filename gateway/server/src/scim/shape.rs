@@ -3,10 +3,10 @@
 //! else it sends is not kept.
 
 use crate::{reply::Refusal, state::House};
-use portcullis_domain::UserId;
+use portcullis_domain::{MailAddress, UserId};
 use portcullis_store::{DirectoryGroup, Provisioned};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use time::format_description::well_known::Rfc3339;
 
@@ -15,6 +15,18 @@ const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 const LIST: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
 const PATCH: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 
+/// Where mail is to reach somebody.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) enum MailWish {
+    /// The directory says nothing.
+    #[default]
+    AsItIs,
+    /// Nowhere.
+    Nowhere,
+    /// Here.
+    At(MailAddress),
+}
+
 /// What is wanted of somebody; none: as it is.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -22,6 +34,21 @@ pub(super) struct Wanted {
     pub(super) display: Option<String>,
     pub(super) external_id: Option<String>,
     pub(super) active: Option<bool>,
+    pub(super) mail: MailWish,
+}
+
+/// The address of a list of them (RFC 7643 section 4.1.2): the primary one, or the only one. What is no address that mail
+/// can be sent to is none: a directory is not refused for it.
+fn primary(value: &Value) -> MailWish {
+    let text = |one: &Value| one.get("value").and_then(Value::as_str).or(one.as_str()).map(str::to_owned);
+    let found = match value {
+        Value::Array(all) => {
+            let primary = all.iter().find(|one| one.get("primary").is_some_and(|p| truth(p).unwrap_or(false)));
+            primary.or_else(|| all.first().filter(|_| all.len() == 1)).and_then(text)
+        }
+        other => text(other),
+    };
+    found.and_then(|text| text.trim().parse().ok()).map_or(MailWish::Nowhere, MailWish::At)
 }
 
 fn bad(why: &str) -> Refusal {
@@ -36,6 +63,18 @@ fn truth(value: &Value) -> Result<bool, Refusal> {
         Value::String(text) if text.eq_ignore_ascii_case("false") => Ok(false),
         _ => Err(bad("active is true or false.")),
     }
+}
+
+/// The fields of a whole resource of a schema.
+fn fields(body: &[u8], schema: &str) -> Result<Map<String, Value>, Refusal> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| bad("The body is no JSON."))?;
+    let Value::Object(fields) = value else { return Err(bad("The body is no resource.")) };
+    let schemas = fields.get("schemas").and_then(Value::as_array);
+    if schemas.is_some_and(|s| s.iter().any(|s| s == schema)) {
+        return Ok(fields);
+    }
+    let kind = schema.rsplit(':').next().unwrap_or_default();
+    Err(Refusal::Bad(format!("schemas does not name the {kind} schema.")))
 }
 
 fn text(name: &str, value: &Value) -> Result<Option<String>, Refusal> {
@@ -61,7 +100,10 @@ impl Wanted {
             }
             "externalid" => self.external_id = text("externalId", value)?,
             "active" => self.active = Some(truth(value)?),
-            // E-mail, groups, roles and all else: it gives nothing here, and is not kept.
+            "emails" => self.mail = primary(value),
+            // A path with a filter, as some directories write: `emails[type eq "work"].value`.
+            path if path.starts_with("emails[") && path.ends_with("].value") => self.mail = primary(value),
+            // Groups, roles and all else: it gives nothing here, and is not kept.
             _ => {}
         }
         Ok(())
@@ -69,12 +111,7 @@ impl Wanted {
 
     /// A whole resource.
     pub(super) fn resource(body: &[u8]) -> Result<Self, Refusal> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| bad("The body is no JSON."))?;
-        let fields = value.as_object().ok_or_else(|| bad("The body is no resource."))?;
-        let schemas = fields.get("schemas").and_then(Value::as_array);
-        if !schemas.is_some_and(|s| s.iter().any(|s| s == USER)) {
-            return Err(bad("schemas does not name the User schema."));
-        }
+        let fields = fields(body, USER)?;
         let mut wanted = Self::default();
         // displayName before name: what is shown to people is what the directory shows.
         for key in ["displayName", "displayname"] {
@@ -82,7 +119,7 @@ impl Wanted {
                 wanted.take(key, value)?;
             }
         }
-        for (key, value) in fields {
+        for (key, value) in &fields {
             wanted.take(key, value)?;
         }
         Ok(wanted)
@@ -105,6 +142,9 @@ impl Wanted {
                     }
                     if path.eq_ignore_ascii_case("externalId") {
                         wanted.external_id = Some(String::new());
+                    }
+                    if path.to_ascii_lowercase().starts_with("emails") {
+                        wanted.mail = MailWish::Nowhere;
                     }
                 }
                 Some(path) => wanted.take(&path, &change.value)?,
@@ -168,8 +208,11 @@ pub(super) fn resource(house: &House, of: &Provisioned) -> Value {
             "location": location(house, "Users", &id),
         },
     });
-    if let (Some(external), Some(fields)) = (&of.external_id, value.as_object_mut()) {
-        fields.insert("externalId".into(), external.as_str().into());
+    let fields = value.as_object_mut();
+    if let Some(fields) = fields {
+        fields.extend(of.external_id.as_ref().map(|id| ("externalId".to_owned(), id.as_str().into())));
+        let mail = |address: &MailAddress| json!([{ "value": address, "primary": true }]);
+        fields.extend(of.mail.as_ref().map(|address| ("emails".to_owned(), mail(address))));
     }
     value
 }
@@ -270,14 +313,9 @@ impl GroupWish {
 
     /// A whole group.
     pub(super) fn resource(body: &[u8]) -> Result<Self, Refusal> {
-        let value: Value = serde_json::from_slice(body).map_err(|_| bad("The body is no JSON."))?;
-        let fields = value.as_object().ok_or_else(|| bad("The body is no resource."))?;
-        let schemas = fields.get("schemas").and_then(Value::as_array);
-        if !schemas.is_some_and(|s| s.iter().any(|s| s == GROUP)) {
-            return Err(bad("schemas does not name the Group schema."));
-        }
+        let fields = fields(body, GROUP)?;
         let mut wish = Self::default();
-        for (key, value) in fields {
+        for (key, value) in &fields {
             wish.take(key, value)?;
             if key.eq_ignore_ascii_case("members") {
                 wish.members.push(Members::Replace(ids(value)?));
@@ -401,6 +439,7 @@ mod tests {
             display: Some("Bob Ross".into()),
             external_id: Some("7".into()),
             active: Some(true),
+            mail: MailWish::At("ada@example.org".parse().unwrap()),
         };
         assert_eq!(wanted, expected);
         for bad in [
@@ -437,6 +476,34 @@ mod tests {
             r#"[{"op":"replace","value":false}]"#,
         ] {
             assert!(patch(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_primary_address_is_the_one_that_counts() {
+        let patch = |operation: &str| {
+            let head = r#"{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":"#;
+            Wanted::patch(format!("{head}[{operation}]}}").as_bytes()).unwrap().mail
+        };
+        let ada = MailWish::At("ada@example.org".parse().unwrap());
+        for (operation, expected) in [
+            (r#"{"op":"add","path":"emails","value":[{"value":"ada@example.org"}]}"#, ada.clone()),
+            (
+                r#"{"op":"replace","value":{"emails":[{"value":"x@example.org"},{"value":"ada@example.org","primary":true}]}}"#,
+                ada.clone(),
+            ),
+            (r#"{"op":"replace","path":"emails[type eq \"work\"].value","value":"ada@example.org"}"#, ada),
+            (
+                r#"{"op":"replace","path":"emails","value":[{"value":"x@example.org"},{"value":"y@example.org"}]}"#,
+                MailWish::Nowhere,
+            ),
+            (r#"{"op":"replace","path":"emails","value":[{"value":"no address","primary":true}]}"#, MailWish::Nowhere),
+            (r#"{"op":"replace","path":"emails","value":[]}"#, MailWish::Nowhere),
+            (r#"{"op":"remove","path":"emails"}"#, MailWish::Nowhere),
+            (r#"{"op":"remove","path":"emails[type eq \"work\"]"}"#, MailWish::Nowhere),
+            (r#"{"op":"replace","path":"active","value":true}"#, MailWish::AsItIs),
+        ] {
+            assert_eq!(patch(operation), expected, "{operation}");
         }
     }
 

@@ -2,8 +2,8 @@
 //! The people of a directory: made, found, named, and taken out.
 
 use super::{
-    answer,
-    shape::{self, Filter, Wanted},
+    answer, made,
+    shape::{self, Filter, MailWish, Wanted},
 };
 use crate::{
     guest::{Guest, Step},
@@ -14,18 +14,19 @@ use crate::{
 use axum::{
     body::Bytes,
     extract::{Path, Query, State},
-    response::IntoResponse as _,
+    response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use portcullis_domain::UserId;
 use portcullis_governance::By;
 use portcullis_identity::Error;
-use portcullis_store::Provisioned;
+use portcullis_store::{AddressSource, Provisioned};
 use serde::Deserialize;
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Most people on one page of a list.
-pub(super) const PAGE: usize = 200;
+const PAGE: usize = 200;
 
 pub(crate) async fn service() -> Answer {
     Ok(answer(StatusCode::OK, &shape::service()))
@@ -39,8 +40,16 @@ pub(crate) async fn kinds() -> Answer {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Asked {
     pub(super) filter: Option<String>,
-    pub(super) start_index: Option<usize>,
-    pub(super) count: Option<usize>,
+    start_index: Option<usize>,
+    count: Option<usize>,
+}
+
+impl Asked {
+    /// The page of a list that was asked for.
+    pub(super) fn page(&self, found: &[Value]) -> Response {
+        let (start, count) = (self.start_index.unwrap_or(1), self.count.unwrap_or(PAGE).min(PAGE));
+        answer(StatusCode::OK, &shape::list(found, start, count))
+    }
 }
 
 pub(crate) async fn list(State(house): State<Arc<House>>, Query(asked): Query<Asked>) -> Answer {
@@ -51,8 +60,7 @@ pub(crate) async fn list(State(house): State<Arc<House>>, Query(asked): Query<As
         .filter(|of| filter.as_ref().is_none_or(|f| f.passes(of)))
         .map(|of| shape::resource(&house, of))
         .collect();
-    let (start, count) = (asked.start_index.unwrap_or(1), asked.count.unwrap_or(PAGE).min(PAGE));
-    Ok(answer(StatusCode::OK, &shape::list(&found, start, count)))
+    Ok(asked.page(&found))
 }
 
 async fn find(house: &House, id: &str) -> Result<Provisioned, Refusal> {
@@ -72,18 +80,15 @@ pub(crate) async fn create(State(house): State<Arc<House>>, guest: Guest, body: 
     let name = wanted.user_name.as_deref().unwrap_or_default();
     guest.intend(&house, name, "an account is to be made for a directory").await?;
     let display = wanted.display.as_deref().unwrap_or_default();
-    let made = house.identity.provision(name, display, wanted.external_id.as_deref()).await;
-    let id = made.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    let id = house.identity.provision(name, display, wanted.external_id.as_deref()).await;
+    let id = id.map_err(|e| reply::identity(&e, house.clock.now()))?;
     guest.say(&Step::done(name, "an account was made for a directory"))?;
+    keep_address(&house, id, &wanted.mail).await?;
     if wanted.active == Some(false) {
         leave(&house, id).await?;
     }
     let of = find(&house, &id.to_string()).await?;
-    let mut made = answer(StatusCode::CREATED, &shape::resource(&house, &of));
-    if let Ok(place) = HeaderValue::from_str(&shape::location(&house, "Users", &id.to_string())) {
-        made.headers_mut().insert(header::LOCATION, place);
-    }
-    Ok(made)
+    Ok(made(&house, "Users", &id.to_string(), &shape::resource(&house, &of)))
 }
 
 /// Puts a whole resource in the place of another.
@@ -97,6 +102,9 @@ pub(crate) async fn replace(
     let mut wanted = Wanted::resource(&body)?;
     // What a whole resource leaves out is taken away; whether somebody is there never is.
     wanted.external_id = Some(wanted.external_id.unwrap_or_default());
+    if wanted.mail == MailWish::AsItIs {
+        wanted.mail = MailWish::Nowhere;
+    }
     change(&house, &guest, of, wanted).await
 }
 
@@ -131,6 +139,7 @@ async fn change(house: &House, guest: &Guest, of: Provisioned, wanted: Wanted) -
         let external = wanted.external_id.as_deref().or(of.external_id.as_deref());
         house.identity.describe_provisioned(&of, display, external).await.map_err(failed)?;
     }
+    keep_address(house, of.user.id, &wanted.mail).await?;
     match wanted.active {
         Some(false) if is_active => leave(house, of.user.id).await?,
         Some(true) if !is_active => house.identity.take_back(&of).await.map_err(failed)?,
@@ -140,9 +149,23 @@ async fn change(house: &House, guest: &Guest, of: Provisioned, wanted: Wanted) -
     Ok(answer(StatusCode::OK, &shape::resource(house, &of)))
 }
 
+/// Takes the directory's word for where mail reaches somebody.
+async fn keep_address(house: &House, user: UserId, wish: &MailWish) -> Result<(), Refusal> {
+    let address = match wish {
+        MailWish::AsItIs => return Ok(()),
+        MailWish::Nowhere => None,
+        MailWish::At(address) => Some(address),
+    };
+    let kept = house.identity.set_address(user, address, AddressSource::Directory).await;
+    kept.map(drop).map_err(|e| reply::identity(&e, house.clock.now()))
+}
+
 /// Takes somebody out, unless nobody could run the gateway afterwards.
 async fn leave(house: &House, user: UserId) -> Result<(), Refusal> {
-    let deed = house.identity.take_out(user);
+    close(house, user, house.identity.take_out(user)).await
+}
+
+async fn close(house: &House, user: UserId, deed: impl Future<Output = Result<(), Error>>) -> Result<(), Refusal> {
     let done = Box::pin(house.grants.change_account(&house.engine, By::Shell, user, deed)).await;
     done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))
 }
@@ -152,8 +175,6 @@ pub(crate) async fn delete(State(house): State<Arc<House>>, guest: Guest, Path(i
     let of = find(&house, &id).await?;
     guest.intend(&house, &of.user.name, "is deleted by the directory: everything of theirs ends").await?;
     guest.say(&Step::done(&of.user.name, "deleted by the directory: the account is disabled"))?;
-    let deed = house.identity.let_go(of.user.id);
-    let done = Box::pin(house.grants.change_account(&house.engine, By::Shell, of.user.id, deed)).await;
-    done.map_err(reply::governance)?.map_err(|e| reply::identity(&e, house.clock.now()))?;
+    close(&house, of.user.id, house.identity.let_go(of.user.id)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

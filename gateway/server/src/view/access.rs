@@ -68,8 +68,8 @@ pub(crate) struct ProposalRow {
     pub(crate) decided: Option<(When, String, String)>,
 }
 
-/// One change that takes two people, at `/proposals/{id}`. Posts `csrf reason` to `/proposals/{id}/approve` and
-/// `/proposals/{id}/refuse`.
+/// One change that takes two people, at `/proposals/{id}`. Posts `csrf reason seen` to `/proposals/{id}/approve` and
+/// `csrf reason` to `/proposals/{id}/refuse`.
 #[derive(Template)]
 #[template(path = "pages/proposal.html")]
 pub(crate) struct ProposalPage {
@@ -91,6 +91,8 @@ pub(crate) struct ProposalPage {
     pub(crate) void: Option<String>,
     /// What it would do.
     pub(crate) preview: Option<Preview>,
+    /// A digest of that, which comes back with the approval.
+    pub(crate) seen: String,
 }
 
 /// A form that asks for access, at `/requests/new`. Posts `csrf role on reason hours start` to `/requests`.

@@ -115,7 +115,8 @@ pub(crate) struct Users {
 /// One person, at `/users/{id}`. Posts `csrf` to `/users/{id}/disable`, `/users/{id}/enable`, `/users/{id}/reset` (new
 /// one-time link; password and factors go), `/users/{id}/sign-out` (ends every session), `/users/{id}/unlock`; `csrf
 /// reason` to `/users/{id}/lock`; `csrf id` to `/users/{id}/sessions/end` and `/users/{id}/tokens/revoke`; `csrf name
-/// hypervisor networks days` to `/users/{id}/tokens` (service accounts); `csrf until` to `/users/{id}/training`; and `csrf
+/// hypervisor networks days` to `/users/{id}/tokens` (service accounts); `csrf until` to `/users/{id}/training`; `csrf address` to
+/// `/users/{id}/mail`; and `csrf
 /// grant next` to `/grants/revoke`.
 #[derive(Template)]
 #[template(path = "pages/person.html")]
@@ -144,6 +145,10 @@ pub(crate) struct PersonPage {
     pub(crate) training: Option<(When, bool)>,
     /// Whether consoles ask for a training.
     pub(crate) asks_training: bool,
+    /// Whether this gateway sends mail.
+    pub(crate) sends_mail: bool,
+    /// Where mail reaches them, and who says so.
+    pub(crate) mail: Option<(String, &'static str)>,
     /// A token that was made just now: shown once, never again.
     pub(crate) minted: Option<String>,
     /// The hypervisors that a token can be limited to.
@@ -164,7 +169,7 @@ pub(crate) struct PersonPage {
     pub(crate) kept: Option<String>,
     /// A link that was made just now.
     pub(crate) link: Option<OneTimeLink>,
-    /// What went wrong; fields `token_name`, `networks`, `days`, `until`.
+    /// What went wrong; fields `token_name`, `networks`, `days`, `until`, `address`.
     pub(crate) problems: Problems,
 }
 

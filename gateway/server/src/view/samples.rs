@@ -310,6 +310,8 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         locked: (fill == Fill::Hostile).then(|| (when(-3), w.text("stolen laptop"), Some(when(120)))),
         training: (fill == Fill::Plain).then(|| (when(60 * 24 * 90), true)),
         asks_training: fill != Fill::Hostile,
+        sends_mail: fill != Fill::Hostile,
+        mail: (fill != Fill::Empty).then(|| (w.text("grace@example.org"), "as their identity provider says")),
         minted: (fill == Fill::Hostile).then(|| "pct_7Jr0qv1JQyB9mU4eWn2sT6xZc8dKf3gH5pLaR0iYuXo".to_owned()),
         hypervisors: vec![Choice::new("lxd-1", w.name("lxd-1"))],
         typed: w.typed(),

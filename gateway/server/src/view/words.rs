@@ -1,45 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Words that several pages use for the same thing.
 
-use portcullis_domain::{Action, GrantEffect, RoleName};
-
-/// What an action is in a sentence: `you may …`, `lets you …`. Of `its` what the sentence is about.
-pub(crate) const fn deed(action: Action) -> &'static str {
-    match action {
-        Action::View => "see it",
-        Action::ConsoleView => "watch its screen",
-        Action::ConsoleControl => "use its keyboard and mouse",
-        Action::ConsoleClipboardIn => "paste into it",
-        Action::ConsoleClipboardOut => "copy out of it",
-        Action::ConsoleScreenshot => "take a picture of its screen",
-        Action::ConsoleTakeover => "take its screen over",
-        Action::ConsoleUsb => "redirect USB devices to it",
-        Action::ConsoleFiles => "move files through its console",
-        Action::Power => "switch its power",
-        Action::Configure => "change its settings",
-        Action::Snapshot => "make snapshots and backups of it",
-        Action::Migrate => "move it",
-        Action::Create => "make machines on it",
-        Action::Destroy => "delete or rebuild it",
-        Action::Storage => "change its storage and images",
-        Action::Network => "change its networks",
-        Action::GuestExec => "run commands inside it",
-        Action::AccessAdmin => "change its users and certificates",
-        Action::NodeAdmin => "change the hypervisor itself",
-        Action::Read => "read it",
-        Action::Write => "change it",
-        Action::Approve => "approve in it",
-        Action::Play => "play it",
-        Action::Export => "take it out",
-        Action::Lock => "cut off what is in it",
-        // Neither can be granted.
-        Action::Session | Action::Deny => "do this to it",
-    }
-}
+use portcullis_domain::{GrantEffect, RoleName};
 
 /// What a grant gives, in a sentence: a role's name, or what the one right means.
 pub(crate) fn given(role: &RoleName) -> String {
-    role.right().map_or_else(|| role.to_string(), |(_, action)| format!("{} ({role})", deed(action)))
+    role.right().map_or_else(|| role.to_string(), |(_, action)| format!("{} ({role})", action.deed()))
 }
 
 /// The verb before it.

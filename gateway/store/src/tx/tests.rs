@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
-use crate::testing::{Bench, NOON, on_both, person};
+use crate::{
+    DirectoryGroup,
+    testing::{Bench, NOON, on_both, person},
+};
+use portcullis_domain::GroupId;
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
@@ -140,6 +144,27 @@ async fn of_two_nodes_that_change_rights_at_once_one_changes_nothing() {
             for user in [ada, bob] {
                 one.set_disabled(user, None).await.unwrap();
             }
+        }
+        // What a directory or a provider changes has its place in that order, though nobody looked before it.
+        let group = GroupId::new(uuid::Uuid::from_u128(9));
+        let put = DirectoryGroup {
+            id: group,
+            name: "ops".into(),
+            external_id: None,
+            created_at: NOON,
+            members: [bob].into(),
+        };
+        other.put_group(&put).await.unwrap();
+        for n in 0..4 {
+            let turn = one.turn().await.unwrap();
+            match n {
+                0 => other.put_group(&put).await.unwrap(),
+                1 => drop(other.join_group(group, ada, None).await.unwrap()),
+                2 => drop(other.leave_group(group, ada).await.unwrap()),
+                _ => other.remove_group(group).await.unwrap(),
+            }
+            let late = one.in_turn(turn, one.set_disabled(ada, None)).await;
+            assert!(matches!(late, Err(Error::Overtaken)), "{n}: {late:?}");
         }
         // Within one turn, the first change takes it, and those that follow it go on.
         let turn = one.turn().await.unwrap();

@@ -2,6 +2,7 @@
 //! Access requests and locks.
 
 use super::*;
+use portcullis_domain::Action;
 
 fn some_of<T>(full: bool, rows: Vec<T>) -> Vec<T> {
     if full { rows } else { vec![] }
@@ -144,7 +145,7 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
     let shift = |gains| ShiftRow {
         who: w.name("Grace Hopper (grace)"),
         gains,
-        actions: "view, console.view".to_owned(),
+        actions: Action::deeds(&[Action::View, Action::ConsoleView]),
         on: w.text("kvm-berlin/web-1"),
     };
     let waiting = ProposalPage {
@@ -157,6 +158,7 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         objection: (w.fill == Fill::Hostile).then(|| w.text("You proposed it: somebody else must approve it.")),
         void: (w.fill == Fill::Hostile).then(|| w.text("There is no such person.")),
         preview: full.then(|| rows::preview(w)),
+        seen: if full { "0".repeat(64) } else { String::new() },
     };
     let page_of_version = Version {
         shell: w.shell(),

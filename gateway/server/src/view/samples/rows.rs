@@ -90,7 +90,7 @@ pub(super) fn machines(w: &Words) -> Vec<MachineRow> {
 
 fn shut(w: &Words, action: Action) -> Shut {
     Shut {
-        what: deed(action),
+        what: action.deed(),
         why: w.text("Your role operator on tag hr counts at these hours only: mon-fri 08:00-18:00 Europe/Berlin."),
         needs: vec![w.text("You need the role operator on this machine. Ask a security lead.")],
         fresh: action.is_console(),
@@ -251,7 +251,7 @@ pub(super) fn effective(w: &Words) -> Effective {
         what: w.name(what),
         href: "/access?on=lab%2Fweb-1".to_owned(),
         actions: [(Action::View, Some(-60)), (Action::ConsoleView, Some(-60 * 24)), (Action::Power, None)]
-            .map(|(action, last)| (deed(action), action.word(), last.map(when)))
+            .map(|(action, last)| (action.deed(), action.word(), last.map(when)))
             .to_vec(),
     };
     Effective {

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Messages on their way out, by mail or to a webhook: kept until they are taken, or given up.
+//!
+//! ```text
+//! posted ──due──▶ claimed by one node for a while ──taken──▶ gone
+//!    ▲                     └── not taken ──▶ due again later, or given up
+//!    └── the while is over (the node stopped) ──┘
+//! ```
+//!
+//! A message may so be delivered twice, never lost: its id goes with it.
+
+use crate::{
+    Error, Store, from_micros,
+    tx::{execute, fetch, from_word, parse, read, word},
+};
+use portcullis_domain::micros;
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// How a message goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// By mail.
+    Mail,
+    /// To the webhook of the configuration.
+    Webhook,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its id, which goes with it.
+    pub id: Uuid,
+    /// How it goes out.
+    pub way: Way,
+    /// Whom or what it is about, for whoever reads that it was given up.
+    pub whom: String,
+    /// What is delivered, as whoever delivers it wrote it: at most 16 KiB.
+    pub body: String,
+    /// When it was made.
+    pub made: OffsetDateTime,
+    /// How often it was tried, this time included.
+    pub tries: u32,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    way: String,
+    whom: String,
+    body: String,
+    made_at: i64,
+    due_at: i64,
+    tries: i64,
+}
+
+const T: &str = "outbox";
+
+impl Store {
+    /// Posts messages, due now, all at once; gives how many there was no room for, because `most` are waiting already that
+    /// go the same way.
+    pub async fn post_messages(&self, messages: &[Message], most: i64) -> Result<usize, Error> {
+        let mut tx = self.begin().await?;
+        let mut left = 0;
+        for message in messages {
+            let changed = execute!(
+                tx,
+                "insert into outbox (id, way, whom, body, made_at, due_at, tries) select $1, $2, $3, $4, $5, $5, 0 \
+                 where (select count(*) from outbox where way = $2) < $6",
+                message.id.to_string(),
+                word(&message.way),
+                &message.whom,
+                &message.body,
+                micros(message.made),
+                most
+            )
+            .map_err(|e| e.or_conflict("this message"))?;
+            left += usize::from(changed == 0);
+        }
+        tx.commit().await?;
+        Ok(left)
+    }
+
+    /// Claims the message that has been due longest: nobody else gets it for `lease`.
+    pub async fn claim_message(
+        &self,
+        way: Way,
+        now: OffsetDateTime,
+        lease: Duration,
+    ) -> Result<Option<Message>, Error> {
+        loop {
+            let rows = read!(
+                self,
+                Row,
+                "select id, way, whom, body, made_at, due_at, tries from outbox where way = $1 and due_at <= $2 \
+                 order by due_at, id limit 1",
+                word(&way),
+                micros(now)
+            )?;
+            let Some(row) = rows.into_iter().next() else { return Ok(None) };
+            let mut tx = self.begin().await?;
+            let mine = fetch!(
+                tx,
+                (i64,),
+                "update outbox set due_at = $3, tries = tries + 1 where id = $1 and due_at = $2 and tries = $4 \
+                 returning tries",
+                &row.id,
+                row.due_at,
+                micros(now + lease),
+                row.tries
+            )?;
+            tx.commit().await?;
+            // Another node was faster: look for another one.
+            let Some((tries,)) = mine.first() else { continue };
+            return Ok(Some(Message {
+                id: parse(T, "id", &row.id)?,
+                way: from_word(T, "way", row.way)?,
+                whom: row.whom,
+                body: row.body,
+                made: from_micros(row.made_at),
+                tries: u32::try_from(*tries).map_err(|e| Error::corrupt(T, "tries", e))?,
+            }));
+        }
+    }
+
+    /// Tries a claimed message again, not before an instant.
+    pub async fn postpone_message(&self, id: Uuid, due: OffsetDateTime) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        execute!(tx, "update outbox set due_at = $2 where id = $1", id.to_string(), micros(due))?;
+        tx.commit().await
+    }
+
+    /// Forgets a message that was taken, or given up.
+    pub async fn drop_message(&self, id: Uuid) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        execute!(tx, "delete from outbox where id = $1", id.to_string())?;
+        tx.commit().await
+    }
+
+    /// Forgets every message that goes a way, because nobody takes them any more; gives how many there were.
+    pub async fn drop_messages(&self, way: Way) -> Result<u64, Error> {
+        let mut tx = self.begin().await?;
+        let gone = execute!(tx, "delete from outbox where way = $1", word(&way))?;
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    /// How many messages wait.
+    pub async fn waiting_messages(&self) -> Result<i64, Error> {
+        let rows = read!(self, (i64,), "select count(*) from outbox")?;
+        Ok(rows.first().map_or(0, |row| row.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOON, on_both};
+
+    fn message(n: u128, way: Way) -> Message {
+        let body = format!("text {n}");
+        Message { id: Uuid::from_u128(n), way, whom: "ada".into(), body, made: NOON, tries: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_claimed_by_one_and_comes_again_until_it_is_dropped() {
+        on_both(async |b| {
+            let (store, other) = (b.open().await, b.open().await);
+            let lease = Duration::MINUTE;
+            let mail = |n| message(n, Way::Mail);
+            assert_eq!(store.post_messages(&[mail(1)], 2).await.unwrap(), 0);
+            let twice = store.post_messages(&[mail(2), mail(1)], 9).await;
+            assert!(matches!(twice, Err(Error::Conflict(_))), "all or none");
+            assert_eq!(store.waiting_messages().await.unwrap(), 1);
+            let some = [mail(2), mail(3), message(4, Way::Webhook)];
+            assert_eq!(store.post_messages(&some, 2).await.unwrap(), 1, "too many mails wait; the other way has room");
+            assert_eq!(store.waiting_messages().await.unwrap(), 3);
+            assert_eq!(store.claim_message(Way::Mail, NOON - Duration::SECOND, lease).await.unwrap(), None);
+            let (first, second) =
+                tokio::join!(store.claim_message(Way::Mail, NOON, lease), other.claim_message(Way::Mail, NOON, lease));
+            let mut both = [first.unwrap().unwrap(), second.unwrap().unwrap()];
+            both.sort_by_key(|m| m.id);
+            assert_eq!(both, [1, 2].map(|n| Message { tries: 1, ..message(n, Way::Mail) }));
+            assert_eq!(store.claim_message(Way::Mail, NOON, lease).await.unwrap(), None, "both are claimed");
+            // Whoever claimed the second one stopped: it is due again when the claim is over.
+            store.postpone_message(both[0].id, NOON + Duration::HOUR).await.unwrap();
+            let later = NOON + Duration::minutes(2);
+            let again = other.claim_message(Way::Mail, later, lease).await.unwrap().unwrap();
+            assert_eq!((again.id, again.tries), (both[1].id, 2));
+            assert_eq!(store.claim_message(Way::Mail, later, lease).await.unwrap(), None);
+            let first = store.claim_message(Way::Mail, NOON + Duration::HOUR, lease).await.unwrap();
+            assert!(first.is_some_and(|m| m.id == both[0].id || m.id == both[1].id));
+            store.drop_message(both[0].id).await.unwrap();
+            store.drop_message(both[0].id).await.unwrap();
+            assert_eq!(store.waiting_messages().await.unwrap(), 2);
+            assert_eq!(store.drop_messages(Way::Mail).await.unwrap(), 1);
+            assert_eq!(store.drop_messages(Way::Webhook).await.unwrap(), 1);
+        })
+        .await;
+    }
+}
