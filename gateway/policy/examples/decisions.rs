@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a decision costs: time, memory and allocations at 100, 10,000 and 1,000,000 grants, beside Casbin's own
-//! `enforce` on the same rows. `decisions [SECONDS a step] [ROUNDS]` prints one JSON line a figure, medians of the rounds.
+//! What a decision costs: time, memory and allocations at 100 to 1,000,000 grants, beside Casbin's own `enforce` on the
+//! same rows. `decisions [SECONDS a step] [ROUNDS] [FOLDER]` prints one JSON line a figure, medians of the rounds, and
+//! leaves the same grants and questions in the folder for other engines (`tests/deciders`).
 
 use anyhow::{Context as _, Result};
 use casbin::{CoreApi as _, DefaultModel, Enforcer, MgmtApi as _, function_map::OperatorFunction};
@@ -9,11 +10,15 @@ use portcullis_domain::{
     MachineKind, PowerState, RoleName, Selector, UserId,
 };
 use portcullis_policy::{Engine, Given, Kind, MODEL, Moment, Passkey, RULES, Set, Snapshot, Target, Verdict};
+use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::{
     alloc::System,
     env,
+    fs::File,
     hint::black_box,
+    io::BufWriter,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -24,7 +29,7 @@ use uuid::Uuid;
 #[global_allocator]
 static ALLOCATED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const SIZES: [usize; 3] = [100, 10_000, 1_000_000];
+const SIZES: [usize; 4] = [100, 10_000, 100_000, 1_000_000];
 const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
 /// Grants of one person or one group.
 const EACH: usize = 50;
@@ -105,6 +110,7 @@ fn world(rules: usize) -> Result<World> {
     Ok(World { machines, people, changes })
 }
 
+#[derive(Clone, Copy)]
 struct Ask {
     user: UserId,
     machine: usize,
@@ -232,11 +238,32 @@ async fn casbin(world: &World) -> Result<Enforcer> {
         }),
     );
     casbin.add_function("holds", OperatorFunction::Arg4(|_, _, _, _| true.into()));
+    let Rows { roles, members, grants } = rows(world)?;
+    // All or nothing: false means that a row stands twice, and then none was taken.
+    anyhow::ensure!(
+        casbin.add_named_grouping_policies("g2", roles).await?
+            && casbin.add_policies(grants).await?
+            && casbin.add_named_grouping_policies("g", members).await?,
+        "Casbin did not take the rows"
+    );
+    Ok(casbin)
+}
+
+/// The rules of a world as Casbin's rows.
+struct Rows {
+    /// `g2`
+    roles: Vec<Vec<String>>,
+    /// `g`
+    members: Vec<Vec<String>>,
+    /// `p`
+    grants: Vec<Vec<String>>,
+}
+
+fn rows(world: &World) -> Result<Rows> {
     let set = Set::read(RULES)?;
     let rights = set.rights.iter().map(|r| vec![format!("{}/{}", r.kind, r.action), r.role.to_string()]);
     let includes = set.includes.iter().map(|i| vec![i.included.to_string(), i.role.to_string()]);
-    casbin.add_named_grouping_policies("g2", rights.chain(includes).collect()).await?;
-    let (mut rows, mut members) = (Vec::new(), Vec::new());
+    let (mut grants, mut members) = (Vec::new(), Vec::new());
     for (n, change) in world.changes.iter().enumerate() {
         match change {
             GrantChange::Put(holder, grant) => {
@@ -246,7 +273,7 @@ async fn casbin(world: &World) -> Result<Enforcer> {
                 };
                 let [role, on, when, effect] = Given::of(grant).columns();
                 // Casbin takes no row twice.
-                rows.push(vec![who, role, on, format!("{when};{n}"), effect]);
+                grants.push(vec![who, role, on, format!("{when};{n}"), effect]);
             }
             GrantChange::Members(group, users) => {
                 members.extend(users.iter().map(|u| vec![format!("person:{u}"), format!("group:{group}")]));
@@ -254,9 +281,33 @@ async fn casbin(world: &World) -> Result<Enforcer> {
             GrantChange::Take(..) | GrantChange::Shut(_) | GrantChange::ShutAll => {}
         }
     }
-    casbin.add_policies(rows).await?;
-    casbin.add_named_grouping_policies("g", members).await?;
-    Ok(casbin)
+    // A small world's person may be in one group twice.
+    members.sort();
+    members.dedup();
+    Ok(Rows { roles: rights.chain(includes).collect(), members, grants })
+}
+
+/// Leaves a world and its questions, each with our answer, for other engines.
+fn hand_over(folder: &Path, world: &World, yes: &[Ask], no: &[Ask]) -> Result<()> {
+    let Rows { roles, members, grants } = rows(world)?;
+    let machine =
+        |m: &Machine| json!({ "hypervisor": m.at.hypervisor, "id": m.at.machine, "pool": m.pool, "tags": m.tags });
+    let ask = |allowed: bool| {
+        move |a: &Ask| {
+            let (who, right) = (format!("person:{}", a.user), format!("machine/{}", a.action));
+            json!({ "who": who, "right": right, "machine": a.machine, "allowed": allowed })
+        }
+    };
+    let world = json!({
+        "model": MODEL, "roles": roles, "members": members, "grants": grants,
+        "machines": world.machines.iter().map(machine).collect::<Vec<_>>(),
+        // All machines are guests; every question is asked at one moment: see `moment`.
+        "now": NOW.unix_timestamp(), "from": "10.1.2.3", "passkey": true,
+        "asks": yes.iter().map(ask(true)).chain(no.iter().map(ask(false))).collect::<Vec<_>>(),
+    });
+    let rules = grants.len();
+    serde_json::to_writer(BufWriter::new(File::create(folder.join(format!("{rules}.json")))?), &world)?;
+    Ok(())
 }
 
 /// Nanoseconds a call of Casbin's own `enforce`.
@@ -284,6 +335,7 @@ async fn main() -> Result<()> {
     let mut args = env::args().skip(1);
     let seconds: f64 = args.next().map_or(Ok(1.0), |a| a.parse())?;
     let rounds: usize = args.next().map_or(Ok(3), |a| a.parse())?;
+    let folder = args.next().map(PathBuf::from);
     say(0, "sha256", median((0..rounds).map(|_| step()).collect()), "ns");
     for rules in SIZES {
         let world = world(rules)?;
@@ -319,6 +371,9 @@ async fn main() -> Result<()> {
         say(rules, "allowed", median(allowed), "ns");
         say(rules, "denied", median(denied), "ns");
         say(rules, "allocations a decision", allocations, "");
+        let few: Vec<Ask> = yes.iter().take(BATCH / 2).chain(no.iter().take(BATCH / 2)).copied().collect();
+        let again = (0..rounds).map(|_| time_of(&engine, &world, &few, seconds).0).collect();
+        say(rules, "the same 64 again and again", median(again), "ns");
         let viewer: RoleName = "viewer".parse()?;
         let grant = |n: u128| Grant {
             id: GrantId::new(Uuid::from_u128(u128::MAX - n)),
@@ -366,6 +421,9 @@ async fn main() -> Result<()> {
             say(rules, "p99, a change each millisecond", swapping, "ns");
             say(rules, "p99, while all is built anew", building, "ns");
         } else {
+            if let Some(folder) = &folder {
+                hand_over(folder, &world, &yes, &no)?;
+            }
             let casbin = casbin(&world).await?;
             say(rules, "casbin, allowed", casbin_time(&casbin, &world, &yes, seconds)?, "ns");
             say(rules, "casbin, denied", casbin_time(&casbin, &world, &no, seconds)?, "ns");

@@ -4,9 +4,14 @@
 //! A holder (a person or a group) has one block: their grants, sorted by a hash of the place that each covers. A decision
 //! works out the few places that would cover what is asked (the machine, its pool, each of its tags, …), looks each up in
 //! the block of the person and of each of their groups, and compares what it finds in full: a hash only says where to
-//! look. Blocks lie in shards, so that a change of one holder's grants builds one block and copies one shard; the whole is
-//! published at once, so that no decision sees half a change.
+//! look. Blocks lie in shards, so that a change of one holder's grants builds one shard; the whole is published at once, so
+//! that no decision sees half a change.
+//!
+//! What a decision among many grants costs is the way to memory, so everything that it looks at lies together (`block`):
+//! it finds all holders first, asks all of their filters next, and only then looks into what may be there, so that the
+//! machine fetches from several places at once.
 
+mod block;
 mod build;
 mod place;
 
@@ -15,21 +20,23 @@ pub use place::Target;
 
 use crate::terms::Terms;
 use ahash::{AHashMap, RandomState};
-use place::{Keys, Place, TAG};
-use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, RoleName, UserId};
+use block::{Block, Shard, Trust};
+use place::Keys;
+use portcullis_domain::{Grant, GrantEffect, GrantId, GrantSource, GroupId, Holder, RoleName, Selector, UserId};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
 /// Fewest and most shards: about one for each holder, so that finding one is one look into memory.
-const SHARDS: std::ops::RangeInclusive<usize> = 64..=16_384;
+const SHARDS: std::ops::RangeInclusive<usize> = CHUNK..=16_384;
+/// Shards that are kept together: a change copies what points to one chunk of them, and what points to the chunks.
+const CHUNK: usize = 64;
 /// No end.
 const NEVER: i64 = i64::MAX;
 
-/// One grant.
+/// One grant, without what it covers.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) id: GrantId,
-    pub(crate) place: Arc<Place>,
     pub(crate) terms: Arc<Terms>,
     from: i64,
     until: i64,
@@ -54,82 +61,6 @@ impl Entry {
     }
 }
 
-/// Whether everything of a holder could be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Trust {
-    #[default]
-    Whole,
-    Shut,
-}
-
-/// Bits that say which hashes cannot be among a block's: most places that are looked for are in no block, and this tells
-/// without another look into memory.
-#[derive(Debug, Clone, Copy, Default)]
-struct Filter([u64; 8]);
-
-impl Filter {
-    fn place(hash: u32) -> (usize, u64) {
-        (usize::try_from(hash >> 6 & 7).unwrap_or(0), 1 << (hash & 63))
-    }
-
-    fn add(&mut self, hash: u32) {
-        let (word, bit) = Self::place(hash);
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= bit;
-        }
-    }
-
-    fn may_have(&self, hash: u32) -> bool {
-        let (word, bit) = Self::place(hash);
-        self.0.get(word).is_some_and(|word| word & bit != 0)
-    }
-}
-
-/// The groups that a person is in; few of them lie beside everything else of that person.
-#[derive(Debug, Clone)]
-enum Groups {
-    Few([Option<GroupId>; 3]),
-    Many(Arc<[GroupId]>),
-}
-
-impl Groups {
-    fn new(all: &[GroupId]) -> Self {
-        let mut few = [None; 3];
-        if all.len() > few.len() {
-            return Self::Many(all.into());
-        }
-        for (slot, group) in few.iter_mut().zip(all) {
-            *slot = Some(*group);
-        }
-        Self::Few(few)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = GroupId> {
-        let (few, many): (&[Option<GroupId>], &[GroupId]) = match self {
-            Self::Few(few) => (few, &[]),
-            Self::Many(many) => (&[], many),
-        };
-        few.iter().copied().flatten().chain(many.iter().copied())
-    }
-}
-
-/// What one holder has. It lies in its shard itself: each step from one place of memory to another costs more than all
-/// comparing.
-#[derive(Debug, Clone)]
-struct Held {
-    filter: Filter,
-    /// The places' hashes, sorted; one for each entry.
-    hashes: Arc<[u32]>,
-    entries: Arc<[Entry]>,
-    /// The groups that a person is in.
-    groups: Groups,
-    /// Which classes of places there are among the entries, as bits.
-    classes: u16,
-    trust: Trust,
-}
-
-type Shard = Arc<[(Holder, Held)]>;
-
 /// The names of roles that grants speak of, each with a number that it keeps.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
@@ -140,8 +71,8 @@ pub(crate) struct Names {
 /// Everything known of who holds what. Cheap to copy.
 #[derive(Clone)]
 pub(crate) struct Index {
-    /// A power of two.
-    shards: Box<[Shard]>,
+    /// All shards, in chunks; a power of two of both.
+    chunks: Box<[Arc<[Shard]>]>,
     members: Arc<AHashMap<GroupId, Arc<[UserId]>>>,
     pub(crate) names: Arc<Names>,
     hasher: RandomState,
@@ -153,83 +84,16 @@ pub(crate) struct Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unread;
 
-impl Held {
-    fn visit<'i>(
-        &'i self,
-        keys: &Keys<'_>,
-        counts: &impl Fn(&Entry) -> bool,
-        visit: &mut impl FnMut(&'i Entry),
-    ) -> Result<(), Unread> {
-        if self.trust == Trust::Shut {
-            return Err(Unread);
-        }
-        let mut classes = self.classes & keys.classes();
-        while classes != 0 {
-            let class = classes.trailing_zeros();
-            classes &= classes - 1;
-            if class == TAG {
-                for hash in keys.tags() {
-                    self.run(hash, keys.target(), counts, visit);
-                }
-            } else if let Some(hash) = keys.find(class) {
-                self.run(hash, keys.target(), counts, visit);
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a hash begins among the sorted ones. They are spread evenly, so that it lies near where its size says; where
-    /// it does not (many grants on one place), halving finds it.
-    fn start(&self, hash: u32) -> usize {
-        let near = (u64::from(hash) * u64::try_from(self.hashes.len()).unwrap_or(0)) >> 32;
-        let mut at = usize::try_from(near).unwrap_or(0);
-        let below = |at: usize| self.hashes.get(at).is_some_and(|h| *h < hash);
-        for _ in 0..STEPS {
-            if below(at) {
-                at += 1;
-            } else if at > 0 && !below(at - 1) {
-                at -= 1;
-            } else {
-                return at;
-            }
-        }
-        self.hashes.partition_point(|h| *h < hash)
-    }
-
-    /// The entries whose place has a hash, that count, and whose place is one that covers what is asked.
-    fn run<'i>(
-        &'i self,
-        hash: u32,
-        target: Target<'_>,
-        counts: &impl Fn(&Entry) -> bool,
-        visit: &mut impl FnMut(&'i Entry),
-    ) {
-        if !self.filter.may_have(hash) {
-            return;
-        }
-        let start = self.start(hash);
-        let found = self.hashes.iter().skip(start).take_while(|h| **h == hash).count();
-        for entry in self.entries.iter().skip(start).take(found) {
-            if counts(entry) && target.is_covered_by(&entry.place.selector) {
-                visit(entry);
-            }
-        }
-    }
-}
-
-/// Steps from where a hash should lie before it is looked for by halving.
-const STEPS: usize = 48;
-
 /// Holders that are found before any of them is looked into, so that the machine fetches them together.
 const TOGETHER: usize = 8;
 
 impl Index {
     /// Nobody holds anything; made for about so many holders.
     pub(crate) fn new(holders: usize) -> Self {
-        let empty = Shard::default();
         let shards = holders.next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let chunk = || Arc::from(vec![Shard::default(); CHUNK]);
         Self {
-            shards: vec![empty; shards].into(),
+            chunks: (0..shards / CHUNK).map(|_| chunk()).collect(),
             members: Arc::default(),
             names: Arc::default(),
             hasher: RandomState::new(),
@@ -243,12 +107,19 @@ impl Index {
         self.grants
     }
 
-    fn shard_of(&self, holder: Holder) -> usize {
-        usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) & (self.shards.len() - 1)
+    /// The chunk of a holder's shard, and its place there.
+    fn shard_of(&self, holder: Holder) -> (usize, usize) {
+        let shard = usize::try_from(self.hasher.hash_one(holder) >> 32).unwrap_or(0);
+        ((shard / CHUNK) & (self.chunks.len() - 1), shard % CHUNK)
     }
 
-    fn held(&self, holder: Holder) -> Option<&Held> {
-        self.shards.get(self.shard_of(holder))?.iter().find(|(own, _)| *own == holder).map(|(_, held)| held)
+    fn find(&self, holder: Holder) -> Result<Option<Block<'_>>, Unread> {
+        let (chunk, place) = self.shard_of(holder);
+        self.chunks.get(chunk).and_then(|chunk| chunk.get(place)).ok_or(Unread)?.find(holder)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
     /// Calls `visit` with each grant of a person and of their groups that covers something and of which `counts` is true.
@@ -262,24 +133,27 @@ impl Index {
         if self.trust == Trust::Shut {
             return Err(Unread);
         }
-        let Some(person) = self.held(Holder::Person(user)) else { return Ok(()) };
+        let Some(person) = self.find(Holder::Person(user))? else { return Ok(()) };
         let keys = Keys::new(&self.hasher, target);
-        let mut groups = person.groups.iter();
-        loop {
-            let mut found: [Option<&Held>; TOGETHER] = [None; TOGETHER];
-            let mut any = false;
-            for (slot, group) in found.iter_mut().zip(&mut groups) {
-                *slot = self.held(Holder::Group(group));
-                any = true;
-            }
-            if !any {
-                break;
-            }
-            for held in found.into_iter().flatten() {
-                held.visit(&keys, &counts, &mut visit)?;
-            }
+        let mut found: [Option<Block<'i>>; TOGETHER] = [None; TOGETHER];
+        let (mut next, mut free) = (0, 1);
+        if let Some(first) = found.first_mut() {
+            *first = Some(person);
         }
-        person.visit(&keys, &counts, &mut visit)
+        loop {
+            for slot in found.iter_mut().skip(free) {
+                if next == person.groups {
+                    break;
+                }
+                *slot = self.find(Holder::Group(person.group(next)?))?;
+                next += 1;
+            }
+            look(&found, &keys, &counts, &mut visit)?;
+            if next == person.groups {
+                return Ok(());
+            }
+            (found, free) = ([None; TOGETHER], 0);
+        }
     }
 
     /// Whether something is true of any grant of a person or of their groups, or that cannot be told.
@@ -294,7 +168,8 @@ impl Index {
 
     /// The groups that a person is in.
     pub(crate) fn groups_of(&self, user: UserId) -> Vec<GroupId> {
-        self.held(Holder::Person(user)).map(|h| h.groups.iter().collect()).unwrap_or_default()
+        let Ok(Some(person)) = self.find(Holder::Person(user)) else { return Vec::new() };
+        (0..person.groups).filter_map(|n| person.group(n).ok()).collect()
     }
 
     /// Who is in a group.
@@ -304,15 +179,15 @@ impl Index {
 
     /// The grants of one holder, by id: the oldest first.
     pub(crate) fn grants_of(&self, holder: Holder) -> Result<Vec<Grant>, Unread> {
-        let Some(held) = self.held(holder) else { return Ok(Vec::new()) };
-        if self.trust == Trust::Shut || held.trust == Trust::Shut {
+        let Some(block) = self.find(holder)? else { return Ok(Vec::new()) };
+        if self.trust == Trust::Shut || block.trust == Trust::Shut {
             return Err(Unread);
         }
-        let grant = |e: &Entry| {
-            Some(Grant {
+        let grant = |(e, selector): (&Entry, Selector)| {
+            Ok(Grant {
                 id: e.id,
-                role: self.names.list.get(usize::from(e.role))?.clone(),
-                selector: e.place.selector.clone(),
+                role: self.names.list.get(usize::from(e.role)).ok_or(Unread)?.clone(),
+                selector,
                 effect: e.effect,
                 from: instant(e.from),
                 until: e.until(),
@@ -320,39 +195,44 @@ impl Index {
                 source: e.source,
             })
         };
-        let mut grants: Vec<Grant> = held.entries.iter().filter_map(grant).collect();
+        let mut grants: Vec<Grant> = block.grants().map(|one| one.and_then(grant)).collect::<Result<_, _>>()?;
         grants.sort_by_key(|g| g.id);
         Ok(grants)
     }
 
     /// Whoever holds something by themselves or through a group.
     pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
-        self.shards.iter().flat_map(|s| s.iter()).filter_map(|(holder, _)| holder.person())
+        self.shards().flat_map(Shard::all).filter_map(|one| one.ok()?.0.person())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_hash_begins_where_halving_finds_it(
-            mut hashes in proptest::collection::vec(prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)], 0..300),
-            hash in prop_oneof![any::<u32>(), 0u32..40, Just(u32::MAX)],
-        ) {
-            hashes.sort_unstable();
-            let wanted = hashes.partition_point(|h| *h < hash);
-            let held = Held {
-                filter: Filter::default(),
-                hashes: hashes.into(),
-                entries: Arc::from([]),
-                groups: Groups::new(&[]),
-                classes: 0,
-                trust: Trust::Whole,
-            };
-            prop_assert_eq!(held.start(hash), wanted);
+/// Looks for what covers the target among some holders' grants.
+fn look<'i>(
+    found: &[Option<Block<'i>>],
+    keys: &Keys<'_>,
+    counts: &impl Fn(&Entry) -> bool,
+    visit: &mut impl FnMut(&'i Entry),
+) -> Result<(), Unread> {
+    let mut classes = 0;
+    for block in found.iter().flatten() {
+        if block.trust == Trust::Shut {
+            return Err(Unread);
         }
+        classes |= block.classes;
     }
+    let mut next = Some(0);
+    while let Some(tag) = next {
+        let (wanted, more) = keys.wanted(classes, tag);
+        let mut may = [0; TOGETHER];
+        for (may, block) in may.iter_mut().zip(found) {
+            *may = block.as_ref().map_or(0, |block| block.sift(&wanted));
+        }
+        for (may, block) in may.iter().zip(found) {
+            if let Some(block) = block {
+                block.visit(&wanted, *may, keys, counts, visit)?;
+            }
+        }
+        next = more;
+    }
+    Ok(())
 }

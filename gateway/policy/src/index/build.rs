@@ -1,53 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making an index: from nothing, or from one and a few changes.
 
-use super::{Entry, Filter, Groups, Held, Index, NEVER, Names, Trust, place};
+use super::{
+    CHUNK, Entry, Index, NEVER, Names, Unread,
+    block::{Block, Draft, Shard, Trust},
+    place,
+};
 use crate::terms::{SharedTerms, Terms};
 use ahash::{AHashMap, AHashSet};
-use place::{Place, SharedPlace};
-use portcullis_domain::{
-    Conditions, Grant, GrantChange, GrantId, GroupId, Holder, HypervisorName, MachineRef, Pattern, RoleName, Segment,
-    Selector, UserId, micros,
-};
+use portcullis_domain::{Conditions, Grant, GrantChange, GroupId, Holder, RoleName, UserId, micros};
 use std::sync::Arc;
 
-/// Places and conditions that were seen before: many grants share them.
+/// Conditions that were seen before: many grants share them.
 #[derive(Default)]
 pub(crate) struct Interner {
-    places: AHashSet<SharedPlace>,
     terms: AHashSet<SharedTerms>,
-    hypervisors: AHashSet<HypervisorName>,
     /// How many there were when those that nothing uses were last dropped.
     swept: usize,
 }
 
 impl Interner {
-    /// The one text of a hypervisor's name, whoever read it: comparing it again and again then finds it at hand.
-    fn hypervisor(&mut self, name: &HypervisorName) -> HypervisorName {
-        if let Some(known) = self.hypervisors.get(name) {
-            return known.clone();
-        }
-        self.hypervisors.insert(name.clone());
-        name.clone()
-    }
-
-    fn place(&mut self, selector: &Selector) -> Arc<Place> {
-        if let Some(known) = self.places.get(selector) {
-            return Arc::clone(&known.0);
-        }
-        let mut selector = selector.clone();
-        match &mut selector {
-            Selector::Hypervisor(h)
-            | Selector::Pool(h, _)
-            | Selector::Machine(MachineRef { hypervisor: h, .. })
-            | Selector::Pattern(Pattern { hypervisor: Segment::Is(h), .. }) => *h = self.hypervisor(h),
-            Selector::Everything | Selector::Tag(_) | Selector::Pattern(Pattern { hypervisor: Segment::Any, .. }) => {}
-        }
-        let place = Arc::new(Place { selector });
-        self.places.insert(SharedPlace(Arc::clone(&place)));
-        place
-    }
-
     fn terms(&mut self, conditions: &Conditions) -> Arc<Terms> {
         if let Some(known) = self.terms.get(conditions) {
             return Arc::clone(&known.0);
@@ -59,12 +31,9 @@ impl Interner {
 
     /// Drops what nothing uses any more, now and then.
     fn sweep(&mut self) {
-        let count = self.places.len() + self.terms.len();
-        if count > 2 * self.swept + 1024 {
-            self.places.retain(|p| Arc::strong_count(&p.0) > 1);
+        if self.terms.len() > 2 * self.swept + 1024 {
             self.terms.retain(|t| Arc::strong_count(&t.0) > 1);
-            self.hypervisors.clear();
-            self.swept = self.places.len() + self.terms.len();
+            self.swept = self.terms.len();
         }
     }
 }
@@ -76,58 +45,6 @@ pub(crate) enum Part {
     Whole,
     /// They come on top.
     Some,
-}
-
-/// A holder's block while it is changed.
-#[derive(Default)]
-struct Draft {
-    groups: Vec<GroupId>,
-    entries: Vec<(u32, Entry)>,
-    /// The ids among the entries, once they were needed.
-    ids: Option<AHashSet<GrantId>>,
-    trust: Trust,
-}
-
-impl Draft {
-    fn of(held: &Held) -> Self {
-        Self {
-            groups: held.groups.iter().collect(),
-            entries: held.hashes.iter().copied().zip(held.entries.iter().cloned()).collect(),
-            ids: None,
-            trust: held.trust,
-        }
-    }
-
-    fn take(&mut self, id: GrantId) {
-        let ids = self.ids.get_or_insert_with(|| self.entries.iter().map(|(_, e)| e.id).collect());
-        if ids.remove(&id) {
-            self.entries.retain(|(_, e)| e.id != id);
-        }
-    }
-
-    fn put(&mut self, hash: u32, entry: Entry) {
-        self.take(entry.id);
-        if let Some(ids) = &mut self.ids {
-            ids.insert(entry.id);
-        }
-        self.entries.push((hash, entry));
-    }
-
-    fn finish(mut self) -> Option<Held> {
-        if self.entries.is_empty() && self.groups.is_empty() && self.trust == Trust::Whole {
-            return None;
-        }
-        self.entries.sort_by_key(|(hash, _)| *hash);
-        self.groups.sort();
-        let classes = self.entries.iter().fold(0, |bits, (_, e)| bits | 1 << place::class(&e.place.selector));
-        let (hashes, entries): (Vec<u32>, Vec<Entry>) = self.entries.into_iter().unzip();
-        let mut filter = Filter::default();
-        for hash in &hashes {
-            filter.add(*hash);
-        }
-        let (hashes, entries, groups) = (hashes.into(), entries.into(), Groups::new(&self.groups));
-        Some(Held { filter, hashes, entries, groups, classes, trust: self.trust })
-    }
 }
 
 /// An index that is being made.
@@ -144,7 +61,10 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn draft(&mut self, holder: Holder) -> &mut Draft {
         let base = self.base;
-        self.drafts.entry(holder).or_insert_with(|| base.held(holder).map(Draft::of).unwrap_or_default())
+        self.drafts.entry(holder).or_insert_with(|| match base.find(holder) {
+            Ok(block) => block.as_ref().map(Draft::of).unwrap_or_default(),
+            Err(_) => Draft::shut(),
+        })
     }
 
     /// The number of a role's name; none when there are too many of them.
@@ -168,7 +88,6 @@ impl Builder<'_> {
         let hash = place::hash_of(&self.base.hasher, &grant.selector);
         let entry = Entry {
             id: grant.id,
-            place: self.interner.place(&grant.selector),
             terms: self.interner.terms(&grant.conditions),
             from: micros(grant.from),
             until: grant.until.map_or(NEVER, micros),
@@ -178,10 +97,10 @@ impl Builder<'_> {
         };
         let part = self.part;
         let draft = self.draft(holder);
-        match part {
-            Part::Whole => draft.entries.push((hash, entry)),
-            Part::Some => draft.put(hash, entry),
+        if part == Part::Some {
+            draft.take(entry.id);
         }
+        draft.push(hash, &grant.selector, entry);
     }
 
     fn members(&mut self, group: GroupId, users: Vec<UserId>) {
@@ -219,27 +138,16 @@ impl Builder<'_> {
 
     fn finish(self) -> Index {
         let base = self.base;
-        let mut grants = base.grants;
-        let mut shards = base.shards.clone();
-        let mut changed: AHashMap<usize, Vec<(Holder, Draft)>> = AHashMap::new();
+        let members = self.members.map_or_else(|| Arc::clone(&base.members), Arc::new);
+        let mut next = Index { members, names: self.names, trust: self.trust, ..base.clone() };
+        let mut changed: AHashMap<(usize, usize), Vec<(Holder, Draft)>> = AHashMap::new();
         for (holder, draft) in self.drafts {
             changed.entry(base.shard_of(holder)).or_default().push((holder, draft));
         }
-        for (place, drafts) in changed {
-            let Some(shard) = shards.get_mut(place) else { continue };
-            let mut next = shard.to_vec();
-            for (holder, draft) in drafts {
-                let before = next.iter().position(|(own, _)| *own == holder).map(|at| next.swap_remove(at));
-                grants -= before.map_or(0, |(_, h)| h.entries.len());
-                if let Some(held) = draft.finish() {
-                    grants += held.entries.len();
-                    next.push((holder, held));
-                }
-            }
-            *shard = next.into();
+        for ((chunk, place), drafts) in changed {
+            next.change(chunk, place, drafts);
         }
-        let members = self.members.map_or_else(|| Arc::clone(&base.members), Arc::new);
-        Index { shards, members, names: self.names, hasher: base.hasher.clone(), trust: self.trust, grants }
+        next
     }
 }
 
@@ -257,23 +165,51 @@ impl Index {
         Self::new(holders.len()).with(changes, interner, Part::Whole)
     }
 
-    /// The same with more shards, where there are many holders for those that there are.
-    fn spread(self) -> Self {
-        let holders: usize = self.shards.iter().map(|s| s.len()).sum();
-        if holders <= 4 * self.shards.len() || self.shards.len() >= *super::SHARDS.end() {
-            return self;
-        }
-        let wide = Self::new(holders);
-        let mut shards = vec![Vec::new(); wide.shards.len()];
-        for (holder, held) in self.shards.iter().flat_map(|s| s.iter()) {
-            let place = usize::try_from(self.hasher.hash_one(holder)).unwrap_or(0) & (shards.len() - 1);
-            if let Some(shard) = shards.get_mut(place) {
-                shard.push((*holder, held.clone()));
+    /// Puts holders into their shard in place of what they had.
+    fn change(&mut self, chunk: usize, place: usize, mut drafts: Vec<(Holder, Draft)>) {
+        let Some(shard) = self.chunks.get_mut(chunk).and_then(|chunk| Arc::make_mut(chunk).get_mut(place)) else {
+            return;
+        };
+        let mut before = 0;
+        let changed = drafts.len();
+        for one in shard.all() {
+            let Ok((holder, block)) = one else {
+                // It stays as it is, and whoever is in it denied.
+                return;
+            };
+            before += block.count;
+            if !drafts.iter().take(changed).any(|(own, _)| *own == holder) {
+                drafts.push((holder, Draft::of(&block)));
             }
         }
-        let shards = shards.into_iter().map(Into::into).collect();
+        let after: usize = drafts.iter().map(|(_, draft)| draft.len()).sum();
+        let next = Shard::of(drafts);
+        *shard = next;
+        self.grants = (self.grants + after).saturating_sub(before);
+    }
+
+    /// The same with more shards, where there are many holders for those that there are.
+    fn spread(self) -> Self {
+        let shards = self.chunks.len() * CHUNK;
+        let holders: usize = self.shards().map(Shard::len).sum();
+        if holders <= 4 * shards || shards >= *super::SHARDS.end() {
+            return self;
+        }
+        let own = |one: Result<(Holder, Block<'_>), Unread>| one.map(|(holder, block)| (holder, Draft::of(&block)));
+        // What cannot be read keeps its place, where it denies.
+        let Ok(drafts) = self.shards().flat_map(Shard::all).map(own).collect::<Result<Vec<_>, _>>() else {
+            return self;
+        };
         // The places keep the hashes that they were given.
-        Self { shards, ..self }
+        let mut wide = Self { grants: 0, chunks: Self::new(holders).chunks, ..self };
+        let mut all: AHashMap<(usize, usize), Vec<(Holder, Draft)>> = AHashMap::new();
+        for (holder, draft) in drafts {
+            all.entry(wide.shard_of(holder)).or_default().push((holder, draft));
+        }
+        for ((chunk, place), drafts) in all {
+            wide.change(chunk, place, drafts);
+        }
+        wide
     }
 
     /// This index with changes.
