@@ -36,6 +36,8 @@ mod journeys {
     mod limits;
     mod locks;
     mod lost_trail;
+    mod lxc;
+    mod lxc_door;
     mod lxd_api;
     mod mail;
     mod openstack;

@@ -13,9 +13,12 @@ use reqwest::{Client, Method, StatusCode, header};
 /// a token is as fresh as the moment it was made.
 type Call = (&'static str, &'static str, u16, u16, u16);
 
-const LXD: [Call; 9] = [
-    ("GET", "/1.0", 401, 403, 200),
-    ("GET", "/1.0/instances", 401, 403, 200),
+const LXD: [Call; 12] = [
+    // Everybody who sees a machine sees a part of these.
+    ("GET", "/1.0", 401, 200, 200),
+    ("GET", "/1.0/instances", 401, 200, 200),
+    ("GET", "/1.0/projects", 401, 200, 200),
+    ("GET", "/1.0/projects/default", 401, 403, 200),
     ("GET", "/1.0/instances/c1", 401, 200, 200),
     // Not to be known about.
     ("GET", "/1.0/instances/c2", 401, 404, 200),
@@ -23,6 +26,8 @@ const LXD: [Call; 9] = [
     ("DELETE", "/1.0/instances/c2", 401, 404, 200),
     ("POST", "/1.0/images", 401, 403, 200),
     ("GET", "/1.0/certificates", 401, 403, 200),
+    // The sign-in is for certificates alone.
+    ("POST", "/1.0/certificates", 401, 403, 200),
     // Never passed on, whoever asks.
     ("GET", "/1.0/unheard-of", 403, 403, 403),
 ];
@@ -78,6 +83,23 @@ const KUBEVIRT: [Call; 12] = [
     ("GET", "/apis/apps/v1/deployments", 403, 403, 403),
     ("GET", "/apis/kubevirt.io/v1/watch/virtualmachines", 403, 403, 403),
     ("GET", "/metrics", 403, 403, 403),
+];
+
+const OVIRT: [Call; 11] = [
+    // Everybody who sees a machine sees a part of these.
+    ("GET", "/ovirt-engine/api", 401, 200, 200),
+    ("GET", "/ovirt-engine/api/vms", 401, 200, 200),
+    ("GET", "/ovirt-engine/api/hosts", 401, 200, 200),
+    ("GET", "/ovirt-engine/api/vms/f550508b-90f5-5cbd-a5f6-620f6389b1c3", 401, 200, 200),
+    // Not to be known about.
+    ("GET", "/ovirt-engine/api/vms/fc927644-8a85-5fa6-aea5-6f0d2c0c8a6e", 401, 404, 200),
+    ("POST", "/ovirt-engine/api/vms/fc927644-8a85-5fa6-aea5-6f0d2c0c8a6e/reboot", 401, 404, 200),
+    ("POST", "/ovirt-engine/api/vms/f550508b-90f5-5cbd-a5f6-620f6389b1c3/reboot", 401, 403, 200),
+    ("GET", "/ovirt-engine/api/tags", 401, 403, 200),
+    // Never passed on, whoever asks.
+    ("POST", "/ovirt-engine/api/vms/f550508b-90f5-5cbd-a5f6-620f6389b1c3/ticket", 403, 403, 403),
+    ("GET", "/ovirt-engine/api/imagetransfers", 403, 403, 403),
+    ("GET", "/ovirt-engine/api/unheard-of", 403, 403, 403),
 ];
 
 /// One API behind a gateway, and how to look at what came there.
@@ -193,6 +215,34 @@ async fn the_api_of_proxmox_is_closed_without_a_token_and_to_the_wrong_role() {
     };
     api.is_closed(&PROXMOX, "pve/100").await;
     assert_eq!(pve.wrongs(), [""; 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_of_ovirt_is_closed_without_a_token_and_to_the_wrong_role() {
+    let ticket = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ticket.path(), "unused").expect("written");
+    let engine = Peer::ovirt("127.0.0.1:5900", &ticket.path().display().to_string());
+    let port = free_port();
+    let gateway = TestGateway::start(&format!(
+        "[[hypervisors]]\nname = \"rhv\"\nkind = \"ovirt\"\naddress = {:?}\nusername = \"gateway@internal\"\n\
+         password_file = {:?}\n[hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+        engine.get("ADDRESS"),
+        engine.get("PASSWORD_FILE"),
+        engine.get("CA_FILE"),
+    ))
+    .await;
+    let log = || std::fs::read_to_string(engine.get("LOG")).expect("the log");
+    let api = Api {
+        gateway: &gateway,
+        port,
+        shown: |_, token| format!("Bearer {token}"),
+        asked: &|beginning| log().matches(&format!("\nasked {} ", beginning.replace("/ovirt-engine/api", ""))).count(),
+        swallowed: &|| log().matches("\nasked POST").count() as u64,
+        counted: &["/ovirt-engine/"],
+    };
+    api.is_closed(&OVIRT, "rhv/f550508b-90f5-5cbd-a5f6-620f6389b1c3").await;
+    assert!(!log().contains("wrong"), "{}", log());
     gateway.stop().await;
 }
 

@@ -66,8 +66,12 @@ async fn whoever_may_change_a_machine_changes_neither_its_tags_nor_its_host() {
     ] {
         let request = client.request(method, format!("https://localhost:{port}{path}"));
         let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        let answer =
-            request.header(header::CONTENT_TYPE, "application/json").body(body.to_owned()).send().await.expect("an answer");
+        let answer = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_owned())
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), StatusCode::from_u16(status).expect("a status"), "{path} {body}");
         if status == 200 {
             passed.push(body.to_owned());

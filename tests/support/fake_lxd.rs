@@ -150,6 +150,11 @@ impl Inside {
                     "config": { "user.tags": "web" } })
             });
             rows.collect()
+        } else if path == "/1.0/projects" && request.method() == Method::GET {
+            json!(["/1.0/projects/default"])
+        } else if path == "/1.0" {
+            json!({ "api_extensions": ["instances"], "auth": "trusted", "auth_methods": ["tls"],
+                "config": { "core.https_address": ":8443" } })
         } else if request.method() == Method::GET {
             self.settings(&path)
         } else {

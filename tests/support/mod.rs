@@ -13,6 +13,7 @@ pub(crate) mod fake_pve;
 pub(crate) mod fake_vmm;
 pub(crate) mod gateway;
 pub(crate) mod lab;
+pub(crate) mod lxc;
 pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod person;

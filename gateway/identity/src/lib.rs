@@ -40,6 +40,8 @@
 //!   that has not reached the store for 30 s accepts no token.
 //! - 2026-11-28: a token that is presented from a network that it is not bound to is answered like an unknown one; whose
 //!   it is stands in the trail only.
+//! - 2026-11-28: a TLS client certificate stands for one token at one hypervisor's door, with all limits of the token and
+//!   no rights of its own; whoever shows it has proven its key in the handshake.
 //! - 2026-11-28: a sealed emergency code counts as fresh for its whole hour, because what a step-up would ask for may be
 //!   what is broken; it opens an account of its own, so that what was done in an emergency is told from what people did.
 //! - 2026-11-28: each sign-in of a tool makes another pass, and one that is ended is kept in the store until it would be
@@ -60,6 +62,7 @@ mod chance;
 mod enrol;
 mod error;
 mod feed;
+mod key;
 mod limit;
 mod live;
 mod oidc;
@@ -88,6 +91,7 @@ pub use blocklist::{Blocklist, sort_blocklist};
 pub use enrol::Enrolment;
 pub use error::{Error, Refusal, Why};
 pub use feed::{Feed, Scope};
+pub use key::fingerprint;
 pub use oidc::{
     Arrived, Connection, Fetch, FetchError, Fetched, Flaw, LARGEST_ANSWER, LogoutNote, On, ProviderSettings, Renewal,
     Renewed, Returned, RoleRule, SecondFactor,

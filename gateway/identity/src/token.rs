@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tokens for tools: recognised in memory, rebuilt when the store's epoch moves.
 
-use crate::{Error, Identity, chance, rows::Moved, rules};
+use crate::{Error, Identity, chance, key::Keys, rows::Moved, rules};
 use arc_swap::ArcSwapOption;
 use portcullis_domain::{Actor, Assurance, Factor, HypervisorName, Network, Secret, TokenId, UserId, Via};
-use portcullis_store::{Digest, LiveToken, NewToken, TokenRow, UserKind};
+use portcullis_store::{Digest, LiveToken, NewToken, TokenKey, TokenRow, UserKind};
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
@@ -32,21 +32,32 @@ const STRICT: [&str; 2] = ["administrator", "security-lead"];
 const MOST_NETWORKS: usize = 16;
 
 /// A token as a node keeps it.
-struct Known {
+pub(crate) struct Known {
     until: OffsetDateTime,
     id: TokenId,
     /// The networks from which alone it counts; none: from everywhere.
     networks: Vec<Network>,
-    actor: Arc<Actor>,
+    pub(crate) actor: Arc<Actor>,
 }
 
 impl Known {
-    fn counts_from(&self, peer: IpAddr) -> bool {
+    pub(crate) fn counts_from(&self, peer: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|n| n.contains(peer))
     }
 }
 
-type Table = HashMap<Digest, Known>;
+/// Every token that counts, and every certificate that stands for one.
+pub(crate) struct Table {
+    /// By the digest of its text.
+    tokens: HashMap<Digest, Known>,
+    pub(crate) keys: Keys,
+}
+
+impl Table {
+    pub(crate) fn token(&self, digest: &Digest) -> Option<&Known> {
+        self.tokens.get(digest)
+    }
+}
 
 /// A token that somebody wants to make.
 #[derive(Debug, Clone)]
@@ -98,8 +109,11 @@ fn due(last: &AtomicI64, every: Duration, now: OffsetDateTime) -> bool {
     due
 }
 
-fn table(live: Vec<LiveToken>) -> Table {
-    live.into_iter()
+fn table(live: Vec<LiveToken>, keys: Vec<TokenKey>) -> Table {
+    let digests: HashMap<TokenId, Digest> = live.iter().map(|l| (l.token.id, l.hash)).collect();
+    let keys = Keys::new(keys, &digests);
+    let tokens = live
+        .into_iter()
         .map(|LiveToken { hash, user_name, token }| {
             let mut assurance = Assurance::default();
             assurance.prove(Factor::Token, token.created_at);
@@ -116,19 +130,23 @@ fn table(live: Vec<LiveToken>) -> Table {
                 Known { until: token.expires_at, id: token.id, networks: token.networks, actor: Arc::new(actor) };
             (hash, known)
         })
-        .collect()
+        .collect();
+    Table { tokens, keys }
 }
 
 impl Identity {
     /// Who a tool acts as, by the token that it presented and where it comes from. Memory only; none for anything that
     /// does not count.
     pub fn token_actor(&self, bearer: &str, peer: IpAddr) -> Option<Arc<Actor>> {
-        self.find_token(bearer, |known, now| {
-            known.counts_from(peer).then(|| {
-                let mut used = self.0.tokens.used.lock().unwrap_or_else(PoisonError::into_inner);
-                used.insert(known.id, (now, peer));
-                Arc::clone(&known.actor)
-            })
+        self.find_token(bearer, |known, now| self.use_token(known, now, peer))
+    }
+
+    /// Who a token acts as from there; notes that it was used.
+    pub(crate) fn use_token(&self, known: &Known, now: OffsetDateTime, peer: IpAddr) -> Option<Arc<Actor>> {
+        known.counts_from(peer).then(|| {
+            let mut used = self.0.tokens.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.insert(known.id, (now, peer));
+            Arc::clone(&known.actor)
         })
     }
 
@@ -138,14 +156,25 @@ impl Identity {
     }
 
     fn find_token<T>(&self, bearer: &str, then: impl FnOnce(&Known, OffsetDateTime) -> Option<T>) -> Option<T> {
+        if !bearer.starts_with("pct_") {
+            return None;
+        }
+        self.find_known(|table| table.token(&chance::sha256(bearer.as_bytes())), then)
+    }
+
+    /// A token that counts now, however it is found; none when this node has not heard from the store for too long.
+    pub(crate) fn find_known<T>(
+        &self,
+        find: impl FnOnce(&Table) -> Option<&Known>,
+        then: impl FnOnce(&Known, OffsetDateTime) -> Option<T>,
+    ) -> Option<T> {
         let tokens = &self.0.tokens;
         let now = self.0.clock.now();
-        let silence = now.unix_timestamp() - tokens.heard_at.load(Ordering::Relaxed);
-        if silence > STALE.whole_seconds() || !bearer.starts_with("pct_") {
+        if now.unix_timestamp() - tokens.heard_at.load(Ordering::Relaxed) > STALE.whole_seconds() {
             return None;
         }
         let table = tokens.table.load();
-        let known = table.as_ref()?.get(&chance::sha256(bearer.as_bytes())).filter(|known| now < known.until)?;
+        let known = find(table.as_ref()?).filter(|known| now < known.until)?;
         then(known, now)
     }
 
@@ -210,7 +239,7 @@ impl Identity {
             return None;
         }
         let table = tokens.table.load();
-        let found = table.as_ref()?.values().find(|known| known.id == token && now < known.until);
+        let found = table.as_ref()?.tokens.values().find(|known| known.id == token && now < known.until);
         found.map(|known| Arc::clone(&known.actor))
     }
 
@@ -219,7 +248,7 @@ impl Identity {
         let owner = self.token_owner(token)?;
         let tokens = &self.0.tokens;
         let table = tokens.table.load();
-        let known = table.as_ref()?.values().find(|known| known.id == token)?;
+        let known = table.as_ref()?.tokens.values().find(|known| known.id == token)?;
         if !known.counts_from(peer) {
             return None;
         }
@@ -262,7 +291,8 @@ impl Identity {
             inner.rows.be_strict_with(strict);
             let emergency = inner.store.accounts_of(UserKind::BreakGlass).await.map_err(Error::store)?;
             inner.rows.be_brief_with(emergency.into_iter().collect());
-            inner.tokens.table.store(Some(Arc::new(table(live))));
+            let keys = inner.store.token_keys().await.map_err(Error::store)?;
+            inner.tokens.table.store(Some(Arc::new(table(live, keys))));
             inner.actors.clear();
             inner.epoch.send_replace(epoch);
         }

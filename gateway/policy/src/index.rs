@@ -157,13 +157,22 @@ impl Index {
     }
 
     /// Whether something is true of any grant of a person or of their groups, or that cannot be told.
-    pub(crate) fn any_of(&self, user: UserId, is: impl Fn(&Entry) -> bool) -> bool {
+    pub(crate) fn any_of(&self, user: UserId, is: impl Fn(&Entry, &Selector) -> bool) -> bool {
         if self.trust == Trust::Shut {
             return true;
         }
-        let Some(person) = self.held(Holder::Person(user)) else { return false };
-        let of_groups = person.groups.iter().filter_map(|group| self.held(Holder::Group(group)));
-        std::iter::once(person).chain(of_groups).any(|held| held.trust == Trust::Shut || held.entries.iter().any(&is))
+        let any = |block: &Block<'_>| {
+            block.trust == Trust::Shut || block.grants().any(|one| one.map_or(true, |(entry, of)| is(entry, &of)))
+        };
+        let any_of_group = |group| match self.find(Holder::Group(group)) {
+            Ok(found) => found.is_some_and(|block| any(&block)),
+            Err(Unread) => true,
+        };
+        match self.find(Holder::Person(user)) {
+            Ok(Some(person)) => any(&person) || (0..person.groups).any(|n| person.group(n).map_or(true, any_of_group)),
+            Ok(None) => false,
+            Err(Unread) => true,
+        }
     }
 
     /// The groups that a person is in.

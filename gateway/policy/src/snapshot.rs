@@ -209,11 +209,11 @@ impl Snapshot {
             Selector::Machine(at) => at.hypervisor != *hypervisor,
             Selector::Everything | Selector::Tag(_) | Selector::Pattern(_) => false,
         };
-        self.index.any_of(user, |entry| {
+        self.index.any_of(user, |entry, selector| {
             entry.effect == GrantEffect::Deny
                 && self.slot(entry).has(right)
                 && entry.until().is_none_or(|until| now < until)
-                && !is_elsewhere(&entry.place.selector)
+                && !is_elsewhere(selector)
         })
     }
 

@@ -24,6 +24,7 @@ use portcullis_policy::{
     Permit,
     classify::{self, Answer, ApiKind, Canonical, Content, Table, Upgrade, Verdict},
 };
+use portcullis_store::Digest;
 use portcullis_upstream::{Answer as Got, MAX_ANSWER, MAX_STRIPPED, RequestContext, ResponseBody, Seen, Tunnel};
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::io::copy_bidirectional_with_sizes;
@@ -40,12 +41,13 @@ pub(crate) async fn proxy(
     house: &Arc<House>,
     shard: &Arc<Shard>,
     name: &HypervisorName,
-    peer: Peer,
+    (peer, key): (Peer, Option<&Digest>),
     request: Request<Incoming>,
 ) -> Response {
     let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
-    let format = dialect::Format::of(kind, request.uri().path(), request.headers());
-    let way = Way { house, hypervisor: name, kind, peer, format };
+    let written = dialect::Written::of(kind, request.uri().path(), request.headers());
+    let key = key.filter(|_| dialect::takes_keys(kind));
+    let way = Way { house, hypervisor: name, kind, peer, key, written };
     if let Some(methods) = house.tables.get(name).and_then(|api| api.methods.as_ref()) {
         return Box::pin(dialect::xapi::proxy(way, shard, methods, request)).await;
     }
@@ -93,7 +95,7 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
     if is_read && table.reads_bodies() && !request.body().is_end_stream() {
         return Err(Refusal::Bad("A read has no body here.".into()));
     }
-    if way.is_sign_in(request.method(), path.as_str()) {
+    if way.is_sign_in(request.method(), request.headers(), path.as_str()) {
         return Ok(Read::Unread(Box::new(request)));
     }
     way.check(request.headers())?;
@@ -121,7 +123,7 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
     let Way { house, hypervisor: name, peer, .. } = way;
     let path = way.path(request.uri().path())?;
     let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
-    if way.is_sign_in(request.method(), path.as_str()) {
+    if way.is_sign_in(request.method(), request.headers(), path.as_str()) {
         // Whoever signs in is not known yet: the strangers' pace counts, and the body is small.
         if !house.strangers.check(peer.ip) {
             house.strangers.refused(peer.ip);

@@ -3,12 +3,14 @@
 //! door share a port, would let two doors share it too, and the kernel would deal their connections out at random.
 
 use crate::{
+    client_key,
     config::{Config, ConfigError},
-    listener::{Door, Purpose},
+    listener::{Door, DoorTls, Purpose},
     start::Transport,
     tls,
 };
-use portcullis_domain::Clock;
+use portcullis_domain::{Clock, HypervisorName};
+use portcullis_upstream::{HypervisorConfig, Kind};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -49,11 +51,27 @@ pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) ->
         Transport::Tls => Some(tls::server(config, clock)?),
         Transport::PlainLoopback => None,
     };
-    let of = |purpose: &Purpose| match purpose {
-        Purpose::Portal | Purpose::Api(_) => tls.clone(),
-        Purpose::Rpc(_) => tls.as_deref().map(|tls| Arc::new(tls::without_tickets(tls))),
+    let asking: Vec<&HypervisorName> =
+        config.hypervisors.iter().filter(|h| takes_keys(h)).map(HypervisorConfig::name).collect();
+    let may_ask = tls.as_deref().filter(|_| !asking.is_empty()).map(client_key::asking).transpose();
+    let may_ask = may_ask.map_err(|e| wrong(format!("tls: {e}")))?.map(Arc::new);
+    let of = |purpose: &Purpose| {
+        let usual = tls.clone()?;
+        Some(match purpose {
+            Purpose::Portal => DoorTls { usual, asking: may_ask.clone() },
+            Purpose::Api(name) if asking.contains(&name) => {
+                DoorTls { usual: may_ask.clone().unwrap_or(usual), asking: None }
+            }
+            Purpose::Api(_) => DoorTls { usual, asking: None },
+            Purpose::Rpc(_) => DoorTls { usual: Arc::new(tls::without_tickets(&usual)), asking: None },
+        })
     };
     Ok(wanted.into_iter().map(|(purpose, at)| Door { tls: of(&purpose), purpose, at }).collect())
+}
+
+/// Whether a hypervisor's clients may show a certificate at its door.
+fn takes_keys(hypervisor: &HypervisorConfig) -> bool {
+    hypervisor.api().is_some() && matches!(hypervisor.kind(), Kind::Lxd | Kind::Incus)
 }
 
 /// The key of the configuration that a door stands under.

@@ -118,7 +118,13 @@ fn clean(house: &House, actor: &Actor, permit: &Permit, payload: &[u8]) -> Optio
     let hypervisor = permit.operation().resource.hypervisor()?;
     let now = house.clock.now();
     let inventory = house.fleet.inventory();
-    for (project, name) in instances(&event) {
+    let instances = instances(&event);
+    // Whoever may not see the whole hypervisor hears of machines only, and of nothing that is written down about it.
+    let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
+    if !whole && (instances.is_empty() || !is_of_machines(&event)) {
+        return None;
+    }
+    for (project, name) in instances {
         let machine: MachineId = format!("{project}:{name}").parse().ok()?;
         let at = Resource::Machine(MachineRef { hypervisor: hypervisor.clone(), machine });
         if !house.engine.may_see(actor, &at, &inventory, now) {
@@ -126,6 +132,11 @@ fn clean(house: &House, actor: &Actor, permit: &Permit, payload: &[u8]) -> Optio
         }
     }
     Some(text)
+}
+
+/// Whether an event is of a kind that tells what becomes of machines; logs say anything.
+fn is_of_machines(event: &serde_json::Value) -> bool {
+    matches!(event.get("type").and_then(serde_json::Value::as_str), Some("lifecycle" | "operation"))
 }
 
 /// The instances that an event names, as (project, name): by `/1.0/instances/NAME` in any text of it.

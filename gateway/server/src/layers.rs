@@ -5,7 +5,7 @@
 use crate::{
     api,
     body::{Body, Response},
-    listener::Purpose,
+    listener::{Line, Purpose},
     reply::Refusal,
     state::{House, Shard, request_id},
 };
@@ -39,13 +39,12 @@ enum Host {
 pub(crate) async fn answer(
     house: Arc<House>,
     shard: Arc<Shard>,
-    purpose: &Purpose,
-    ip: IpAddr,
+    line: &Line,
     mut request: Request<Incoming>,
 ) -> Response {
     let at = house.clock.now();
-    let peer = Peer { ip, request: request_id(at), at };
-    let host = match check(&house, purpose, &request) {
+    let peer = Peer { ip: line.ip, request: request_id(at), at };
+    let host = match check(&house, &line.door.purpose, &request) {
         Ok(host) => host,
         Err(refusal) => {
             let mut answer = refusal.problem(peer.request).map(|b| Body::Whole(Some(b)));
@@ -72,7 +71,7 @@ pub(crate) async fn answer(
             answer
         }
         Host::Api(name) => {
-            let mut answer = api::proxy(&house, &shard, &name, peer, request).await;
+            let mut answer = api::proxy(&house, &shard, &name, (peer, line.key.as_ref()), request).await;
             dress(&house, &mut answer, Dress::Api);
             answer
         }

@@ -25,6 +25,7 @@ mod api;
 mod assets;
 mod body;
 pub mod cli;
+mod client_key;
 mod config;
 mod csv;
 mod dialect;

@@ -12,6 +12,8 @@ use crate::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_domain::HypervisorName;
+use portcullis_identity::fingerprint;
+use portcullis_store::Digest;
 use portcullis_upstream::Joined;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,7 +30,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -58,7 +60,23 @@ pub(crate) struct Door {
     pub(crate) purpose: Purpose,
     pub(crate) at: SocketAddr,
     /// None only for `--dev` on loopback.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<DoorTls>,
+}
+
+/// What a door speaks TLS with.
+#[derive(Clone)]
+pub(crate) struct DoorTls {
+    pub(crate) usual: Arc<ServerConfig>,
+    /// The same for those who ask for the host name of a hypervisor whose clients may show a certificate.
+    pub(crate) asking: Option<Arc<ServerConfig>>,
+}
+
+/// One connection: at which door, and who is at its other end.
+pub(crate) struct Line {
+    pub(crate) door: Arc<Door>,
+    pub(crate) ip: IpAddr,
+    /// The fingerprint of the certificate whose key the client proved to hold, where it was asked for one.
+    pub(crate) key: Option<Digest>,
 }
 
 /// Binds a port for one listener alone: fails where anybody listens already. `SO_REUSEPORT` would let a second gateway
@@ -85,7 +103,6 @@ pub(crate) fn bind(at: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts until the house closes.
 pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, listener: TcpListener) {
-    let acceptor = door.tls.clone().map(TlsAcceptor::from);
     loop {
         let accepted = tokio::select! {
             () = house.closing.cancelled() => return,
@@ -101,8 +118,8 @@ pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>
             }
         };
         let Some(counted) = house.connections.count(peer.ip(), &house.config.limits) else { continue };
-        let (shard, door, acceptor) = (Arc::clone(&shard), Arc::clone(&door), acceptor.clone());
-        let serving = serve(Arc::clone(&house), shard, door, acceptor, stream, peer);
+        let (shard, door) = (Arc::clone(&shard), Arc::clone(&door));
+        let serving = serve(Arc::clone(&house), shard, door, stream, peer);
         house.tasks.spawn(async move {
             serving.await;
             drop(counted);
@@ -110,43 +127,53 @@ pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>
     }
 }
 
-async fn serve(
-    house: Arc<House>,
-    shard: Arc<Shard>,
-    door: Arc<Door>,
-    acceptor: Option<TlsAcceptor>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
+async fn serve(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
     stream.set_nodelay(true).ok();
     let keepalive =
         socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).ok();
     let ip = peer.ip().to_canonical();
-    let Some(acceptor) = acceptor else {
-        return http1(house, shard, door, Joined(stream), ip).await;
+    let Some(tls) = door.tls.clone() else {
+        return http1(house, shard, Line { door, ip, key: None }, Joined(stream)).await;
     };
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE, shake(&house, tls, stream)).await {
         Ok(Ok(stream)) if let Purpose::Rpc(name) = &door.purpose => {
             Box::pin(dialect::libvirt::serve(house, name.clone(), stream, ip)).await;
         }
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            http2(house, shard, door, stream, ip).await;
+        Ok(Ok(stream)) => {
+            let tls = stream.get_ref().1;
+            let key = tls.peer_certificates().and_then(<[_]>::first).map(|leaf| fingerprint(leaf));
+            let line = Line { door, ip, key };
+            if tls.alpn_protocol() == Some(b"h2") {
+                http2(house, shard, line, stream).await;
+            } else {
+                http1(house, shard, line, stream).await;
+            }
         }
-        Ok(Ok(stream)) => http1(house, shard, door, stream, ip).await,
         Ok(Err(error)) => tracing::debug!(%error, %ip, "TLS handshake failed"),
         Err(_) => tracing::debug!(%ip, "TLS handshake took too long"),
     }
 }
 
-async fn http1<S>(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: S, ip: IpAddr)
+/// The handshake. Whoever asks for the name of a hypervisor whose clients may show a certificate is asked for one. Asking
+/// gives nothing: whose a certificate is, and whether it counts, is looked at for the host that each request names.
+async fn shake(house: &House, tls: DoorTls, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let Some(asking) = tls.asking else { return TlsAcceptor::from(tls.usual).accept(stream).await };
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let name = hello.client_hello().server_name().and_then(|name| house.api_host(name));
+    let asks = name.is_some_and(|name| house.takes_keys(&name));
+    hello.into_stream(if asks { asking } else { tls.usual }).await
+}
+
+async fn http1<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let closing = house.closing.clone();
+    let (closing, ip) = (house.closing.clone(), line.ip);
+    let line = Arc::new(line);
     let service = hyper::service::service_fn(move |request| {
-        let (house, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
-        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &door.purpose, ip, request).await) }
+        let (house, shard, line) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&line));
+        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &line, request).await) }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -170,19 +197,20 @@ where
     }
 }
 
-async fn http2<S>(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: S, ip: IpAddr)
+async fn http2<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let closing = house.closing.clone();
+    let (closing, ip) = (house.closing.clone(), line.ip);
+    let line = Arc::new(line);
     let executor = house.executor();
     let streams = Arc::new(Streams::default());
     let idle = Arc::clone(&streams);
     let service = hyper::service::service_fn(move |request| {
-        let (house, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
+        let (house, shard, line) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&line));
         let asked = Streams::open(&streams);
         async move {
-            let answer = layers::answer(house, shard, &door.purpose, ip, request).await;
+            let answer = layers::answer(house, shard, &line, request).await;
             drop(asked);
             Ok::<_, std::convert::Infallible>(answer)
         }

@@ -4,6 +4,7 @@
 use crate::{
     body::Sent,
     config::{Config, ConfigError, Limits},
+    dialect,
     files::{InEffect, Unread},
     listener::Tracked,
     lives::Lives,
@@ -115,6 +116,11 @@ impl House {
         }
         let name: HypervisorName = host.strip_suffix(domain.as_str())?.strip_suffix('.')?.parse().ok()?;
         self.tables.contains_key(&name).then_some(name)
+    }
+
+    /// Whether a hypervisor's clients may show a certificate at its door.
+    pub(crate) fn takes_keys(&self, name: &HypervisorName) -> bool {
+        self.tables.get(name).is_some_and(|api| dialect::takes_keys(api.kind))
     }
 
     /// The hypervisors that tools reach through this gateway with a token.

@@ -54,7 +54,7 @@ pub(crate) use grants::{
 };
 pub(crate) use history::{ChangeRow, History, Version, VersionRow};
 pub(crate) use machines::{ConsoleDoor, ConsolePage, MachineRow, Machines, Notice, Power, Recorded};
-pub(crate) use me::{FactorRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
+pub(crate) use me::{FactorRow, KeyRow, Me, SessionRow, TokenDraft, TokenRow, TokenState, device};
 pub(crate) use people::{Choice, Emergencies, EmergencyRow, OneTimeLink, PersonPage, UserRow, UserState, Users};
 pub(crate) use reply::ErrorPage;
 pub(crate) use running::{

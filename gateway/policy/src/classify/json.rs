@@ -269,6 +269,15 @@ impl Json {
         self
     }
 
+    /// The keys at the top that hold more than nothing (`""`, `false`, `null`, `[]`, `{}`).
+    pub fn held(&self) -> impl Iterator<Item = &str> {
+        let is_nothing =
+            |l: &Leaf| l.way.len() == 1 && ["\"\"", "false", "null", ENTRY, "{}"].iter().any(|nothing| l.is(nothing));
+        let holds =
+            move |key: &str| self.leaves.iter().any(|l| l.way.first().is_some_and(|k| k == key) && !is_nothing(l));
+        self.keys.iter().map(String::as_str).filter(move |key| holds(key))
+    }
+
     /// Every leaf.
     pub(crate) fn leaves(&self) -> &[Leaf] {
         &self.leaves

@@ -290,8 +290,8 @@ impl Row {
         if self.upgrade == UpgradeRule::Always && answer != Answer::Events && effect == Effect::Safe {
             return Err("a stream both ways is not safe".to_owned());
         }
-        if answer == Answer::Events && (self.upgrade == UpgradeRule::Never || object != Object::Hypervisor) {
-            return Err("events are a stream of the hypervisor".to_owned());
+        if answer == Answer::Events && (self.upgrade == UpgradeRule::Never || object != Object::Visible) {
+            return Err("events are a stream of what somebody may see".to_owned());
         }
         if answer == Answer::ConsoleSecrets && object != Object::Machine {
             return Err("secrets of streams belong to a machine".to_owned());

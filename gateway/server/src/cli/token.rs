@@ -3,10 +3,11 @@
 //! nobody else may know one.
 
 use super::{Answer, At, Desk};
+use crate::pages::rows::start_of;
 use clap::Subcommand;
 use portcullis_domain::{Clock as _, HypervisorName, Network, SystemClock, TokenId};
 use portcullis_identity::{Maker, TokenWish};
-use portcullis_store::LiveToken;
+use portcullis_store::{LiveToken, TokenKey};
 use serde::Serialize;
 use serde_json::json;
 use time::{Duration, format_description::well_known::Rfc3339};
@@ -68,6 +69,8 @@ struct Line {
     until: String,
     used: String,
     used_from: String,
+    /// Those that stand for it: the hypervisor, the beginning of the fingerprint, since when.
+    certificates: Vec<String>,
     id: String,
 }
 
@@ -82,8 +85,12 @@ impl Token {
                 };
                 let mut tokens = desk.store.tokens().await?;
                 tokens.retain(|t| whose.is_none_or(|whose| t.token.user == whose));
-                let rows: Vec<Line> = tokens.into_iter().map(line).filter(|l| all || l.state == "live").collect();
-                at.print(&rows, &["user", "name", "state", "hypervisor", "from", "until", "used", "used_from", "id"])?;
+                let keys = desk.store.token_keys().await?;
+                let rows = tokens.into_iter().map(|token| line(token, &keys));
+                let rows: Vec<Line> = rows.filter(|l| all || l.state == "live").collect();
+                let columns =
+                    ["user", "name", "state", "hypervisor", "from", "until", "used", "used_from", "certificates", "id"];
+                at.print(&rows, &columns)?;
             }
             Self::Mint { user, name, days, hypervisor, from, at } => {
                 let desk = at.open().await?;
@@ -142,9 +149,13 @@ fn missing(at: &At, id: TokenId) -> Answer {
     Answer::No
 }
 
-fn line(LiveToken { user_name, token, .. }: LiveToken) -> Line {
+fn line(LiveToken { user_name, token, .. }: LiveToken, keys: &[TokenKey]) -> Line {
     let when = |at: Option<time::OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    let own = keys.iter().filter(|key| key.token == token.id);
     Line {
+        certificates: own
+            .map(|key| format!("{} {} {}", key.hypervisor, start_of(&key.fingerprint), when(Some(key.bound_at))))
+            .collect(),
         user: user_name,
         name: token.name,
         state: match token.revoked_at {

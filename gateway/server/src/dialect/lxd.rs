@@ -1,16 +1,125 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How clients of LXD show who they are, and how they read a refusal (LXD's REST API, "Return values").
+//! How clients of LXD and Incus show who they are, sign in, and read a refusal (LXD's REST API, "Return values").
+//!
+//! `lxc` and `incus` show a certificate and nothing else. `lxc remote add` asks `GET /1.0`, hears that it is not trusted,
+//! and sends `POST /1.0/certificates` with a password (`incus`: a trust token): a token of ours, for which the
+//! certificate stands from then on.
 
-use super::{Look, Shown, back, bearer};
-use crate::reply::Refusal;
-use http::{HeaderMap, header};
-use portcullis_domain::{Action, Effect, HypervisorName, Operation, RequestId, Resource};
+use super::{Look, Shown, Way, back, bearer, is_of_page};
+use crate::{
+    body::{Body as Answer, Response},
+    passage::{self, Passed},
+    reply::{self, Refusal},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use portcullis_domain::{Action, Effect, HypervisorName, Operation, Outcome, RequestId, Resource};
+use portcullis_identity::Error;
 use portcullis_policy::classify::{Asked, Body, Content, Extent, Json, Table, Verdict};
+use portcullis_store::Digest;
 use portcullis_upstream::Standing;
 
-/// `Authorization: Bearer`, and nothing else.
-pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
-    bearer(headers).map(|token| Shown::Token(token, None))
+/// What is asked before signing in.
+const SERVER: &str = "/1.0";
+const CERTIFICATES: &str = "/1.0/certificates";
+
+/// `Authorization: Bearer`, or a certificate. Where there is any `Authorization`, it alone counts; a certificate counts for
+/// nothing that a web page asks.
+pub(super) fn shown<'h>(headers: &'h HeaderMap, key: Option<&'h Digest>) -> Option<Shown<'h>> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        return bearer(headers).map(|token| Shown::Token(token, None));
+    }
+    key.filter(|_| !is_of_page(headers)).map(Shown::Key)
+}
+
+/// Whether a request is the sign-in of somebody whose certificate is not known, or the question before it.
+pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
+    (*method == Method::GET && path == SERVER) || (*method == Method::POST && path == CERTIFICATES)
+}
+
+/// Answers either. Why a token does not count is told to nobody.
+pub(super) async fn sign_in(way: Way<'_>, path: &str, said: &Json) -> Result<Response, Refusal> {
+    let key = way.key.ok_or(Refusal::Unknown)?;
+    if path == SERVER {
+        return Ok(sync(
+            StatusCode::OK,
+            &serde_json::json!({
+                "api_extensions": [], "api_status": "stable", "api_version": "1.0",
+                "auth": "untrusted", "auth_methods": ["tls"], "public": false,
+            }),
+        ));
+    }
+    let shown = Shown::Token(token(said)?, None);
+    way.walk(&shown, |passed| bind(way, key, passed)).await.map_err(|refusal| match refusal {
+        Refusal::Unknown => Refusal::Forbidden(
+            "That password is no token that counts here. Make one on your page of this gateway, and give it as the \
+             password or trust token."
+                .into(),
+        ),
+        other => other,
+    })
+}
+
+/// The token in a sign-in. What asks for more than that the shown certificate be known is refused, not passed over.
+fn token(said: &Json) -> Result<&str, Refusal> {
+    let bad = |why: &str| Err(Refusal::Bad(why.to_owned()));
+    if let Some(more) =
+        said.held().find(|key| !["type", "name", "description", "password", "trust_token"].contains(key))
+    {
+        return bad(&format!(
+            "Leave out `{more}`: only the certificate that this connection shows signs in, and it reaches what its token \
+             reaches."
+        ));
+    }
+    let text = |key: &str| said.value(key).filter(|v| !v.is_empty());
+    if text("/type").is_some_and(|kind| kind != "client") {
+        return bad("Certificates of type `client` sign in here, and no others.");
+    }
+    match (text("/password"), text("/trust_token")) {
+        (Some(token), None) | (None, Some(token)) => Ok(token),
+        (Some(_), Some(_)) => bad("Send one token, not two."),
+        (None, None) => bad("Give a token of this gateway as the password or trust token."),
+    }
+}
+
+async fn bind(way: Way<'_>, key: &Digest, passed: Passed) -> Result<Response, Refusal> {
+    let Way { house, hypervisor, .. } = way;
+    let (Some(actor), Some(open)) = (passed.actor, passed.open) else {
+        return Err(Refusal::Unavailable("The request lost its event on the way.".into()));
+    };
+    let print = hex::encode(key);
+    match house.identity.bind_key(&actor, key, hypervisor).await {
+        Ok(()) => {
+            let words = format!("the client certificate {print} stands for the token from now on");
+            passage::end(open, Outcome::Done, &words, &[]);
+            let mut answer = sync(StatusCode::CREATED, &serde_json::json!({}));
+            if let Ok(at) = HeaderValue::try_from(format!("{CERTIFICATES}/{print}")) {
+                answer.headers_mut().insert(header::LOCATION, at);
+            }
+            Ok(answer)
+        }
+        Err(error) => {
+            let (outcome, refusal) = match &error {
+                // It was taken back at this very moment.
+                Error::NotFound(_) => (Outcome::Denied, Refusal::Unknown),
+                Error::Invalid(why) => (Outcome::Denied, Refusal::Forbidden(reply::sentence(why))),
+                other => (Outcome::Failed, reply::identity(other, house.clock.now())),
+            };
+            passage::end(open, outcome, &format!("the client certificate {print} was not bound: {error}"), &[]);
+            Err(refusal)
+        }
+    }
+}
+
+/// An answer of type `sync`.
+fn sync(status: StatusCode, metadata: &serde_json::Value) -> Response {
+    let body = serde_json::json!({
+        "type": "sync", "status": "Success", "status_code": 200, "operation": "", "error_code": 0, "error": "",
+        "metadata": metadata,
+    });
+    let mut answer = Response::new(Answer::from(body.to_string()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }
 
 /// What LXD itself changes with each start: no person's work.
@@ -127,6 +236,66 @@ mod tests {
     use super::*;
     use http::HeaderValue;
     use portcullis_policy::classify::{self, ApiKind, Upgrade};
+
+    #[test]
+    fn a_token_alone_counts_where_there_is_one_and_no_page_shows_a_certificate() {
+        let key = [7; 32];
+        let shown = |pairs: &[(&'static str, &str)], key| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().expect("a value"));
+            }
+            match shown(&headers, key) {
+                Some(Shown::Token(token, None)) => token.to_owned(),
+                Some(Shown::Key(_)) => "key".to_owned(),
+                None => "nothing".to_owned(),
+                Some(_) => panic!("something else"),
+            }
+        };
+        let token = ("authorization", "Bearer pct_x");
+        for (pairs, wanted) in [
+            (&[][..], "key"),
+            (&[("cookie", "a=b")], "key"),
+            (&[token], "pct_x"),
+            (&[token, token], "nothing"),
+            (&[("authorization", "Basic x")], "nothing"),
+            (&[("authorization", "")], "nothing"),
+            (&[("origin", "https://evil.example")], "nothing"),
+            (&[("origin", "null")], "nothing"),
+            (&[("sec-fetch-site", "none")], "nothing"),
+        ] {
+            assert_eq!(shown(pairs, Some(&key)), wanted, "{pairs:?}");
+        }
+        assert_eq!(shown(&[], None), "nothing");
+    }
+
+    #[test]
+    fn a_sign_in_holds_a_token_and_asks_for_nothing_else() {
+        let read = |body: &str| {
+            let said = Json::read(None, body.as_bytes()).expect("JSON");
+            token(&said).map(str::to_owned).map_err(|r| r.words().1)
+        };
+        // As lxc 5.0 sends it, and incus.
+        let lxc = r#"{"name":"","type":"client","restricted":false,"projects":null,"certificate":"","password":"pct_x","token":false}"#;
+        assert_eq!(read(lxc).as_deref(), Ok("pct_x"));
+        let incus = r#"{"name":"","type":"client","restricted":false,"projects":[],"description":"","certificate":"","trust_token":"pct_x","token":false}"#;
+        assert_eq!(read(incus).as_deref(), Ok("pct_x"));
+        for (body, word) in [
+            ("{}", "Give a token"),
+            (r#"{"password": ""}"#, "Give a token"),
+            (r#"{"password": "a", "trust_token": "b"}"#, "not two"),
+            (r#"{"password": "a", "certificate": "MII"}"#, "Leave out `certificate`"),
+            (r#"{"password": "a", "Certificate": "MII"}"#, "Leave out `Certificate`"),
+            (r#"{"password": "a", "type": "server"}"#, "client"),
+            (r#"{"password": "a", "restricted": true}"#, "Leave out `restricted`"),
+            (r#"{"password": "a", "projects": ["p"]}"#, "Leave out `projects`"),
+            (r#"{"password": "a", "token": true}"#, "Leave out `token`"),
+            (r#"{"password": "a", "unheard": {"of": 1}}"#, "Leave out `unheard`"),
+        ] {
+            let said = read(body);
+            assert!(said.as_ref().is_err_and(|why| why.contains(word)), "{body}: {said:?}");
+        }
+    }
 
     /// What c1 is.
     const NOW: &str = r#"{"architecture": "x86_64", "description": "", "ephemeral": false, "stateful": false,

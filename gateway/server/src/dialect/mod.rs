@@ -27,8 +27,9 @@ use portcullis_domain::{
     Action, Actor, HypervisorName, MachineRef, Operation, Outcome, Pass, RequestId, Resource, Secret,
 };
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Table, Verdict};
+use portcullis_store::Digest;
 use portcullis_upstream::Standing;
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, future::ready, sync::Arc};
 
 /// What somebody shows.
 enum Shown<'h> {
@@ -38,6 +39,13 @@ enum Shown<'h> {
     Ticket(String, Option<&'h str>),
     /// A pass alone.
     Pass(&'h str),
+    /// A certificate whose key was proven when the connection was made: its fingerprint.
+    Key(&'h Digest),
+}
+
+/// Whether the clients of an API show who they are by certificates.
+pub(crate) const fn takes_keys(kind: ApiKind) -> bool {
+    matches!(kind, ApiKind::Lxd | ApiKind::Incus)
 }
 
 /// How far a dialect's clients read a refusal.
@@ -49,11 +57,25 @@ enum Reads {
     StatusLine,
 }
 
+/// In what a client reads a refusal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    Json,
+    Xml,
+}
+
+impl Written {
+    /// What the path and the head of a request say of it.
+    pub(crate) fn of(kind: ApiKind, path: &str, headers: &HeaderMap) -> Self {
+        (speech(kind).written)(path, headers)
+    }
+}
+
 /// How one kind of API speaks beside its operations.
 #[derive(Clone, Copy)]
 struct Speech {
     /// What the head of a request shows.
-    shown: for<'h> fn(&'h HeaderMap) -> Option<Shown<'h>>,
+    shown: for<'h> fn(&'h HeaderMap, Option<&'h Digest>) -> Option<Shown<'h>>,
     /// The path in the form that the table knows.
     path: for<'p> fn(&'p str) -> Result<Cow<'p, str>, Refusal>,
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
@@ -70,13 +92,15 @@ struct Speech {
     check: fn(&HeaderMap) -> Result<(), Refusal>,
     /// The body of a refusal.
     refusal: fn(&Refusal, &str, RequestId) -> serde_json::Value,
+    /// In what it is written.
+    written: fn(&str, &HeaderMap) -> Written,
     reads: Reads,
 }
 
 /// The dialects: one row a kind of API.
 const fn speech(kind: ApiKind) -> Speech {
     const PLAIN: Speech = Speech {
-        shown: |headers| lxd::shown(headers),
+        shown: |headers, _| lxd::shown(headers, None),
         path: |raw| Ok(Cow::Borrowed(raw)),
         is_sign_in: |_, _| false,
         is_sign_out: |_, _| false,
@@ -85,13 +109,20 @@ const fn speech(kind: ApiKind) -> Speech {
         settle: |_, verdict, _| verdict,
         check: |_| Ok(()),
         refusal: lxd::refusal,
+        written: |_, _| Written::Json,
         reads: Reads::Body,
     };
     match kind {
-        ApiKind::Lxd | ApiKind::Incus => Speech { look: lxd::look, changed: lxd::changed, ..PLAIN },
+        ApiKind::Lxd | ApiKind::Incus => Speech {
+            shown: |headers, key| lxd::shown(headers, key),
+            is_sign_in: lxd::is_sign_in,
+            look: lxd::look,
+            changed: lxd::changed,
+            ..PLAIN
+        },
         ApiKind::CloudHypervisor | ApiKind::Firecracker => Speech { refusal: vmm::refusal, ..PLAIN },
         ApiKind::Proxmox => Speech {
-            shown: |headers| proxmox::shown(headers),
+            shown: |headers, _| proxmox::shown(headers),
             path: |raw| Ok(proxmox::path(raw)),
             is_sign_in: proxmox::is_sign_in,
             look: proxmox::look,
@@ -101,7 +132,7 @@ const fn speech(kind: ApiKind) -> Speech {
             ..PLAIN
         },
         ApiKind::OpenStack => Speech {
-            shown: |headers| openstack::shown(headers),
+            shown: |headers, _| openstack::shown(headers),
             path: |raw| Ok(without_slash(raw)),
             is_sign_in: openstack::is_own,
             is_sign_out: |method, raw| *method == Method::DELETE && without_slash(raw) == openstack::SIGN_IN,
@@ -110,15 +141,16 @@ const fn speech(kind: ApiKind) -> Speech {
             ..PLAIN
         },
         ApiKind::Ovirt => Speech {
-            shown: |headers| ovirt::shown(headers),
+            shown: |headers, _| ovirt::shown(headers),
             path: |raw| ovirt::path(raw),
             is_sign_in: ovirt::is_own,
             check: ovirt::check,
             refusal: ovirt::refusal,
+            written: ovirt::written,
             ..PLAIN
         },
         ApiKind::Kubevirt => Speech {
-            shown: |headers| kubevirt::shown(headers),
+            shown: |headers, _| kubevirt::shown(headers),
             path: |raw| Ok(without_slash(raw)),
             settle: kubevirt::settle_said,
             check: kubevirt::check,
@@ -126,9 +158,9 @@ const fn speech(kind: ApiKind) -> Speech {
             ..PLAIN
         },
         // Who calls stands in the calls.
-        ApiKind::Xapi => Speech { shown: |_| None, ..PLAIN },
+        ApiKind::Xapi => Speech { shown: |_, _| None, ..PLAIN },
         ApiKind::Vsphere => Speech {
-            shown: |headers| vsphere::shown(headers).map(Shown::Pass),
+            shown: |headers, _| vsphere::shown(headers).map(Shown::Pass),
             refusal: |refusal, _, _| vsphere::refusal(refusal),
             ..PLAIN
         },
@@ -187,21 +219,9 @@ pub(crate) struct Way<'a> {
     pub(crate) hypervisor: &'a HypervisorName,
     pub(crate) kind: ApiKind,
     pub(crate) peer: Peer,
-    pub(crate) format: Format,
-}
-
-/// In what a client reads a refusal.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Json,
-    Xml,
-}
-
-impl Format {
-    /// What a request's head says of it.
-    pub(crate) fn of(kind: ApiKind, path: &str, headers: &HeaderMap) -> Self {
-        if kind == ApiKind::Ovirt && ovirt::reads_xml(path, headers) { Self::Xml } else { Self::Json }
-    }
+    /// The certificate that was shown, by its fingerprint; only where the API's clients show who they are by one.
+    pub(crate) key: Option<&'a Digest>,
+    pub(crate) written: Written,
 }
 
 impl Way<'_> {
@@ -211,7 +231,7 @@ impl Way<'_> {
 
     /// Who calls, by what the head of the request shows. No second chance by another header, a cookie or a query.
     pub(crate) fn caller(self, method: &Method, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let shown = (self.speech().shown)(headers);
+        let shown = (self.speech().shown)(headers, self.key);
         self.known(shown.as_ref(), Some(method))
     }
 
@@ -227,8 +247,15 @@ impl Way<'_> {
     }
 
     /// Whether a request is the dialect's own sign-in, or what its clients ask before it, which the gateway answers itself.
-    pub(crate) fn is_sign_in(self, method: &Method, path: &str) -> bool {
-        (self.speech().is_sign_in)(method, path)
+    pub(crate) fn is_sign_in(self, method: &Method, headers: &HeaderMap, path: &str) -> bool {
+        (self.speech().is_sign_in)(method, path) && (!takes_keys(self.kind) || self.is_new(headers))
+    }
+
+    /// Whether somebody shows a certificate alone that stands for nobody who counts here.
+    fn is_new(self, headers: &HeaderMap) -> bool {
+        let Self { house, hypervisor, peer, key, .. } = self;
+        matches!(lxd::shown(headers, key), Some(Shown::Key(key))
+            if house.identity.key_actor(key, hypervisor, peer.ip).is_none())
     }
 
     /// What a request asks. Where that depends on what the machine is now, or was in a snapshot, the gateway looks, for
@@ -329,48 +356,49 @@ impl Way<'_> {
 
     /// Signs in by name and token, or by a ticket that is renewed: the answer holds a ticket of ours. Some sign out so, too.
     pub(crate) async fn sign_in(self, path: &str, authority: &str, said: &Content) -> Result<Response, Refusal> {
-        let Self { house, hypervisor, .. } = self;
-        match said {
-            Content::Params(form) if self.kind == ApiKind::Ovirt => {
+        let Self { house, hypervisor, kind, .. } = self;
+        match (kind, said) {
+            (ApiKind::Lxd | ApiKind::Incus, Content::Json(said)) => lxd::sign_in(self, path, said).await,
+            (ApiKind::Ovirt, Content::Params(form)) => {
                 let shown = ovirt::signing(path, form)?;
                 if !ovirt::is_sign_out(path) {
-                    return self.walk(&shown, |passed| ovirt::signed_in(house, hypervisor, passed)).await;
+                    return self.walk(&shown, |passed| ready(ovirt::signed_in(house, hypervisor, passed))).await;
                 }
                 let caller = self.known(Some(&shown), None)?;
                 let pass = if let Caller::Known(actor) = &caller { actor.pass } else { None };
                 self.end(caller, pass).await.map(|()| ovirt::signed_out())
             }
-            Content::Json(_) if self.kind == ApiKind::Ovirt => {
+            (ApiKind::Ovirt, Content::Json(_)) => {
                 Err(Refusal::Bad("Sign in with a form: application/x-www-form-urlencoded.".into()))
             }
-            Content::Params(form) => {
+            (ApiKind::Proxmox, Content::Params(form)) => {
                 let name = form.value("username").unwrap_or_default();
                 let shown = proxmox::signing_in(name, form.value("password").unwrap_or_default());
-                self.walk(&shown, |passed| proxmox::signed_in(house, hypervisor, name, passed)).await
+                self.walk(&shown, |passed| ready(proxmox::signed_in(house, hypervisor, name, passed))).await
             }
-            Content::Json(said) => {
+            (ApiKind::OpenStack, Content::Json(said)) => {
                 if let Some(versions) = openstack::versions(path, authority) {
                     return Ok(versions);
                 }
                 let shown = openstack::signing_in(said)?;
-                self.walk(&shown, |passed| openstack::signed_in(house, hypervisor, said, authority, passed)).await
+                self.walk(&shown, |passed| ready(openstack::signed_in(house, hypervisor, said, authority, passed)))
+                    .await
             }
+            _ => Err(Refusal::Unknown),
         }
     }
 
-    async fn walk(
-        self,
-        shown: &Shown<'_>,
-        answer: impl FnOnce(Passed) -> Result<Response, Refusal>,
-    ) -> Result<Response, Refusal> {
+    async fn walk<X>(self, shown: &Shown<'_>, answer: impl FnOnce(Passed) -> X) -> Result<Response, Refusal>
+    where
+        X: Future<Output = Result<Response, Refusal>>,
+    {
         let Self { house, hypervisor, peer, .. } = self;
         let caller = self.known(Some(shown), None)?;
         if let Caller::Known(actor) = &caller {
             house.pace_call(actor, hypervisor, peer)?;
         }
         let visit = Visit { kind: "api", peer, asked: Asked::Presence, trailed: Trailed::Yes, at: peer.at };
-        let answer = |passed: Passed| std::future::ready(answer(passed));
-        passage::walk(house, visit, std::future::ready(Ok(caller)), || std::future::ready(Ok(None)), answer).await
+        passage::walk(house, visit, ready(Ok(caller)), || ready(Ok(None)), answer).await
     }
 
     /// A refusal as the API's own clients read it, beside the fields of RFC 9457.
@@ -378,12 +406,12 @@ impl Way<'_> {
         let (title, detail) = refusal.words();
         let said = format!("{title}: {detail}");
         let speech = self.speech();
-        let body = (speech.refusal)(refusal, &said, self.peer.request);
-        let (body, media_type) = match self.format {
-            Format::Json => (body.to_string(), "application/json"),
-            Format::Xml => (ovirt::fault(refusal, self.peer.request), "application/xml"),
+        let request = self.peer.request;
+        let (body, media_type) = match self.written {
+            Written::Json => ((speech.refusal)(refusal, &said, request).to_string(), "application/json"),
+            Written::Xml => (ovirt::fault(refusal, request), "application/xml"),
         };
-        let mut answer = refusal.problem(self.peer.request).map(|_| Body::from(body));
+        let mut answer = refusal.problem(request).map(|_| Body::from(body));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         if speech.reads == Reads::StatusLine
             && let Ok(reason) = ReasonPhrase::try_from(in_a_line(&said))
@@ -412,6 +440,7 @@ impl Knock<'_> {
             _ if house.strangers.check(peer.ip) => {
                 let elsewhere = match shown {
                     Some(Shown::Token(token, _)) => house.identity.token_elsewhere(token, peer.ip),
+                    Some(Shown::Key(key)) => house.identity.key_elsewhere(key, hypervisor, peer.ip),
                     Some(Shown::Ticket(..) | Shown::Pass(_)) | None => None,
                 };
                 Ok(elsewhere
@@ -432,6 +461,7 @@ impl Knock<'_> {
                 name.is_none_or(|name| is_name(name, &actor)).then_some(actor)
             }
             Shown::Pass(pass) => house.identity.pass_actor(pass, hypervisor, peer.ip),
+            Shown::Key(key) => house.identity.key_actor(key, hypervisor, peer.ip),
             Shown::Ticket(ticket, guard) => {
                 let (name, pass) = proxmox::pass(ticket)?;
                 let actor = house.identity.pass_actor(pass, hypervisor, peer.ip)?;
@@ -485,6 +515,11 @@ fn authorization(headers: &HeaderMap) -> Option<&str> {
         (Some(one), None) => one.to_str().ok(),
         _ => None,
     }
+}
+
+/// Whether a page in a browser asks: what a browser shows by itself, it shows for any page that makes it ask.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -16,6 +16,7 @@ use portcullis_identity::PASS_LIFE;
 use portcullis_policy::classify::Json;
 use portcullis_upstream::Account;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 const TOKEN: &str = "x-auth-token";
@@ -26,6 +27,14 @@ const SUBJECT: &str = "x-subject-token";
 const VERSIONS: [&str; 2] = ["openstack-api-version", "x-openstack-nova-api-version"];
 /// The last microversion whose effects were reviewed.
 const REVIEWED: u32 = 100;
+
+/// A path without the slash that some clients write at its end.
+pub(super) fn path(raw: &str) -> Cow<'_, str> {
+    match raw.strip_suffix('/') {
+        Some(rest) if !rest.is_empty() && !rest.ends_with('/') => Cow::Borrowed(rest),
+        _ => Cow::Borrowed(raw),
+    }
+}
 
 /// What a request shows: one `X-Auth-Token`.
 pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
@@ -232,7 +241,7 @@ mod tests {
             signing_in(&said).ok().map(|shown| match shown {
                 Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
                 Shown::Pass(pass) => format!("pass {pass}"),
-                Shown::Ticket(..) => String::new(),
+                Shown::Ticket(..) | Shown::Key(_) => String::new(),
             })
         };
         let of = |identity: &str| shown(&format!(r#"{{"auth":{{"identity":{identity}}}}}"#));

@@ -2,7 +2,7 @@
 //! How clients of oVirt's API 4 sign in, show who they are and read a refusal. For them the gateway is the engine's single
 //! sign-on: the password is a token of ours, and the access token that they get is a pass, which signing out ends.
 
-use super::{Shown, bearer};
+use super::{Shown, Written, bearer};
 use crate::{
     body::{Body, Response},
     passage::{self, Passed},
@@ -32,7 +32,7 @@ pub(super) fn path(raw: &str) -> Result<Cow<'_, str>, Refusal> {
         let why = "Parameters stand in the query here: write ?max=10 and not ;max=10.";
         return Err(Refusal::Bad(why.into()));
     }
-    Ok(super::without_slash(raw))
+    Ok(super::openstack::path(raw))
 }
 
 /// `Authorization: Bearer`, with a pass or a token.
@@ -101,10 +101,11 @@ fn answer(body: &Value) -> Response {
     answer
 }
 
-/// Whether a client reads XML: that is what the API speaks where nothing is said; the single sign-on has only JSON.
-pub(super) fn reads_xml(path: &str, headers: &HeaderMap) -> bool {
+/// What a client reads: the API speaks XML where nothing is said, and the single sign-on has only JSON.
+pub(super) fn written(path: &str, headers: &HeaderMap) -> Written {
     let is_json = |v: &HeaderValue| v.to_str().is_ok_and(|v| v.to_ascii_lowercase().contains("json"));
-    path.starts_with(API) && !headers.get_all(header::ACCEPT).iter().any(is_json)
+    let reads_xml = path.starts_with(API) && !headers.get_all(header::ACCEPT).iter().any(is_json);
+    if reads_xml { Written::Xml } else { Written::Json }
 }
 
 /// A refusal as clients of the API (a fault) and of the single sign-on read it, beside the fields of RFC 9457.
@@ -155,7 +156,7 @@ mod tests {
             signing(path, &form).ok().map(|shown| match shown {
                 Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
                 Shown::Pass(pass) => format!("pass {pass}"),
-                Shown::Ticket(..) => String::new(),
+                Shown::Ticket(..) | Shown::Key(_) => String::new(),
             })
         };
         let good = "grant_type=password&scope=ovirt-app-api&username=ada%40internal&password=pct_x";
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_fault_comes_in_the_form_that_is_read() {
-        let of = |path: &str, accept: &[(&'static str, &str)]| reads_xml(path, &headers(accept));
+        let of = |path: &str, accept: &[(&'static str, &str)]| written(path, &headers(accept)) == Written::Xml;
         assert!(of("/ovirt-engine/api/vms", &[]) && of("/ovirt-engine/api", &[("accept", "application/xml")]));
         assert!(!of("/ovirt-engine/api/vms", &[("accept", "application/json")]));
         assert!(!of(SIGN_IN, &[("accept", "application/xml")]), "the single sign-on has only JSON");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of Proxmox VE show who they are, sign in, write the names of volumes and read a refusal.
 
-use super::{Look, Shown, authorization, back};
+use super::{Look, Shown, authorization, back, is_of_page};
 use crate::{
     body::{Body, Response},
     passage::{self, Passed},
@@ -52,7 +52,7 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
         let (name, _) = id.split_once('!')?;
         return Some(Shown::Token(token, Some(name)));
     }
-    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+    if is_of_page(headers) {
         return None;
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
@@ -241,6 +241,7 @@ mod tests {
             Shown::Token(token, name) => format!("{} {token}", name.unwrap_or("-")),
             Shown::Ticket(ticket, guard) => format!("{ticket} {}", guard.unwrap_or("-")),
             Shown::Pass(pass) => format!("pass {pass}"),
+            Shown::Key(key) => format!("key {key:?}"),
         })
     }
 

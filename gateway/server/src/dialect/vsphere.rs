@@ -176,7 +176,8 @@ async fn sign_in(way: Way<'_>, call: &Call) -> Result<Response, Refusal> {
     let Way { house, hypervisor, .. } = way;
     let text = |name: &str| call.argument(name).map(|a| a.text.as_str()).unwrap_or_default();
     let (name, token) = (text("userName"), text("password"));
-    way.walk(&Shown::Token(token, Some(name)), |passed| signed_in(house, hypervisor, name, passed)).await
+    way.walk(&Shown::Token(token, Some(name)), |passed| std::future::ready(signed_in(house, hypervisor, name, passed)))
+        .await
 }
 
 fn signed_in(house: &House, hypervisor: &HypervisorName, name: &str, passed: Passed) -> Result<Response, Refusal> {

@@ -5,11 +5,11 @@
 use crate::{
     reply::{self, Refusal},
     state::House,
-    view::{SessionRow, TokenRow, TokenState, device},
+    view::{KeyRow, SessionRow, TokenRow, TokenState, device},
 };
 use portcullis_domain::{Network, SessionId, UserId};
 use portcullis_identity::SessionLine;
-use portcullis_store::{TokenRow as Token, UserKind};
+use portcullis_store::{Digest, TokenKey, TokenRow as Token, UserKind};
 use time::OffsetDateTime;
 
 impl House {
@@ -37,13 +37,27 @@ impl House {
     /// The tokens of somebody, live ones first.
     pub(crate) async fn token_rows(&self, user: UserId) -> Result<Vec<TokenRow>, Refusal> {
         let tokens = self.store.tokens_of(user).await.map_err(|e| self.unavailable(&e))?;
-        let mut rows: Vec<_> = tokens.into_iter().map(|token| self.token_row(token)).collect();
+        let keys = self.store.token_keys_of(user).await.map_err(|e| self.unavailable(&e))?;
+        let mut rows: Vec<_> = tokens.into_iter().map(|token| self.token_row(token, &keys)).collect();
         rows.sort_by_key(|t| t.state != TokenState::Live);
         Ok(rows)
     }
 
-    fn token_row(&self, token: Token) -> TokenRow {
+    fn token_row(&self, token: Token, keys: &[TokenKey]) -> TokenRow {
+        let state = match token.revoked_at {
+            Some(_) => TokenState::Revoked,
+            None if token.expires_at <= self.clock.now() => TokenState::Expired,
+            None => TokenState::Live,
+        };
+        let keys = keys.iter().filter(|key| key.token == token.id && state == TokenState::Live);
         TokenRow {
+            keys: keys
+                .map(|key| KeyRow {
+                    print: start_of(&key.fingerprint),
+                    hypervisor: key.hypervisor.to_string(),
+                    since: self.when(key.bound_at),
+                })
+                .collect(),
             id: token.id.to_string(),
             name: token.name,
             hypervisor: token.hypervisor.map(|h| h.to_string()),
@@ -52,11 +66,7 @@ impl House {
             expires: self.when(token.expires_at),
             used: token.last_used_at.map(|at| self.when(at)),
             used_from: token.last_used_from.map(|p| self.config.place_of(p)),
-            state: match token.revoked_at {
-                Some(_) => TokenState::Revoked,
-                None if token.expires_at <= self.clock.now() => TokenState::Expired,
-                None => TokenState::Live,
-            },
+            state,
         }
     }
 
@@ -86,6 +96,13 @@ impl House {
             )),
         }
     }
+}
+
+/// The beginning of a certificate's fingerprint, as people compare it.
+pub(crate) fn start_of(fingerprint: &Digest) -> String {
+    let mut text = hex::encode(fingerprint);
+    text.truncate(12);
+    text
 }
 
 /// Networks as somebody types them: prefixes, with blanks, commas or new lines between them.

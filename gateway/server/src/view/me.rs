@@ -90,8 +90,21 @@ pub(crate) struct TokenRow {
     pub(crate) used: Option<When>,
     /// From where it was last used.
     pub(crate) used_from: Option<String>,
+    /// The certificates that stand for it; none where it does not work.
+    pub(crate) keys: Vec<KeyRow>,
     /// Whether it works.
     pub(crate) state: TokenState,
+}
+
+/// One TLS client certificate that stands for a token.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyRow {
+    /// The beginning of its fingerprint.
+    pub(crate) print: String,
+    /// The hypervisor at whose door it counts.
+    pub(crate) hypervisor: String,
+    /// Since when.
+    pub(crate) since: When,
 }
 
 /// My factors, sessions, tokens and password, at `/me`. Posts:

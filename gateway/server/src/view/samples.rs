@@ -234,6 +234,11 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
         expires: when(60 * 24 * 27),
         used: (state == TokenState::Live).then(|| when(-2)),
         used_from: (state == TokenState::Live).then(|| w.text("build hall (10.1.2.3)")),
+        keys: if state == TokenState::Live {
+            vec![KeyRow { print: "3fa9c0d17be2".into(), hypervisor: "lxd-1".into(), since: when(-60 * 24) }]
+        } else {
+            vec![]
+        },
         state,
     };
     let full = fill != Fill::Empty;

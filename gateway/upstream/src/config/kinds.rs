@@ -369,8 +369,8 @@ impl Settings for OvirtConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let screens = self.screen_tls.iter_mut().filter_map(|t| t.ca_file.as_mut());
-        std::iter::once(&mut self.password_file).chain(screens).collect()
+        let ca = self.screen_tls.as_mut().and_then(|t| t.ca_file.as_mut());
+        std::iter::once(&mut self.password_file).chain(ca).collect()
     }
 }
 

@@ -4,6 +4,8 @@
 //!
 //! The gateway is known by its client certificate, or by its process's user on the unix socket.
 
+mod rows;
+
 use super::{
     Built, Driver, LIST, PowerVerb, REFRESH, Screen, Standing,
     rest::{Call, Rows, ask, content, encoded},
@@ -104,7 +106,7 @@ static DIALECT: Dialect = Dialect {
     channel_address: |task, secret| format!("{OPERATIONS}{task}/websocket?secret={secret}"),
     is_long_poll: |path| path.starts_with(OPERATIONS) && path.ends_with("/wait"),
     length: Length::Any,
-    rows: None,
+    rows: Some(rows::keep),
     strip: strip_secrets,
     task: |_| None,
 };

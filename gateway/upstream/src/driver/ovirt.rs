@@ -76,10 +76,10 @@ struct Screens {
 pub(crate) fn build(common: &Common, config: OvirtConfig) -> Result<Built, Error> {
     let key = common.key();
     let Https { address, host, origin } = Https::parse(&common.key_of("address"), &config.address, Some(443))?;
-    let password = read_secret(&format!("{key}.password_file"), &config.password_file)?;
+    let password = read_secret(&common.key_of("password_file"), &config.password_file)?;
     if password.expose_text().is_none() || !config.username.contains('@') {
         let why = "is name@profile, such as admin@internal; the password is text in UTF-8";
-        return Err(Error::config(format!("{key}.username"), why));
+        return Err(Error::config(common.key_of("username"), why));
     }
     let screens = Screens::read(&key, &config)?;
     let mut warnings = common.warnings();
@@ -355,6 +355,7 @@ fn id_of(machine: &MachineId) -> Result<&str, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::HypervisorConfig, kind};
 
     #[test]
     fn only_hosts_and_ports_of_the_configuration_are_dialled() {
@@ -372,6 +373,38 @@ mod tests {
             [("kvm2.example", 5900), ("127.0.0.1", 5900), ("kvm1.example", 22), ("kvm1.example", 6924), ("", 5900)]
         {
             assert!(screens.place(host, port).is_err(), "{host} {port}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_work_is_refused_with_its_key() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret").unwrap();
+        let built = |key: &str, value: serde_json::Value| {
+            let mut all = json!({
+                "kind": "ovirt", "name": "rhv", "address": "https://engine.example", "username": "a@internal",
+                "password_file": file.path(), "tls": { "verify": "none" },
+            });
+            all[key] = value;
+            let config: HypervisorConfig = serde_json::from_value(all).map_err(|e| e.to_string())?;
+            kind::build(config).map(|built| built.warnings).map_err(|e| e.to_string())
+        };
+        assert_eq!(built("screen_hosts", json!(["kvm1.example", "[2001:db8::1]"])), Ok(vec![UNVERIFIED.to_owned()]));
+        assert!(built("address", json!("https://engine.example:8443/")).is_ok());
+        for (key, value, word) in [
+            ("address", json!("http://engine.example"), "https://"),
+            ("address", json!("https://"), "address"),
+            ("address", json!("https://engine.example/api"), "address"),
+            ("username", json!("admin"), "name@profile"),
+            ("password_file", json!("/does/not/exist"), "/does/not/exist"),
+            ("screen_ports", json!([6923, 5900]), "screen_ports"),
+            ("screen_ports", json!([0, 5900]), "screen_ports"),
+            ("screen_hosts", json!(["kvm1:5900"]), "screen_hosts"),
+            ("screen_hosts", json!([""]), "screen_hosts"),
+            ("connections", json!(0), "connections"),
+            ("colour", json!(1), "colour"),
+        ] {
+            assert!(built(key, value.clone()).is_err_and(|e| e.contains(word)), "{key} {value}");
         }
     }
 }

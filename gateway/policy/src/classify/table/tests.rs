@@ -41,6 +41,7 @@ fn told(method: &str, target: &str) -> String {
         Verdict::Operation { operation, answer: Answer::Pass, .. } => operation.to_string(),
         Verdict::Operation { operation, answer, .. } => format!("{operation} ({answer:?})"),
         Verdict::Task { task, answer } => format!("task {} {} ({answer:?})", task.action, task.id),
+        Verdict::Visible { hypervisor, answer } => format!("visible of {hypervisor} ({answer:?})"),
         Verdict::Denied(why) => format!("denied: {why}"),
         other => panic!("{other:?}"),
     }
@@ -50,9 +51,11 @@ fn told(method: &str, target: &str) -> String {
 fn each_operation_asks_what_was_reviewed() {
     for (method, target, what) in [
         ("GET", "/", "view on lxd-1"),
-        ("GET", "/1.0", "view on lxd-1"),
+        ("GET", "/1.0", "visible of lxd-1 (Rows)"),
         ("PATCH", "/1.0", "node-admin on lxd-1"),
-        ("GET", "/1.0/instances?recursion=2&all-projects=true", "view on lxd-1"),
+        ("GET", "/1.0/instances?recursion=2&all-projects=true", "visible of lxd-1 (Rows)"),
+        ("GET", "/1.0/projects", "visible of lxd-1 (Rows)"),
+        ("GET", "/1.0/projects/p", "view on lxd-1"),
         ("POST", "/1.0/instances", "create on lxd-1 (StripSecrets)"),
         ("GET", "/1.0/instances/c1", "view on lxd-1/default:c1"),
         ("GET", "/1.0/instances/c1?project=", "view on lxd-1/default:c1"),
@@ -153,8 +156,7 @@ fn what_is_not_known_or_could_be_read_in_two_ways_is_denied() {
 fn streams_are_told_from_requests() {
     let hypervisor: HypervisorName = "lxd-1".parse().unwrap();
     let events = ask("GET", "/1.0/events?type=lifecycle&project=p", Upgrade::WebSocket);
-    let Verdict::Operation { operation, answer, .. } = events else { panic!("{events:?}") };
-    assert_eq!((operation.to_string().as_str(), answer), ("view on lxd-1", Answer::Events));
+    assert_eq!(events, Verdict::Visible { hypervisor: hypervisor.clone(), answer: Answer::Events });
     let socket = ask("GET", "/1.0/operations/0a-1/websocket?secret=s3cret", Upgrade::WebSocket);
     let Verdict::Task { task, answer } = &socket else { panic!("{socket:?}") };
     assert_eq!(*answer, Answer::Pass);
@@ -235,6 +237,7 @@ fn every_entry_is_reached_by_its_own_pattern() {
         let action = reached.iter().find_map(|v| match v {
             Verdict::Operation { operation, .. } => Some(operation.action),
             Verdict::Task { task, .. } => Some(task.action),
+            Verdict::Visible { .. } => Some(Action::View),
             _ => None,
         });
         // The screenshot needs its query.

@@ -44,6 +44,7 @@ fn every_operation_of_incus_has_a_verdict_of_its_own() {
             .filter_map(|v| match v {
                 Verdict::Operation { operation, .. } => Some(operation.action),
                 Verdict::Task { task, .. } => Some(task.action),
+                Verdict::Visible { .. } => Some(Action::View),
                 _ => None,
             })
             .collect();
