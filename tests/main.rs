@@ -18,6 +18,7 @@ mod journeys {
     mod console;
     mod console_time;
     mod cutting;
+    mod doctor;
     mod duties;
     mod each_intent;
     mod files_only;
@@ -54,6 +55,7 @@ mod journeys {
     mod scim;
     mod scripts;
     mod second_person;
+    mod secrets;
     mod sign_in;
     mod vmm;
     mod vsphere;

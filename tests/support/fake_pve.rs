@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A Proxmox VE that is as strict as the real one where a gateway could go wrong: it knows one API token, refuses a
-//! cookie beside it, takes no chunked body, and opens a screen once, to who asked for it, at the port that it named, with
+//! A Proxmox VE that is as strict as the real one where a gateway could go wrong: it knows its API tokens, lets them be
+//! made and taken away, refuses a cookie beside one, takes no chunked body, and opens a screen once, to who asked for it, at the port that it named, with
 //! subprotocol `binary`. The screen behind is a real QEMU's.
 //!
 //! Known differences: one node, machines that never change, every other call answered with an empty 200 and noted down;
@@ -15,14 +15,20 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tempfile::TempDir;
 
 /// Secrets of its own that nobody but the gateway may ever see.
 pub(crate) const TOKEN: &str = "gateway@pve!portcullis=canary-0f3a7781-token";
 const TICKET: &str = "PVEVNC:6AB01234::canary-ticket+/=";
+/// Tokens that may do less, for tests that configure them.
+pub(crate) const CONSOLE_TOKEN: &str = "gateway@pve!console=canary-1b2c3d44-console";
+pub(crate) const POWER_TOKEN: &str = "gateway@pve!power=canary-5e6f7a88-power";
 /// What stands in a machine's settings and in a task's answer.
 pub(crate) const CANARIES: [&str; 4] =
     ["canary-0f3a7781-token", "canary-ticket", "canary-cipassword", "canary-storage-password"];
@@ -42,6 +48,32 @@ struct Inside {
     wrongs: Mutex<Vec<String>>,
     slow: Mutex<bool>,
     destroyed: Mutex<bool>,
+    /// By `user@realm!name`.
+    tokens: Mutex<BTreeMap<String, Token>>,
+    made: AtomicU32,
+    /// What a made token is like.
+    makes: Mutex<Makes>,
+}
+
+#[derive(Clone)]
+struct Token {
+    secret: String,
+    is_apart: bool,
+    /// Of a token that is apart: where it may do what.
+    rights: BTreeSet<(String, String)>,
+}
+
+/// What becomes of a token that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Makes {
+    /// It counts.
+    Good,
+    /// It is refused.
+    None,
+    /// It does not count.
+    Dead,
+    /// It counts, and no token can be taken away.
+    Stuck,
 }
 
 impl FakePve {
@@ -61,7 +93,13 @@ impl FakePve {
             wrongs: Mutex::default(),
             slow: Mutex::default(),
             destroyed: Mutex::default(),
+            tokens: Mutex::default(),
+            made: AtomicU32::new(0),
+            makes: Mutex::new(Makes::Good),
         });
+        for (token, is_apart) in [(TOKEN, false), (CONSOLE_TOKEN, true), (POWER_TOKEN, true)] {
+            inside.add(token, is_apart);
+        }
         let shared = Arc::clone(&inside);
         let answer = move |request| {
             let inside = Arc::clone(&shared);
@@ -73,14 +111,54 @@ impl FakePve {
 
     /// What the configuration says about it.
     pub(crate) fn config(&self, name: &str, port: u16) -> String {
+        self.config_with(name, port, &format!("token_file = {:?}", self.token_file()))
+    }
+
+    /// The same with these lines for its credential.
+    pub(crate) fn config_with(&self, name: &str, port: u16, credential: &str) -> String {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         format!(
             "[[hypervisors]]\nname = {name:?}\nkind = \"proxmox\"\naddress = \"https://localhost:{}\"\n\
-             token_file = {:?}\n[hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+             tls = {{ ca_file = {:?} }}\napi = {{ port = {port} }}\n{credential}\n",
             self.port,
-            file("token"),
             file("certificates/ca-cert.pem")
         )
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    /// The file with its token.
+    pub(crate) fn token_file(&self) -> String {
+        self.dir.path().join("token").display().to_string()
+    }
+
+    /// One more token counts from now on; `apart` where its rights are its own.
+    pub(crate) fn add(&self, token: &str, is_apart: bool) {
+        self.inside.add(token, is_apart);
+    }
+
+    /// A token counts no more.
+    pub(crate) fn remove(&self, token: &str) {
+        let id = token.split_once('=').expect("a token").0;
+        self.inside.tokens.lock().expect("whole").remove(id);
+    }
+
+    /// The ids of the tokens that count.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.inside.tokens.lock().expect("whole").keys().cloned().collect()
+    }
+
+    /// The secrets of the tokens that count.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.inside.tokens.lock().expect("whole").values().map(|t| t.secret.clone()).collect()
+    }
+
+    /// What becomes of tokens that are made from now on.
+    pub(crate) fn make(&self, what: Makes) {
+        *self.inside.makes.lock().expect("whole") = what;
     }
 
     /// The requests that came with a beginning, as `METHOD /path`.
@@ -138,16 +216,18 @@ impl Inside {
         if headers.contains_key(header::COOKIE) || headers.contains_key("csrfpreventiontoken") {
             return self.wrong(StatusCode::UNAUTHORIZED, "a ticket beside the token");
         }
-        let authorized: Vec<_> = headers.get_all(header::AUTHORIZATION).iter().collect();
-        if authorized != [&format!("PVEAPIToken={TOKEN}")] {
+        let Some(id) = self.known(&headers) else {
             return self.wrong(StatusCode::UNAUTHORIZED, "invalid token value!");
-        }
+        };
         if method != Method::GET && !body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
             return self.wrong(StatusCode::NOT_IMPLEMENTED, "no Content-Length");
         }
         let Some(path) = path.strip_prefix("/api2/json") else {
             return self.wrong(StatusCode::NOT_IMPLEMENTED, "another format than json");
         };
+        if let Some(answer) = self.access(&id, &method, path, &body) {
+            return answer;
+        }
         match (method.as_str(), path) {
             ("GET", "/cluster/resources") if *self.destroyed.lock().expect("whole") => data(&json!([
                 {"id": "qemu/100", "type": "qemu", "vmid": 100, "node": "pve1", "name": "web-1", "status": "running"},
@@ -181,6 +261,88 @@ impl Inside {
             ("GET", "/nodes/pve1/qemu/100/vncwebsocket") => self.screen(&mut request, &query).await,
             _ => data(&Value::Null),
         }
+    }
+
+    fn add(&self, token: &str, is_apart: bool) {
+        let (id, secret) = token.split_once('=').expect("a token");
+        let rights = if is_apart { [("/vms".to_owned(), "PVEVMUser".to_owned())].into() } else { BTreeSet::new() };
+        let token = Token { secret: secret.to_owned(), is_apart, rights };
+        self.tokens.lock().expect("whole").insert(id.to_owned(), token);
+    }
+
+    /// Whose token a request shows, if it counts.
+    fn known(&self, headers: &http::HeaderMap) -> Option<String> {
+        let shown: Vec<_> = headers.get_all(header::AUTHORIZATION).iter().collect();
+        let [one] = shown.as_slice() else { return None };
+        let (id, secret) = one.to_str().ok()?.strip_prefix("PVEAPIToken=")?.split_once('=')?;
+        let tokens = self.tokens.lock().expect("whole");
+        tokens.get(id).filter(|t| t.secret == secret).map(|_| id.to_owned())
+    }
+
+    /// What is below `/access`, as far as a token of a user who may change users gets there.
+    fn access(&self, by: &str, method: &Method, path: &str, body: &[u8]) -> Option<Answer> {
+        let rest = path.strip_prefix("/access/")?;
+        let form: BTreeMap<String, String> = std::str::from_utf8(body)
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|p| p.split_once('='))
+            .map(|(k, v)| (k.to_owned(), decoded(v)))
+            .collect();
+        let mut tokens = self.tokens.lock().expect("whole");
+        let makes = *self.makes.lock().expect("whole");
+        let own = tokens.get(by).cloned()?;
+        let parts: Vec<String> = rest.split('/').map(decoded).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        Some(match (method.as_str(), parts.as_slice()) {
+            ("GET", ["permissions"]) if own.is_apart => {
+                let paths = own.rights.iter().map(|(path, _)| (path.clone(), json!({"VM.Console": 1, "VM.Audit": 1})));
+                data(&Value::Object(paths.collect()))
+            }
+            ("GET", ["permissions"]) => data(&json!({"/": {"VM.Audit": 1, "VM.Console": 1, "Permissions.Modify": 1},
+                "/vms": {"VM.PowerMgmt": 1, "Sys.Console": 1}})),
+            ("GET", ["acl"]) => {
+                let rows = tokens.iter().flat_map(|(id, t)| {
+                    t.rights.iter().map(move |(path, role)| {
+                        json!({"path": path, "type": "token", "ugid": id, "roleid": role, "propagate": 1})
+                    })
+                });
+                data(&rows.collect())
+            }
+            ("PUT", ["acl"]) => {
+                let Some(token) = form.get("tokens").and_then(|id| tokens.get_mut(id)) else {
+                    drop(tokens);
+                    return Some(self.wrong(StatusCode::BAD_REQUEST, "no such token"));
+                };
+                token.rights.insert((form["path"].clone(), form["roles"].clone()));
+                data(&Value::Null)
+            }
+            (_, ["users", user, "token", name]) => {
+                let id = format!("{user}!{name}");
+                match (method.as_str(), tokens.contains_key(&id)) {
+                    ("GET", true) => data(&json!({"privsep": u8::from(tokens[&id].is_apart), "expire": 0})),
+                    ("POST", false) if makes == Makes::None => {
+                        whole(StatusCode::FORBIDDEN, &json!({"data": null, "message": "Permission check failed"}))
+                    }
+                    ("POST", false) => {
+                        let number = self.made.fetch_add(1, Ordering::Relaxed);
+                        let secret = format!("canary-made-{number}-{name}");
+                        let kept = if makes == Makes::Dead { "another".to_owned() } else { secret.clone() };
+                        let is_apart = form.get("privsep").is_none_or(|p| p == "1");
+                        tokens.insert(id.clone(), Token { secret: kept, is_apart, rights: BTreeSet::new() });
+                        data(&json!({"full-tokenid": id, "info": {"privsep": form.get("privsep")}, "value": secret}))
+                    }
+                    ("DELETE", true) if makes == Makes::Stuck => {
+                        whole(StatusCode::INTERNAL_SERVER_ERROR, &json!({"data": null, "message": "cfs-lock timeout"}))
+                    }
+                    ("DELETE", true) => {
+                        tokens.remove(&id);
+                        data(&Value::Null)
+                    }
+                    _ => whole(StatusCode::BAD_REQUEST, &json!({"data": null, "message": "token or no token"})),
+                }
+            }
+            _ => return None,
+        })
     }
 
     fn offer(&self, body: &[u8]) -> Answer {

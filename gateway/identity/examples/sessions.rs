@@ -21,9 +21,9 @@ const STRIDE: usize = 61_007;
 
 /// Stands still, and costs what the system's clock does: filling takes longer than a session goes without its use being
 /// written down.
-struct Standing(OffsetDateTime);
+struct KnownAs(OffsetDateTime);
 
-impl Clock for Standing {
+impl Clock for KnownAs {
     fn now(&self) -> OffsetDateTime {
         black_box(SystemClock.now());
         self.0
@@ -94,7 +94,7 @@ async fn main() -> Result<()> {
     let now = SystemClock.now();
     let store = Store::open(&format!("sqlite://{}", dir.join("store.db").display())).await?;
     let keys = Arc::new(Keys::create(&dir.join("keys"))?);
-    let identity = Identity::new(store.clone(), keys, Arc::new(Standing(now)), Settings::default())?;
+    let identity = Identity::new(store.clone(), keys, Arc::new(KnownAs(now)), Settings::default())?;
     let cookies = fill(&store, &identity, now, count).await?;
     identity.refresh().await?;
 

@@ -12,7 +12,7 @@ pub(crate) use mail::{MailSection, MailTlsWord};
 
 use portcullis_domain::{Network, RoleName, Selector};
 use portcullis_identity::Settings as IdentitySettings;
-use portcullis_upstream::HypervisorConfig;
+use portcullis_upstream::{HypervisorConfig, VaultConfig};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -80,6 +80,9 @@ pub struct Config {
     /// Console sessions.
     #[serde(default)]
     pub consoles: Consoles,
+    /// Where secrets of hypervisors come from that are in no file.
+    #[serde(default)]
+    pub vault: Option<VaultConfig>,
     /// The hypervisors behind this gateway.
     #[serde(default)]
     pub hypervisors: Vec<HypervisorConfig>,
@@ -354,6 +357,9 @@ impl Config {
         }
         for hypervisor in &mut self.hypervisors {
             hypervisor.rebase(&base);
+        }
+        if let Some(vault) = &mut self.vault {
+            vault.rebase(&base);
         }
     }
 

@@ -51,6 +51,7 @@ mod requests;
 mod router;
 mod scim;
 mod screen;
+mod secrets;
 mod shut;
 mod start;
 mod state;

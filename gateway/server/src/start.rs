@@ -11,7 +11,7 @@ use crate::{
     lives::{self, Lives},
     logs,
     pace::Paces,
-    providers, router,
+    providers, router, secrets,
     state::{Api, House, Shard, Strangers, chain},
     tell::{self, Tell},
 };
@@ -24,7 +24,7 @@ use portcullis_policy::{
     classify::{ApiKind, Methods, MethodsKind, Table},
 };
 use portcullis_store::{Apart, Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig};
+use portcullis_upstream::{Forwarder, HypervisorConfig};
 use std::{
     collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
     time::Duration,
@@ -90,8 +90,7 @@ impl Running {
         if let Some(group) = config.scim.groups.iter().find(|g| !engine.has_role(&g.role)) {
             return Err(wrong("scim.groups", format!("{:?}: there is no role called {}", group.name, group.role)));
         }
-        let fleet = Fleet::new(config.hypervisors.clone(), Arc::clone(&clock))
-            .map_err(|e| ConfigError::new(&config.file, chain(&e)))?;
+        let secrets::Opened { fleet, vault } = secrets::open(&config, &keys, &store, Arc::clone(&clock)).await?;
         let seen = fleet.clone();
         grants.look_up(move || seen.inventory());
         let settings = record::Settings { min_free_mib: config.recordings.min_free_mib, ..record::Settings::default() };
@@ -130,6 +129,7 @@ impl Running {
             engine,
             identity,
             fleet,
+            vault,
             recorders,
         });
         keep_apart(&house);
@@ -403,6 +403,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
             Box::pin(crate::locks::keep(Arc::clone(&house))),
             Box::pin(crate::requests::keep(Arc::clone(&house))),
             Box::pin(tell::keep(Arc::clone(&house))),
+            Box::pin(secrets::keep(Arc::clone(&house))),
             Box::pin(async move {
                 loop {
                     tokio::time::sleep(Duration::from_mins(1)).await;

@@ -24,7 +24,7 @@ use portcullis_policy::{
     classify::{ApiKind, Methods, Table, Task},
 };
 use portcullis_store::{Keys, Store};
-use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig};
+use portcullis_upstream::{Fleet, Forwarder, HypervisorConfig, Vault};
 use rand::RngExt as _;
 use std::{
     collections::BTreeMap,
@@ -51,6 +51,8 @@ pub(crate) struct House {
     pub(crate) engine: Arc<Engine>,
     pub(crate) identity: Identity,
     pub(crate) fleet: Fleet,
+    /// Where secrets come from that are in no file.
+    pub(crate) vault: Option<Vault>,
     pub(crate) grants: Grants,
     /// The version of the policy files in effect.
     pub(crate) policy: InEffect,

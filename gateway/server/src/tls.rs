@@ -23,6 +23,19 @@ const LONGEST_KEY: u64 = 64 * 1024;
 
 /// The server's TLS: 1.3 preferred, 1.2 with AEAD suites only (rustls has no others), no early data.
 pub(crate) fn server(config: &Config, clock: &dyn Clock) -> Result<Arc<ServerConfig>, ConfigError> {
+    let (tls, doubts) = read(config, clock)?;
+    if !doubts.is_empty() {
+        tracing::warn!("tls.cert_file: {}: {}", config.tls.cert_file.display(), doubts.join("; "));
+    }
+    Ok(Arc::new(tls))
+}
+
+/// What would be warned of at a start; an error where it would be refused.
+pub(crate) fn look(config: &Config, clock: &dyn Clock) -> Result<Vec<String>, ConfigError> {
+    read(config, clock).map(|(_, doubts)| doubts)
+}
+
+fn read(config: &Config, clock: &dyn Clock) -> Result<(ServerConfig, Vec<String>), ConfigError> {
     let wrong = |key: &str, path: &Path, why: String| {
         ConfigError::new(&config.file, format!("tls.{key}: {}: {why}", path.display()))
     };
@@ -42,12 +55,9 @@ pub(crate) fn server(config: &Config, clock: &dyn Clock) -> Result<Arc<ServerCon
         .with_no_client_auth()
         .with_single_cert(chain, secret)
         .map_err(|e| wrong("key_file", key, format!("does not fit the certificate: {e}")))?;
-    if !doubts.is_empty() {
-        tracing::warn!("tls.cert_file: {}: {}", cert.display(), doubts.join("; "));
-    }
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     tls.max_early_data_size = 0;
-    Ok(Arc::new(tls))
+    Ok((tls, doubts))
 }
 
 /// The same for clients that speak no HTTP and expect the first byte after the handshake to be ours: no protocol is

@@ -3,12 +3,10 @@
 
 use crate::{driver::MethodApi, error::Fault, fleet::Seen, wire::Dialer};
 use http::HeaderValue;
-use portcullis_domain::HypervisorName;
 use std::sync::Arc;
 
 /// How a hypervisor's API is reached.
 pub(crate) struct Api {
-    pub(crate) name: HypervisorName,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) host: HeaderValue,
     pub(crate) origins: Vec<String>,

@@ -2,7 +2,7 @@
 //! How a hypervisor knows the gateway by a header of each request: one that never changes, or a token that the driver
 //! gets by signing in and renews before it runs out.
 
-use crate::error::Fault;
+use crate::{error::Fault, secret::Derived};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 /// A header of each request. Its value is marked as sensitive.
 #[derive(Clone)]
 pub(crate) enum Badge {
-    /// `Authorization`, always the same.
-    Fixed(HeaderValue),
+    /// `Authorization`, made of the secret.
+    Made(Arc<Derived<HeaderValue>>),
     /// A token that changes.
     Renewed(Arc<Renewed>),
 }
@@ -41,17 +41,11 @@ pub struct Account {
     pub region: String,
 }
 
-impl From<HeaderValue> for Badge {
-    fn from(value: HeaderValue) -> Self {
-        Self::Fixed(value)
-    }
-}
-
 impl Badge {
     /// The header; none where the gateway is not signed in at the moment.
     pub(crate) fn show(&self) -> Result<(HeaderName, HeaderValue), Fault> {
         match self {
-            Self::Fixed(value) => Ok((AUTHORIZATION, value.clone())),
+            Self::Made(value) => Ok((AUTHORIZATION, value.now()?.1.clone())),
             Self::Renewed(token) => token.show(),
         }
     }

@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     fn method_api(&self, hypervisor: &HypervisorName) -> Option<&Arc<MethodApi>> {
-        self.apis().find(|a| a.name == *hypervisor)?.pool.as_ref()
+        self.api(hypervisor)?.pool.as_ref()
     }
 }
 
@@ -200,8 +200,8 @@ where
         let operation = permit.operation();
         let is_known = |r: &'p Resource| r.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()));
         let name = is_known(&operation.resource)?;
-        let target = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
-        Ok((name, target))
+        let lent = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        Ok((name, lent.of(operation.action)))
     }
 }
 

@@ -37,7 +37,7 @@ impl Fleet {
     pub async fn call(&self, permit: &Permit, calling: Calling<'_>) -> Result<Reply, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let desk = self.desk(name)?;
+        let desk = self.desk_for(name, operation.action).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         // Lent for this one call: whoever has no permit for this hypervisor gets no further.
         let _lent = Injected::lend(permit, name, &desk.center.dialer, self.clock().now())?;
         let reply =
@@ -53,15 +53,15 @@ impl Fleet {
 
     /// Takes out the sessions of people whose sign-in no longer counts; gives the work of ending them there, if any.
     pub fn end_seats(&self, counts: impl Fn(&Pass) -> bool) -> Option<Work> {
-        let desks = self.desks().map(|(name, desk)| (name.clone(), desk.take(&counts)));
+        let desks = self.desks().enumerate().map(|(place, desk)| (place, desk.take(&counts)));
         let ended: Vec<_> = desks.filter(|(_, sessions)| !sessions.is_empty()).collect();
         if ended.is_empty() {
             return None;
         }
         let fleet = self.clone();
         Some(Box::pin(async move {
-            for (name, sessions) in ended {
-                let Ok(desk) = fleet.desk(&name) else { continue };
+            for (place, sessions) in ended {
+                let Some(desk) = fleet.desks().nth(place) else { continue };
                 join_all(sessions.iter().map(|session| desk.center.sign_out(session))).await;
             }
         }))

@@ -12,10 +12,11 @@ pub(crate) use kinds::{
 use crate::{
     error::Error,
     kind::{Kind, Own},
+    secret::Duty,
 };
 use portcullis_domain::{HypervisorName, Secret};
 use serde::Deserialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use std::{
     fs::File,
     io::Read,
@@ -32,6 +33,8 @@ const MAX_FILE: u64 = 256 * 1024;
 pub struct HypervisorConfig {
     pub(crate) common: Common,
     pub(crate) own: Own,
+    /// The same with another credential, and what that is for. What is in none of them is for the first.
+    pub(crate) others: Vec<(Vec<Duty>, Own)>,
 }
 
 /// What hypervisors of several kinds have in common. Which of these keys a kind takes says its row in `kinds!`.
@@ -102,17 +105,92 @@ impl<'de> Deserialize<'de> for HypervisorConfig {
         let kind = keys.remove("kind").ok_or_else(|| D::Error::missing_field("kind"))?;
         let kind = Kind::deserialize(kind).map_err(D::Error::custom)?;
         let mut common = Map::new();
+        let credentials = keys.remove("credentials");
+        fold_files(&mut keys).map_err(D::Error::custom)?;
         // What a kind does not take stays among its own keys, where it is unknown.
         for key in std::iter::once(&"name").chain(kind.common()) {
             common.extend(keys.remove_entry(*key));
         }
         let common: Common = serde_json::from_value(common.into()).map_err(D::Error::custom)?;
-        let own = Own::read(kind, keys.into()).map_err(|e| {
-            let beside = ["kind", "name"].iter().chain(kind.common()).copied().collect::<Vec<_>>().join("`, `");
-            D::Error::custom(format!("hypervisor {}: {e}; beside these: `{beside}`", common.name))
-        })?;
-        Ok(Self { common, own })
+        let wrong = |why: String| D::Error::custom(format!("hypervisor {}: {why}", common.name));
+        let read = |keys: Map<String, Value>| {
+            Own::read(kind, keys.into()).map_err(|e| {
+                let beside = ["kind", "name"].iter().chain(kind.common()).copied().collect::<Vec<_>>().join("`, `");
+                wrong(format!("{}; beside these: `{beside}`", of_files(&e.to_string())))
+            })
+        };
+        let own = read(keys.clone())?;
+        let mut others: Vec<(Vec<Duty>, Own)> = Vec::new();
+        for entry in entries(credentials).map_err(wrong)? {
+            let (duties, login) = credential(kind, entry).map_err(wrong)?;
+            if let Some(twice) = duties.iter().find(|d| others.iter().any(|(all, _)| all.contains(d))) {
+                return Err(wrong(format!("credentials: two are for {}", twice.word())));
+            }
+            let mut keys = keys.clone();
+            for key in kind.login() {
+                keys.remove(*key);
+            }
+            keys.extend(login);
+            others.push((duties, read(keys)?));
+        }
+        Ok(Self { common, own, others })
     }
+}
+
+/// The keys under which a secret stands: by itself with its source, or with `_file` behind and a path.
+const SECRETS: [&str; 4] = ["token", "password", "secret", "key"];
+
+/// Writes what stands as `password_file = "…"` as `password = { file = "…" }`, here and in everything below.
+fn fold_files(keys: &mut Map<String, Value>) -> Result<(), String> {
+    for word in SECRETS {
+        let Some(file) = keys.remove(&format!("{word}_file")).filter(|f| !f.is_null()) else { continue };
+        if keys.insert(word.to_owned(), serde_json::json!({ "file": file })).is_some() {
+            return Err(format!("{word} and {word}_file: keep one of the two"));
+        }
+    }
+    for value in keys.values_mut() {
+        match value {
+            Value::Array(all) => all.iter_mut().filter_map(Value::as_object_mut).try_for_each(fold_files)?,
+            Value::Object(below) => fold_files(below)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What serde says of a key that is missing or unknown, with the names that people write.
+fn of_files(said: &str) -> String {
+    let mut said = said.to_owned();
+    for word in SECRETS {
+        said = said.replace(&format!("missing field `{word}`"), &format!("missing field `{word}_file` or `{word}`"));
+    }
+    said
+}
+
+fn entries(credentials: Option<Value>) -> Result<Vec<Map<String, Value>>, String> {
+    let wrong = || "credentials: write [[hypervisors.credentials]] for each".to_owned();
+    let Some(credentials) = credentials else { return Ok(Vec::new()) };
+    let Value::Array(all) = credentials else { return Err(wrong()) };
+    let of = |value| if let Value::Object(entry) = value { Ok(entry) } else { Err(wrong()) };
+    all.into_iter().map(of).collect()
+}
+
+/// What one more credential is for, and its keys.
+fn credential(kind: Kind, mut entry: Map<String, Value>) -> Result<(Vec<Duty>, Map<String, Value>), String> {
+    let known = kind.login();
+    if known.is_empty() {
+        return Err(format!("credentials: {} takes one credential only", kind.word()));
+    }
+    let duties = entry.remove("for").ok_or("credentials: say what each is for, such as for = [\"console\"]")?;
+    let duties: Vec<Duty> = serde_json::from_value(duties).map_err(|e| format!("credentials: {e}"))?;
+    if duties.is_empty() {
+        return Err("credentials: one is for nothing".to_owned());
+    }
+    fold_files(&mut entry).map_err(|why| format!("credentials: {why}"))?;
+    if let Some(key) = entry.keys().find(|k| !known.contains(&k.as_str())) {
+        return Err(format!("credentials: unknown field `{key}`, expected `for` and `{}`", known.join("`, `")));
+    }
+    Ok((duties, entry))
 }
 
 impl HypervisorConfig {
@@ -148,7 +226,9 @@ impl HypervisorConfig {
 
     /// Makes relative paths count from a folder: the one of the configuration file.
     pub fn rebase(&mut self, folder: &Path) {
-        for path in self.own.settings_mut().paths().into_iter().chain(&mut self.common.tls.ca_file) {
+        let others = self.others.iter_mut().map(|(_, own)| own);
+        let own = std::iter::once(&mut self.own).chain(others).flat_map(|own| own.settings_mut().paths());
+        for path in own.chain(&mut self.common.tls.ca_file) {
             if path.is_relative() {
                 *path = folder.join(&*path);
             }
@@ -266,11 +346,66 @@ mod tests {
             (r#"{"hypervisors":[{"kind":"qemu","name":"a","connections":1}]}"#, "connections"),
             (r#"{"hypervisors":[{"kind":"firecracker","name":"a","socket":"/s","tls":{}}]}"#, "tls"),
             (r#"{"hypervisors":[{"kind":"vsphere","name":"a","conections":1}]}"#, "hypervisor a: unknown field"),
+            (r#"{"hypervisors":[{"kind":"proxmox","name":"a","address":"https://a:1"}]}"#, "`token_file` or `token`"),
             (r#"{"hypervisors":[{"kind":"lxd","name":"A.b","socket":"/s"}]}"#, "hypervisor name"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    const PVE: &str = r#""kind":"proxmox","name":"pve","address":"https://a:1","token_file":"t""#;
+
+    #[test]
+    fn a_secret_comes_from_a_file_the_environment_or_a_vault_and_from_one_of_them() {
+        for (written, shown) in [
+            (r#""token_file":"/a/b""#, "file /a/b"),
+            (r#""token":{"env":"PVE"}"#, "environment PVE"),
+            (r#""token":{"vault":"gateway/pve","key":"token"}"#, "vault gateway/pve token"),
+        ] {
+            let text =
+                format!(r#"{{"hypervisors":[{{"kind":"proxmox","name":"pve","address":"https://a:1",{written}}}]}}"#);
+            let all = parse(&text).unwrap();
+            let Own::Proxmox(c) = &all[0].own else { panic!() };
+            assert_eq!(c.token.to_string(), shown);
+        }
+        for wrong in [
+            r#""token":{"env":"PVE","vault":"a","key":"b"}"#,
+            r#""token":{"vault":"gateway/pve"}"#,
+            r#""token":{"vault":"../sys/seal","key":"a"}"#,
+            r#""token":{"vault":"a?version=1","key":"a"}"#,
+            r#""token":{"env":""}"#,
+            r#""token":"user@realm!name=secret""#,
+            r#""token_file":"/a","token":{"env":"PVE"}"#,
+            r#""token":{"value":"x"}"#,
+        ] {
+            let text =
+                format!(r#"{{"hypervisors":[{{"kind":"proxmox","name":"pve","address":"https://a:1",{wrong}}}]}}"#);
+            assert!(parse(&text).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn more_credentials_have_each_their_use_and_only_the_keys_of_a_credential() {
+        let of = |credentials: &str| parse(&format!(r#"{{"hypervisors":[{{{PVE},"credentials":{credentials}}}]}}"#));
+        let all = of(r#"[{"for":["console","power"],"token_file":"c"},{"for":["view"],"token":{"env":"V"}}]"#).unwrap();
+        let words = |n: usize| all[0].others[n].0.iter().map(|d| d.word()).collect::<Vec<_>>().join("+");
+        assert_eq!((words(0).as_str(), words(1).as_str()), ("console+power", "view"));
+        for (wrong, word) in [
+            (r#"[{"token_file":"c"}]"#, "for"),
+            (r#"[{"for":[],"token_file":"c"}]"#, "nothing"),
+            (r#"[{"for":["console"]}]"#, "token_file"),
+            (r#"[{"for":["read"],"token_file":"c"}]"#, "read"),
+            (r#"[{"for":["session"],"token_file":"c"}]"#, "session"),
+            (r#"[{"for":["power"],"token_file":"c","address":"https://b:1"}]"#, "address"),
+            (r#"[{"for":["power"],"token_file":"c"},{"for":["power"],"token_file":"d"}]"#, "two are for power"),
+            (r#"{"for":["power"]}"#, "[[hypervisors.credentials]]"),
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.contains(word), "{wrong}: {error}");
+        }
+        let none = r#"{"hypervisors":[{"kind":"qemu","name":"a","credentials":[{"for":["power"],"token_file":"c"}]}]}"#;
+        assert!(parse(none).unwrap_err().contains("one credential only"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! The one place where a permit is turned into the use of a hypervisor's credential.
 //!
 //! [`Injected`] has no `Debug`, no `Serialize`, no public constructor and never leaves this crate. Only a permit for
-//! the very hypervisor makes one, and it must not have run out.
+//! the very hypervisor makes one, and it must not have run out. Where a hypervisor has several credentials, the permit's
+//! action says which one is lent; when that one cannot be used nothing is done, and no other one takes its place.
 
 use crate::{badge::Badge, called, driver::Session, error::Error, wire::Dialer};
 use http::HeaderValue;

@@ -11,6 +11,7 @@ use crate::{
     driver::{self, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
     error::{Error, Fault},
     kind::{self, Kind},
+    secret::{Choice, DEFAULT, Duty, Kept, Secrets, Site},
 };
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -87,7 +88,8 @@ struct Report {
 struct Member {
     name: HypervisorName,
     kind: Kind,
-    driver: Box<dyn Driver>,
+    /// One a credential.
+    drivers: Choice<Box<dyn Driver>>,
     door: Option<ApiDoor>,
     warnings: Vec<String>,
     address: String,
@@ -97,7 +99,8 @@ struct Member {
 
 struct Inner {
     members: Vec<Arc<Member>>,
-    apis: Vec<Api>,
+    apis: Vec<(HypervisorName, Choice<Api>)>,
+    secrets: Secrets,
     inventory: ArcSwap<Inventory>,
     publishing: Mutex<()>,
     broker: Broker,
@@ -109,8 +112,14 @@ struct Inner {
 pub struct Fleet(Arc<Inner>);
 
 impl Fleet {
-    /// Reads every certificate, key and secret file that the configuration names. Nothing is dialled.
+    /// Reads every certificate, key and secret that the configuration names and that is at hand. Nothing is dialled.
     pub fn new(configs: Vec<HypervisorConfig>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        Self::with(configs, &Kept::default(), clock)
+    }
+
+    /// The same with secrets that were rotated: they are used in place of what the configuration names.
+    pub fn with(configs: Vec<HypervisorConfig>, kept: &Kept, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let mut held = Vec::new();
         let mut members = Vec::new();
         let mut apis = Vec::new();
         let mut names = HashSet::new();
@@ -119,11 +128,27 @@ impl Fleet {
             if !names.insert(name.clone()) {
                 return Err(Error::config(format!("hypervisors.{name}"), "two hypervisors have this name"));
             }
-            let Built { driver, api, warnings, address } = kind::build(config)?;
+            let HypervisorConfig { common, own, others } = config;
+            let mut build = |credential: &str, own| {
+                let mut site = Site { common: common.clone(), credential, kept, held: Vec::new() };
+                let built = kind::build(&mut site, own)?;
+                held.extend(site.held);
+                Ok::<_, Error>(built)
+            };
+            let Built { driver, api, warnings, address } = build(DEFAULT, own)?;
             for warning in &warnings {
                 tracing::warn!(hypervisor = %name, "{warning}");
             }
-            apis.extend(api);
+            let mut drivers = Choice { default: driver, others: Vec::new() };
+            let mut lent = api.map(|default| Choice { default, others: Vec::new() });
+            for (duties, own) in others {
+                let Built { driver, api, .. } = build(&words(&duties), own)?;
+                if let (Some(lent), Some(api)) = (&mut lent, api) {
+                    lent.others.push((duties.clone(), api));
+                }
+                drivers.others.push((duties, driver));
+            }
+            apis.extend(lent.map(|lent| (name.clone(), lent)));
             let report = Report {
                 state: HealthState::Down { why: "was not asked yet".to_owned(), since: clock.now() },
                 machines: 0,
@@ -131,11 +156,12 @@ impl Fleet {
                 notes: warnings.clone(),
             };
             let (published, report) = (Notify::new(), Mutex::new(report));
-            members.push(Arc::new(Member { name, kind, driver, door, warnings, address, published, report }));
+            members.push(Arc::new(Member { name, kind, drivers, door, warnings, address, published, report }));
         }
         let inventory = ArcSwap::from_pointee(Inventory::default());
         let broker = Broker::new(Arc::clone(&clock));
-        Ok(Self(Arc::new(Inner { members, apis, inventory, publishing: Mutex::new(()), broker, clock })))
+        let (secrets, publishing) = (Secrets::new(held), Mutex::new(()));
+        Ok(Self(Arc::new(Inner { members, apis, secrets, inventory, publishing, broker, clock })))
     }
 
     /// Every machine known now.
@@ -165,6 +191,11 @@ impl Fleet {
         self.0.members.iter().filter_map(|m| m.door.as_ref().map(|door| (&m.name, m.kind, door)))
     }
 
+    /// The secrets in use.
+    pub fn secrets(&self) -> &Secrets {
+        &self.0.secrets
+    }
+
     /// The work that keeps the inventory: one future a hypervisor, so that a slow one delays no other. Each ends when
     /// `stop` becomes true or its sender is dropped.
     pub fn run(&self, stop: &watch::Receiver<bool>) -> Vec<Work> {
@@ -174,6 +205,7 @@ impl Fleet {
                 tokio::select! {
                     _ = stop.wait_for(|stopped| *stopped) => {}
                     () = fleet.keep(&member) => {}
+                    () = stay(&member) => {}
                 }
             })
         };
@@ -186,7 +218,7 @@ impl Fleet {
             let board = Board { fleet: self.clone(), member: Arc::clone(member) };
             async move {
                 tokio::select! {
-                    fault = board.member.driver.follow(&board) => board.lose(&fault),
+                    fault = board.member.drivers.default.follow(&board) => board.lose(&fault),
                     () = board.member.published.notified() => {}
                     () = tokio::time::sleep(ONCE) => board.lose(&Fault::TooSlow("to list its machines")),
                 }
@@ -200,7 +232,7 @@ impl Fleet {
         let mut delay = FIRST_RETRY;
         loop {
             let began = Instant::now();
-            let fault = member.driver.follow(&board).await;
+            let fault = member.drivers.default.follow(&board).await;
             tracing::warn!(hypervisor = %member.name, %fault, "hypervisor lost; trying again");
             board.lose(&fault);
             if began.elapsed() > LAST_RETRY {
@@ -228,28 +260,33 @@ impl Fleet {
     /// hypervisor has accepted or refused.
     pub async fn power(&self, permit: &Permit, verb: PowerVerb) -> Result<(), Error> {
         let (member, machine) = self.permitted(permit, &[Action::Power])?;
-        member.driver.power(&machine.machine, verb).await.map_err(|f| f.at(&member.name))
+        let driver = member.drivers.of(permit.operation().action);
+        let done = driver.power(&machine.machine, verb).await;
+        // Whoever keeps the inventory did not do it, perhaps.
+        member.drivers.default.nudge();
+        done.map_err(|f| f.at(&member.name))
     }
 
     /// Connects to the screen of the machine that the permit is for; its action must be `console.view` or
     /// `console.control`. Address, password and TLS are read now.
     pub async fn open_screen(&self, permit: &Permit) -> Result<Screen, Error> {
         let (member, machine) = self.permitted(permit, &[Action::ConsoleView, Action::ConsoleControl])?;
-        member.driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
+        let driver = member.drivers.of(permit.operation().action);
+        driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
     }
 
     /// What a machine's settings are now, and in a snapshot of it, for deciding on what would change them: the gateway's
     /// own look, like that at the inventory. At most half a minute.
     pub async fn standing(&self, machine: &MachineRef, snapshot: Option<&str>) -> Result<Standing, Error> {
         let member = self.member(&machine.hypervisor)?;
-        let look = tokio::time::timeout(LOOK, member.driver.standing(&machine.machine, snapshot));
+        let look = tokio::time::timeout(LOOK, member.drivers.default.standing(&machine.machine, snapshot));
         let standing = look.await.unwrap_or(Err(Fault::TooSlow("to say what a machine is")));
         standing.map_err(|f| f.at(&member.name))
     }
 
     /// What clients of a hypervisor's RPC have to know and keep to; none where it has no RPC.
     pub fn rpc(&self, hypervisor: &HypervisorName) -> Option<RpcFace<'_>> {
-        self.member(hypervisor).ok()?.driver.rpc()
+        self.member(hypervisor).ok()?.drivers.default.rpc()
     }
 
     /// Opens a connection for one client of a hypervisor's RPC, with the gateway's credential. The permit must be for
@@ -260,12 +297,12 @@ impl Fleet {
         if self.0.clock.now() >= permit.expires_at() {
             return Err(Error::PermitExpired);
         }
-        self.member(name)?.driver.open_rpc(name, flags).await.map_err(|f| f.at(name))
+        self.member(name)?.drivers.of(operation.action).open_rpc(name, flags).await.map_err(|f| f.at(name))
     }
 
     /// Whether a hypervisor knows how to do something to a machine's power at all.
     pub fn can(&self, hypervisor: &HypervisorName, verb: PowerVerb) -> bool {
-        self.member(hypervisor).is_ok_and(|m| m.driver.can(verb))
+        self.member(hypervisor).is_ok_and(|m| m.drivers.default.can(verb))
     }
 
     /// The broker of channel secrets and tasks: one for all shards.
@@ -289,8 +326,7 @@ impl Fleet {
     pub fn note_task(&self, permit: &Permit, answer: &[u8]) {
         let operation = permit.operation();
         let Some(name) = operation.resource.hypervisor() else { return };
-        let api = self.0.apis.iter().find(|a| a.name == *name);
-        if let Some(task) = api.and_then(|a| (a.dialect.task)(answer)) {
+        if let Some(task) = self.api(name).and_then(|a| (a.dialect.task)(answer)) {
             let owner = TaskOwner { user: permit.user(), operation: operation.clone() };
             self.0.broker.remember(name, &task, owner);
         }
@@ -300,20 +336,19 @@ impl Fleet {
     pub fn strip(&self, permit: &Permit, answer: &[u8]) -> Result<Vec<u8>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let api = self.0.apis.iter().find(|a| a.name == *name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let api = self.api(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let clean = (api.dialect.strip)(answer).map_err(|f| f.at(name))?;
         Ok(self.relate(permit, clean))
     }
 
     /// What the gateway's own account sees there, where it signs in.
     pub fn account(&self, name: &HypervisorName) -> Option<Account> {
-        let api = self.0.apis.iter().find(|a| a.name == *name)?;
-        api.dialer.authorization.as_ref()?.account()
+        self.api(name)?.dialer.authorization.as_ref()?.account()
     }
 
     fn relate(&self, permit: &Permit, answer: Vec<u8>) -> Vec<u8> {
         let name = permit.operation().resource.hypervisor();
-        let api = self.0.apis.iter().find(|a| Some(&a.name) == name);
+        let api = name.and_then(|name| self.api(name));
         let origins = api.map_or(&[][..], |a| a.origins.as_slice());
         let is_named = |o: &String| answer.windows(o.len()).any(|w| w == o.as_bytes());
         if !origins.iter().any(is_named) {
@@ -328,31 +363,69 @@ impl Fleet {
     pub fn keep_rows(&self, permit: &Permit, answer: &[u8], seen: &Seen<'_>) -> Result<Vec<u8>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let api = self.0.apis.iter().find(|a| a.name == *name);
-        let keep = api.and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
+        let keep = self.api(name).and_then(|a| a.dialect.rows).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let kept = keep(answer, seen).map_err(|f| f.at(name))?;
         Ok(self.relate(permit, kept))
     }
 
     /// How a hypervisor's objects are cut down to what somebody may see; none where its API has no objects of that kind.
     pub fn cutter(&self, hypervisor: &HypervisorName) -> Option<&Cutter> {
-        self.member(hypervisor).ok()?.driver.cutter()
+        self.member(hypervisor).ok()?.drivers.default.cutter()
     }
 
     pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<&Desk> {
-        self.member(name).ok()?.driver.desk()
+        self.member(name).ok()?.drivers.default.desk()
     }
 
-    pub(crate) fn desks(&self) -> impl Iterator<Item = (&HypervisorName, &Desk)> {
-        self.0.members.iter().filter_map(|m| m.driver.desk().map(|desk| (&m.name, desk)))
+    /// The desks of all hypervisors, in one order.
+    pub(crate) fn desks(&self) -> impl Iterator<Item = &Desk> {
+        self.0.members.iter().flat_map(|m| m.drivers.all()).filter_map(|d| d.desk())
     }
 
-    pub(crate) fn apis(&self) -> impl Iterator<Item = &Api> {
+    /// The driver with one of a hypervisor's credentials.
+    pub(crate) fn driver_called(&self, name: &HypervisorName, credential: &str) -> Option<&dyn Driver> {
+        let drivers = &self.member(name).ok()?.drivers;
+        if credential == DEFAULT {
+            return Some(drivers.default.as_ref());
+        }
+        drivers.others.iter().find(|(duties, _)| words(duties) == credential).map(|(_, driver)| driver.as_ref())
+    }
+
+    /// The desks of a hypervisor, by what their credentials are for.
+    pub(crate) fn desk_for(&self, name: &HypervisorName, action: Action) -> Option<&Desk> {
+        self.member(name).ok()?.drivers.of(action).desk()
+    }
+
+    /// How a hypervisor's API is reached, with the credential that is lent where no other one is for the action.
+    pub(crate) fn api(&self, name: &HypervisorName) -> Option<&Api> {
+        self.apis().find(|(n, _)| n == name).map(|(_, lent)| &lent.default)
+    }
+
+    pub(crate) fn apis(&self) -> impl Iterator<Item = &(HypervisorName, Choice<Api>)> {
         self.0.apis.iter()
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.0.clock)
+    }
+}
+
+/// What a credential is for, as its name.
+fn words(duties: &[Duty]) -> String {
+    duties.iter().map(|d| d.word()).collect::<Vec<_>>().join("+")
+}
+
+/// Keeps the credentials usable with which no inventory is read.
+async fn stay(member: &Member) {
+    join_all(member.drivers.others.iter().map(|(_, driver)| stay_with(member, driver.as_ref()))).await;
+    std::future::pending::<()>().await;
+}
+
+async fn stay_with(member: &Member, driver: &dyn Driver) {
+    loop {
+        let fault = driver.stay().await;
+        tracing::warn!(hypervisor = %member.name, %fault, "one of its credentials cannot be used; trying again");
+        tokio::time::sleep(LAST_RETRY).await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     exchange::{Broken, Live, Progress, Sending},
     fleet::Fleet,
     headers::{self, Asked, Payload},
+    secret::Choice,
     wire::{Dialer, Tunnel},
 };
 use bytes::Bytes;
@@ -188,7 +189,7 @@ pub struct Forwarder<B = Incoming>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    pub(crate) targets: Arc<HashMap<HypervisorName, Target<B>>>,
+    pub(crate) targets: Arc<HashMap<HypervisorName, Choice<Target<B>>>>,
     broker: Broker,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -209,18 +210,23 @@ where
 {
     /// A forwarder for every hypervisor of the fleet that has an HTTP API.
     pub fn new(fleet: &Fleet) -> Self {
-        let targets = fleet.apis().map(|api| {
+        let of = |api: &Api| {
             let mut target = Target::new(api, &api.dialer, &api.host);
             let others = api.pool.iter().flat_map(|pool| pool.members().iter().skip(1));
             target.others = others.map(|m| Target::new(api, &m.dialer, &m.host)).collect();
-            (api.name.clone(), target)
+            target
+        };
+        // Connections of their own each: one that was made with a credential is used with no other one.
+        let targets = fleet.apis().map(|(name, lent)| {
+            let others = lent.others.iter().map(|(duties, api)| (duties.clone(), of(api))).collect();
+            (name.clone(), Choice { default: of(&lent.default), others })
         });
         Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
     }
 
     /// Closes connections that have been idle for ten sweeps; call it every [`SWEEP`].
     pub fn sweep(&self) {
-        for target in self.targets.values().flat_map(|t| std::iter::once(t).chain(&t.others)) {
+        for target in self.targets.values().flat_map(Choice::all).flat_map(|t| std::iter::once(t).chain(&t.others)) {
             target.pool.sweep();
         }
     }
@@ -244,7 +250,7 @@ where
     /// Whether the answer to a request that needs no upgrade may take as long as it likes.
     pub fn waits(&self, permit: &Permit, path: &Canonical) -> bool {
         let target = permit.operation().resource.hypervisor().and_then(|name| self.targets.get(name));
-        target.is_some_and(|t| (t.dialect.is_long_poll)(path.as_str()))
+        target.is_some_and(|t| (t.default.dialect.is_long_poll)(path.as_str()))
     }
 
     /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
@@ -272,7 +278,8 @@ where
     ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let target = self.targets.get(name).and_then(|t| t.member(session.map_or(0, |s| s.member)));
+        let target = self.targets.get(name).map(|lent| lent.of(operation.action));
+        let target = target.and_then(|t| t.member(session.map_or(0, |s| s.member)));
         let target = target.ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;

@@ -6,11 +6,12 @@
 
 use crate::{
     config::{
-        HypervisorConfig, KubevirtConfig, LibvirtConfig, LxdConfig, OpenStackConfig, OvirtConfig, ProxmoxConfig,
-        QemuConfig, Settings, VmmConfig, VsphereConfig, XapiConfig,
+        KubevirtConfig, LibvirtConfig, LxdConfig, OpenStackConfig, OvirtConfig, ProxmoxConfig, QemuConfig, Settings,
+        VmmConfig, VsphereConfig, XapiConfig,
     },
     driver::{Built, kubevirt, libvirt, lxd, openstack, ovirt, proxmox, qemu, vmm, vsphere, xapi},
     error::Error,
+    secret::Site,
 };
 use portcullis_policy::classify::ApiKind;
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use serde::Deserialize;
 macro_rules! kinds {
     ($(
         $(#[$doc:meta])*
-        $kind:ident = $word:literal, keys $keys:ident and [$($common:ident),*], api $api:expr, $build:expr;
+        $kind:ident = $word:literal, keys $keys:ident and [$($common:ident),*], login [$($login:ident),*], api $api:expr, $build:expr;
     )*) => {
         /// Kinds of hypervisor.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -37,9 +38,19 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $api,)* }
             }
 
+            /// The kind that a word in the configuration names.
+            pub fn named(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$kind),)* _ => None }
+            }
+
             /// The keys that it takes of those that several kinds have.
             pub(crate) const fn common(self) -> &'static [&'static str] {
                 match self { $(Self::$kind => &[$(stringify!($common)),*],)* }
+            }
+
+            /// Those of its keys that one credential has and another one has not.
+            pub(crate) const fn login(self) -> &'static [&'static str] {
+                match self { $(Self::$kind => &[$(stringify!($login)),*],)* }
             }
         }
 
@@ -67,44 +78,43 @@ macro_rules! kinds {
             }
         }
 
-        /// Makes the driver of a hypervisor.
-        pub(crate) fn build(config: HypervisorConfig) -> Result<Built, Error> {
-            let HypervisorConfig { common, own } = config;
-            if !(1..=65_536).contains(&common.connections) {
-                return Err(Error::config(common.key_of("connections"), "must be 1 to 65536"));
+        /// Makes the driver of a hypervisor with one credential.
+        pub(crate) fn build(site: &mut Site<'_>, own: Own) -> Result<Built, Error> {
+            if !(1..=65_536).contains(&site.common.connections) {
+                return Err(Error::config(site.common.key_of("connections"), "must be 1 to 65536"));
             }
-            match own { $(Own::$kind(keys) => $build(&common, keys),)* }
+            match own { $(Own::$kind(keys) => $build(site, keys),)* }
         }
     };
 }
 
 kinds! {
     /// QEMU guests named one by one.
-    Qemu = "qemu", keys QemuConfig and [], api None, qemu::build;
+    Qemu = "qemu", keys QemuConfig and [], login [], api None, qemu::build;
     /// A libvirt daemon.
-    Libvirt = "libvirt", keys LibvirtConfig and [tls], api None, libvirt::build;
+    Libvirt = "libvirt", keys LibvirtConfig and [tls], login [], api None, libvirt::build;
     /// An LXD server.
-    Lxd = "lxd", keys LxdConfig and [tls, api, connections], api Some(ApiKind::Lxd), lxd::build;
+    Lxd = "lxd", keys LxdConfig and [tls, api, connections], login [cert_file, key], api Some(ApiKind::Lxd), lxd::build;
     /// An Incus server: the same keys.
-    Incus = "incus", keys LxdConfig and [tls, api, connections], api Some(ApiKind::Incus), lxd::build;
+    Incus = "incus", keys LxdConfig and [tls, api, connections], login [cert_file, key], api Some(ApiKind::Incus), lxd::build;
     /// A Proxmox VE cluster.
-    Proxmox = "proxmox", keys ProxmoxConfig and [tls, api, connections], api Some(ApiKind::Proxmox), proxmox::build;
+    Proxmox = "proxmox", keys ProxmoxConfig and [tls, api, connections], login [token], api Some(ApiKind::Proxmox), proxmox::build;
     /// An OpenStack cloud.
-    OpenStack = "openstack", keys OpenStackConfig and [tls, api, connections], api Some(ApiKind::OpenStack),
+    OpenStack = "openstack", keys OpenStackConfig and [tls, api, connections], login [user, user_domain, project, project_domain, application_credential, secret], api Some(ApiKind::OpenStack),
         openstack::build;
     /// An oVirt engine.
-    Ovirt = "ovirt", keys OvirtConfig and [tls, api, connections], api Some(ApiKind::Ovirt), ovirt::build;
+    Ovirt = "ovirt", keys OvirtConfig and [tls, api, connections], login [username, password], api Some(ApiKind::Ovirt), ovirt::build;
     /// A Kubernetes cluster with KubeVirt.
-    Kubevirt = "kubevirt", keys KubevirtConfig and [tls, api, connections], api Some(ApiKind::Kubevirt),
+    Kubevirt = "kubevirt", keys KubevirtConfig and [tls, api, connections], login [token, cert_file, key], api Some(ApiKind::Kubevirt),
         kubevirt::build;
     /// A pool of XCP-ng or XenServer.
-    Xapi = "xapi", keys XapiConfig and [tls, api, connections], api Some(ApiKind::Xapi), xapi::build;
+    Xapi = "xapi", keys XapiConfig and [tls, api, connections], login [username, password], api Some(ApiKind::Xapi), xapi::build;
     /// A vCenter, or one ESXi host.
-    Vsphere = "vsphere", keys VsphereConfig and [tls, api], api Some(ApiKind::Vsphere), vsphere::build;
+    Vsphere = "vsphere", keys VsphereConfig and [tls, api], login [username, password], api Some(ApiKind::Vsphere), vsphere::build;
     /// A Cloud Hypervisor process.
-    CloudHypervisor = "cloud-hypervisor", keys VmmConfig and [api, connections], api Some(ApiKind::CloudHypervisor),
-        |common, keys| vmm::build(common, keys, &vmm::CLOUD_HYPERVISOR);
+    CloudHypervisor = "cloud-hypervisor", keys VmmConfig and [api, connections], login [], api Some(ApiKind::CloudHypervisor),
+        |site, keys| vmm::build(site, keys, &vmm::CLOUD_HYPERVISOR);
     /// A Firecracker process.
-    Firecracker = "firecracker", keys VmmConfig and [api, connections], api Some(ApiKind::Firecracker),
-        |common, keys| vmm::build(common, keys, &vmm::FIRECRACKER);
+    Firecracker = "firecracker", keys VmmConfig and [api, connections], login [], api Some(ApiKind::Firecracker),
+        |site, keys| vmm::build(site, keys, &vmm::FIRECRACKER);
 }

@@ -28,6 +28,10 @@
 //! (recursion 1), which says all that the inventory holds at a tenth of the size; a hypervisor that is lost keeps its
 //! machines in the inventory with an unknown state, so that people find them with the reason.
 //!
+//! Decisions (2026-11-28): a hypervisor has one driver a credential, and a permit's action says which of them works, so
+//! that no driver has to know that there are others; secrets are held apart from what is made of them and looked up at
+//! each use, so that a rotation needs no restart and cuts no screen.
+//!
 //! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
 //! would be good for anybody who reaches the cluster.
 
@@ -47,10 +51,14 @@ mod fleet;
 mod forward;
 mod framed;
 mod headers;
+mod inspect;
 mod kind;
 mod mail;
 mod outbound;
+mod rotate;
+mod secret;
 mod tls;
+mod vault;
 mod wire;
 
 pub use badge::Account;
@@ -68,8 +76,12 @@ pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};
 pub use forward::{Answer, Forwarder, RequestContext, SWEEP};
 pub use framed::Framed;
+pub use inspect::Met;
 pub use kind::Kind;
 pub use mail::{Mail, MailServer, MailTls, Mailer, Undelivered};
 pub use outbound::Outbound;
+pub use rotate::{Form, KnownAs, Rotation, new_password};
+pub use secret::{Kept, Origin, Refreshed, SecretName, SecretState, Secrets};
 pub use tls::TlsUpgrade;
+pub use vault::{Vault, VaultConfig};
 pub use wire::{Early, Joined, Stream, Tunnel};

@@ -6,8 +6,10 @@
 use crate::{
     config::{Readers, Trust, Verify, read_file},
     error::{Error, Fault},
+    secret::{Derived, Held, Site, Source},
 };
 use aws_lc_rs::digest;
+use portcullis_domain::Secret;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -20,9 +22,10 @@ use rustls::{
     },
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt::Display, path::Path, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use zeroize::Zeroizing;
 
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -30,10 +33,91 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(30);
 /// The certificate and key that the gateway shows.
 pub(crate) struct Identity<'a> {
     /// PEM chain, leaf first.
-    pub(crate) cert_file: &'a Path,
+    pub(crate) chain: &'a [u8],
     /// PEM key.
-    pub(crate) key_file: &'a Path,
+    pub(crate) key: &'a Secret,
 }
+
+/// How TLS with a peer is begun.
+pub(crate) enum Tls {
+    /// Always the same.
+    Fixed(TlsUpgrade),
+    /// With a certificate of the gateway, which may be replaced.
+    Shown(Derived<TlsUpgrade>),
+}
+
+impl Tls {
+    pub(crate) fn now(&self) -> Result<TlsUpgrade, Fault> {
+        match self {
+            Self::Fixed(tls) => Ok(tls.clone()),
+            Self::Shown(derived) => derived.now().map(|made| made.1.clone()),
+        }
+    }
+
+    /// With the gateway's certificate and the key that `key` names. A key that was rotated brings its certificate with it.
+    /// `missing` says that both are needed.
+    pub(crate) fn shown(
+        site: &mut Site<'_>,
+        cert_file: Option<&Path>,
+        key: Option<Source>,
+        host: Option<&str>,
+        missing: &str,
+    ) -> Result<(Self, Certificate), Error> {
+        let (Some(cert_file), Some(key)) = (cert_file, key) else {
+            return Err(Error::config(site.common.key_of("cert_file"), missing));
+        };
+        let chain = read_file(&site.common.key_of("cert_file"), cert_file, Readers::Anyone)?;
+        pem_certificates(&site.common.key_of("cert_file"), &chain, &cert_file.display())?;
+        let (at, trust, host) = (site.common.key(), site.common.tls.clone(), host.map(str::to_owned));
+        // What is wrong with the trust is told by its own key.
+        drop(TlsUpgrade::new(&at, &trust, host.as_deref(), None)?);
+        let chain = Arc::new(chain);
+        let beside = Arc::clone(&chain);
+        let make = Arc::new(move |key: &Secret| {
+            let chain =
+                if key.expose().windows(BEGIN.len()).any(|w| w == BEGIN) { key.expose() } else { beside.as_slice() };
+            TlsUpgrade::new(&at, &trust, host.as_deref(), Some(Identity { chain, key }))
+        });
+        let check = Arc::clone(&make);
+        let words = |e: Error| match e {
+            Error::Config { why, .. } => why,
+            other => other.to_string(),
+        };
+        let held = site.hold("key", key, move |key| check(key).map(drop).map_err(words))?;
+        let own = Certificate { held: Arc::clone(&held), beside: chain };
+        let derived = Derived::new(held, move |key| make(key).map_err(|e| Fault::Untrusted(e.to_string())));
+        Ok((Self::Shown(derived), own))
+    }
+}
+
+/// The certificate that the gateway shows.
+pub(crate) struct Certificate {
+    held: Arc<Held>,
+    /// What goes with a key that was not rotated, as PEM.
+    beside: Arc<Zeroizing<Vec<u8>>>,
+}
+
+impl Certificate {
+    /// The certificate of a key, as DER.
+    pub(crate) fn leaf(&self, key: &Secret) -> Result<CertificateDer<'static>, Fault> {
+        let found =
+            [key.expose(), self.beside.as_slice()].into_iter().find_map(|pem| CertificateDer::from_pem_slice(pem).ok());
+        found.ok_or_else(|| Fault::Refused("the gateway's certificate is none".to_owned()))
+    }
+
+    /// The SHA-256 of the certificate of a key, in hex digits.
+    pub(crate) fn print_of(&self, key: &Secret) -> Result<String, Fault> {
+        Ok(hex::encode(digest::digest(&digest::SHA256, &self.leaf(key)?)))
+    }
+
+    /// The same of the one in use.
+    pub(crate) fn print(&self) -> Result<String, Fault> {
+        let key = self.held.value()?;
+        self.print_of(&key)
+    }
+}
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Everything needed to begin TLS on an open connection to one peer.
 #[derive(Clone)]
@@ -111,14 +195,26 @@ fn local_name() -> Result<ServerName<'static>, Error> {
     ServerName::try_from("localhost").map_err(|e| Error::config("tls.server_name", e.to_string()))
 }
 
+/// TLS that runs to its end with whoever answers, to see whose certificate it is. Nothing may be said on it.
+pub(crate) fn meeting() -> Result<ClientConfig, Fault> {
+    let provider = Arc::new(provider::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| Fault::Untrusted(e.to_string()))?.dangerous();
+    Ok(builder.with_custom_certificate_verifier(Arc::new(Unverified { algorithms })).with_no_client_auth())
+}
+
 /// The certificates of a PEM file; at least one.
 fn read_certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bytes = read_file(key, path, Readers::Anyone)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+    pem_certificates(key, &read_file(key, path, Readers::Anyone)?, &path.display())
+}
+
+fn pem_certificates(key: &str, pem: &[u8], shown: &dyn Display) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|e| Error::config(key, format!("{} is no PEM file of certificates: {e}", path.display())))?;
+        .map_err(|e| Error::config(key, format!("{shown} is no PEM of certificates: {e}")))?;
     if certificates.is_empty() {
-        return Err(Error::config(key, format!("{} holds no certificate", path.display())));
+        return Err(Error::config(key, format!("{shown} holds no certificate")));
     }
     Ok(certificates)
 }
@@ -132,15 +228,11 @@ pub(crate) fn client_config(key: &str, trust: &Trust, identity: Option<Identity<
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
-    let chain = read_certificates(&format!("{key}.cert_file"), identity.cert_file)?;
-    let key_key = format!("{key}.key_file");
-    let pem = read_file(&key_key, identity.key_file, Readers::Owner)?;
-    let shown = identity.key_file.display();
-    let private = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|e| Error::config(&key_key, format!("{shown} is no PEM file with a private key: {e}")))?;
-    builder.with_client_auth_cert(chain, private).map_err(|e| {
-        Error::config(&key_key, format!("{shown} does not fit the certificate {}: {e}", identity.cert_file.display()))
-    })
+    let chain = pem_certificates(&format!("{key}.cert_file"), identity.chain, &"the certificate")?;
+    let wrong = |why: String| Error::config(format!("{key}.key_file"), why);
+    let private = PrivateKeyDer::from_pem_slice(identity.key.expose())
+        .map_err(|e| wrong(format!("is no PEM with a private key: {e}")))?;
+    builder.with_client_auth_cert(chain, private).map_err(|e| wrong(format!("does not fit its certificate: {e}")))
 }
 
 fn verifier(key: &str, trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
@@ -239,7 +331,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// Believes anybody; only for `tls.verify = "none"`.
+/// Believes anybody; only for `tls.verify = "none"`, and to look at a certificate.
 #[derive(Debug)]
 struct Unverified {
     algorithms: WebPkiSupportedAlgorithms,

@@ -5,7 +5,7 @@ use crate::{
     badge::Badge,
     error::{Error, Fault},
     framed::Framed,
-    tls::TlsUpgrade,
+    tls::Tls,
 };
 use bytes::{Buf, Bytes};
 use http::HeaderValue;
@@ -296,7 +296,7 @@ pub(crate) struct Dialer {
     /// Where.
     pub(crate) address: Address,
     /// TLS, for TCP.
-    pub(crate) tls: Option<TlsUpgrade>,
+    pub(crate) tls: Option<Tls>,
     /// What each request shows, where that is how the peer knows the gateway.
     pub(crate) authorization: Option<Badge>,
 }
@@ -306,7 +306,7 @@ impl Dialer {
     pub(crate) async fn dial(&self) -> Result<Wire, Fault> {
         let stream = self.address.dial().await?;
         match &self.tls {
-            Some(tls) => Ok(Wire::Tls(Box::new(tls.upgrade(stream).await?))),
+            Some(tls) => Ok(Wire::Tls(Box::new(tls.now()?.upgrade(stream).await?))),
             None => Ok(Wire::Plain(stream)),
         }
     }

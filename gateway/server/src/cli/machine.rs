@@ -2,6 +2,7 @@
 //! `portcullis hypervisor` and `portcullis machine`: what stands behind the gateway, asked directly.
 
 use super::{Answer, At};
+use crate::secrets::{self, Opened};
 use clap::Subcommand;
 use portcullis_domain::SystemClock;
 use portcullis_upstream::{Fleet, HealthState};
@@ -15,6 +16,9 @@ pub(super) enum Hypervisor {
         #[command(flatten)]
         at: At,
     },
+    /// Add one: shows the certificate that it met and asks, tries the credential, lists the machines, and writes its
+    /// section into the configuration
+    Add(Box<super::add::Add>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,14 +50,18 @@ struct MachineLine {
 }
 
 pub(super) async fn asked(at: &At) -> anyhow::Result<Fleet> {
-    let fleet = Fleet::new(at.read()?.hypervisors, Arc::new(SystemClock))?;
+    let desk = at.open().await?;
+    let Opened { fleet, .. } = secrets::open(&desk.config, &desk.keys, &desk.store, Arc::new(SystemClock)).await?;
     fleet.refresh_once().await;
     Ok(fleet)
 }
 
 impl Hypervisor {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
-        let Self::List { at } = self;
+        let at = match self {
+            Self::Add(add) => return Box::pin(add.run()).await,
+            Self::List { at } => at,
+        };
         let health = asked(&at).await?.health();
         let down = health.iter().any(|h| !matches!(h.state, HealthState::Ok));
         let rows: Vec<_> = health

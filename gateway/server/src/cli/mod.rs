@@ -2,7 +2,9 @@
 //! The command line: one verb a job. Exit codes: 0 yes, 1 no, 2 could not.
 
 mod account;
+mod add;
 mod audit;
+mod doctor;
 mod files;
 mod grant;
 mod group;
@@ -12,6 +14,7 @@ mod machine;
 mod policy;
 mod recording;
 mod request;
+mod secrets;
 mod serve;
 mod token;
 mod user;
@@ -44,6 +47,7 @@ struct Cli {
 enum Verb {
     Init(init::Init),
     Serve(serve::Serve),
+    Doctor(doctor::Doctor),
     /// People and service accounts: list, invite, reset, factors, remove-factor, claims, disable, enable, lock, unlock,
     /// service, break-glass, training, blocklist
     #[command(subcommand)]
@@ -66,9 +70,12 @@ enum Verb {
     /// The policy: matrix, check, diff, apply, export, history, rollback, simulate, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// The hypervisors of the configuration and how they answer: list
+    /// The hypervisors of the configuration and how they answer: list, add
     #[command(subcommand)]
     Hypervisor(machine::Hypervisor),
+    /// The secrets that the gateway shows to hypervisors: list, rotate, forget
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// The machines behind this gateway: list
     #[command(subcommand)]
     Machine(machine::Machine),
@@ -163,8 +170,10 @@ fn dispatch(verb: Verb) -> anyhow::Result<Answer> {
             Verb::Lock(verb) => Box::pin(verb.run()).await,
             Verb::Token(verb) => Box::pin(verb.run()).await,
             Verb::Policy(verb) => Box::pin(verb.run()).await,
-            Verb::Hypervisor(verb) => verb.run().await,
-            Verb::Machine(verb) => verb.run().await,
+            Verb::Hypervisor(verb) => Box::pin(verb.run()).await,
+            Verb::Doctor(verb) => Box::pin(verb.run()).await,
+            Verb::Secrets(verb) => Box::pin(verb.run()).await,
+            Verb::Machine(verb) => Box::pin(verb.run()).await,
             Verb::Audit(verb) => verb.run().await,
             Verb::Recording(verb) => verb.run().await,
             Verb::Init(_) | Verb::Serve(_) => Ok(Answer::Yes),

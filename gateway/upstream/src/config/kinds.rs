@@ -2,6 +2,7 @@
 //! The keys of each kind of hypervisor, as the configuration writes them.
 
 use super::{Reach, Settings, Trust};
+use crate::secret::Source;
 use portcullis_domain::MachineId;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -33,9 +34,9 @@ pub(crate) struct GuestConfig {
     /// Where its VNC server listens: `host:port` or `unix:/path`.
     #[serde(default)]
     pub(crate) vnc: Option<String>,
-    /// File with the VNC password.
+    /// The VNC password.
     #[serde(default)]
-    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password: Option<Source>,
     /// User name for VeNCrypt's Plain types.
     #[serde(default)]
     pub(crate) username: Option<String>,
@@ -62,7 +63,7 @@ pub(crate) struct LibvirtConfig {
     pub(crate) cert_file: Option<PathBuf>,
     /// Its key.
     #[serde(default)]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key: Option<Source>,
     /// The connection URI that the daemon opens.
     #[serde(default = "system_uri")]
     pub(crate) uri: String,
@@ -127,7 +128,7 @@ pub(crate) struct LxdConfig {
     pub(crate) cert_file: Option<PathBuf>,
     /// Its key.
     #[serde(default)]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key: Option<Source>,
 }
 
 /// A Proxmox VE cluster, by any of its nodes.
@@ -136,8 +137,8 @@ pub(crate) struct LxdConfig {
 pub(crate) struct ProxmoxConfig {
     /// `https://host:port`, usually port 8006.
     pub(crate) address: String,
-    /// File with the gateway's API token, `user@realm!name=secret`.
-    pub(crate) token_file: PathBuf,
+    /// The gateway's API token, `user@realm!name=secret`.
+    pub(crate) token: Source,
 }
 
 /// An OpenStack cloud: Keystone, Nova and its console proxy.
@@ -166,8 +167,8 @@ pub(crate) struct OpenStackConfig {
     /// The id of an application credential.
     #[serde(default)]
     pub(crate) application_credential: Option<String>,
-    /// File with the user's password, or the application credential's secret.
-    pub(crate) secret_file: PathBuf,
+    /// The user's password, or the application credential's secret.
+    pub(crate) secret: Source,
 }
 
 /// An oVirt engine.
@@ -178,8 +179,8 @@ pub(crate) struct OvirtConfig {
     pub(crate) address: String,
     /// Whom the gateway signs in as: `name@profile`.
     pub(crate) username: String,
-    /// File with the password.
-    pub(crate) password_file: PathBuf,
+    /// The password.
+    pub(crate) password: Source,
     /// Hosts whose screens may be dialled: names or addresses, as the engine names them. One that it names beside them is
     /// refused, so that a hypervisor cannot point the gateway somewhere else.
     #[serde(default)]
@@ -209,8 +210,8 @@ pub(crate) struct XapiConfig {
     pub(crate) members: Vec<String>,
     /// The gateway's user there.
     pub(crate) username: String,
-    /// File with its password.
-    pub(crate) password_file: PathBuf,
+    /// Its password.
+    pub(crate) password: Source,
 }
 
 /// One process that is one machine: Cloud Hypervisor or Firecracker.
@@ -242,8 +243,8 @@ pub(crate) struct VsphereConfig {
     pub(crate) address: String,
     /// Whom the gateway signs in as.
     pub(crate) username: String,
-    /// File with the password.
-    pub(crate) password_file: PathBuf,
+    /// The password.
+    pub(crate) password: Source,
     /// What of it is a pool.
     #[serde(default)]
     pub(crate) pools: PoolsOf,
@@ -284,15 +285,15 @@ pub(crate) enum PoolsOf {
 pub(crate) struct KubevirtConfig {
     /// `https://host:port` of the cluster's API server, usually port 6443.
     pub(crate) address: String,
-    /// File with the token of a service account, read again as it is renewed; this or a client certificate.
+    /// The token of a service account, read again as it is renewed; this or a client certificate.
     #[serde(default)]
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token: Option<Source>,
     /// The gateway's client certificate.
     #[serde(default)]
     pub(crate) cert_file: Option<PathBuf>,
     /// Its key.
     #[serde(default)]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key: Option<Source>,
     /// What the key of a label begins with that is a tag: `<prefix>web` with an empty value or `true` is the tag `web`,
     /// with another value `web=<value>`. Empty: every label is a tag.
     #[serde(default = "tags_prefix")]
@@ -301,6 +302,11 @@ pub(crate) struct KubevirtConfig {
 
 fn tags_prefix() -> String {
     "tag.portcullis/".to_owned()
+}
+
+/// The path that a secret is read from.
+fn file(source: &mut Source) -> Vec<&mut PathBuf> {
+    if let Source::File(path) = source { vec![path] } else { Vec::new() }
 }
 
 /// Those that are there.
@@ -316,7 +322,8 @@ impl Settings for QemuConfig {
         let mut paths = Vec::new();
         for guest in &mut self.guests {
             let ca_file = guest.tls.as_mut().and_then(|t| t.ca_file.as_mut());
-            paths.extend([guest.password_file.as_mut(), guest.qmp.as_mut(), ca_file].into_iter().flatten());
+            paths.extend(guest.password.iter_mut().flat_map(file));
+            paths.extend([guest.qmp.as_mut(), ca_file].into_iter().flatten());
         }
         paths
     }
@@ -330,7 +337,8 @@ impl Settings for LibvirtConfig {
         self.rpc.as_ref()
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let mut paths = named([&mut self.socket, &mut self.cert_file, &mut self.key_file]);
+        let mut paths = named([&mut self.socket, &mut self.cert_file]);
+        paths.extend(self.key.iter_mut().flat_map(file));
         paths.extend(self.console.tls.as_mut().and_then(|t| t.ca_file.as_mut()));
         paths.extend(&mut self.console.socket_folders);
         paths
@@ -342,7 +350,9 @@ impl Settings for LxdConfig {
         if self.address.is_some() { Reach::Network } else { Reach::Socket }
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        named([&mut self.socket, &mut self.cert_file, &mut self.key_file])
+        let mut paths = named([&mut self.socket, &mut self.cert_file]);
+        paths.extend(self.key.iter_mut().flat_map(file));
+        paths
     }
 }
 
@@ -351,7 +361,7 @@ impl Settings for ProxmoxConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        vec![&mut self.token_file]
+        file(&mut self.token)
     }
 }
 
@@ -360,7 +370,7 @@ impl Settings for OpenStackConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        vec![&mut self.secret_file]
+        file(&mut self.secret)
     }
 }
 
@@ -370,7 +380,7 @@ impl Settings for OvirtConfig {
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let ca = self.screen_tls.as_mut().and_then(|t| t.ca_file.as_mut());
-        std::iter::once(&mut self.password_file).chain(ca).collect()
+        file(&mut self.password).into_iter().chain(ca).collect()
     }
 }
 
@@ -379,7 +389,7 @@ impl Settings for XapiConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        vec![&mut self.password_file]
+        file(&mut self.password)
     }
 }
 
@@ -388,7 +398,9 @@ impl Settings for KubevirtConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        named([&mut self.token_file, &mut self.cert_file, &mut self.key_file])
+        let mut paths = named([&mut self.cert_file]);
+        paths.extend([&mut self.token, &mut self.key].into_iter().flatten().flat_map(file));
+        paths
     }
 }
 
@@ -406,6 +418,6 @@ impl Settings for VsphereConfig {
         Reach::Network
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        vec![&mut self.password_file]
+        file(&mut self.password)
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     exchange::{Broken, Live, Sending},
     forward::fault,
     headers::check_answer,
+    secret::Held,
     wire::Dialer,
 };
 use bytes::Bytes;
@@ -17,7 +18,6 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE},
 };
 use http_body_util::Full;
-use portcullis_domain::Secret;
 use portcullis_policy::classify::soap::{self, Call, Element, Reference};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -68,14 +68,18 @@ pub(crate) struct Center {
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) host: HeaderValue,
     username: String,
-    password: Secret,
+    password: Arc<Held>,
     /// When it last said that they are wrong.
     refused_at: Mutex<Option<Instant>>,
 }
 
 impl Center {
-    pub(crate) const fn new(dialer: Arc<Dialer>, host: HeaderValue, username: String, password: Secret) -> Self {
+    pub(crate) const fn new(dialer: Arc<Dialer>, host: HeaderValue, username: String, password: Arc<Held>) -> Self {
         Self { dialer, host, username, password, refused_at: Mutex::new(None) }
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        &self.username
     }
 
     /// What the server says of itself, to anybody.
@@ -98,7 +102,8 @@ impl Center {
         let manager = content.child("sessionManager").and_then(Element::as_reference);
         let manager = manager.ok_or_else(|| Fault::Protocol("it has no sessions".to_owned()))?;
         let wrong = || Fault::Protocol("a password that is no text".to_owned());
-        let password = self.password.expose_text().ok_or_else(wrong)?;
+        let password = self.password.value()?;
+        let password = password.expose_text().ok_or_else(wrong)?;
         let arguments = vec![Element::text("userName", &self.username), Element::text("password", password)];
         let call = Call { method: "Login".to_owned(), this: manager, arguments };
         let (status, cookies, root) = self.send(None, &call, FIRST_RELEASE, LIST).await?;

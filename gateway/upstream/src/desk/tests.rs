@@ -4,7 +4,7 @@
 use super::*;
 use crate::wire::{Address, Dialer};
 use http::HeaderValue;
-use portcullis_domain::{PassId, Secret, TokenId};
+use portcullis_domain::{PassId, TokenId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ fn desk(most: usize) -> Desk {
     let address = Address::Tcp("localhost".to_owned(), 9);
     let dialer = Arc::new(Dialer { address, tls: None, authorization: None });
     let host = HeaderValue::from_static("localhost");
-    Desk::new(Center::new(dialer, host, "gateway".to_owned(), Secret::from("x".to_owned())), most)
+    Desk::new(Center::new(dialer, host, "gateway".to_owned(), crate::secret::Held::for_tests("x")), most)
 }
 
 fn seat(user: u128, which: u8) -> Seat {

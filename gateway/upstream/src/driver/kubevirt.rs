@@ -20,10 +20,11 @@ use crate::{
     api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
     broker::strip_secrets,
-    config::{Common, KubevirtConfig, read_secret},
+    config::KubevirtConfig,
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    tls::{Identity, TlsUpgrade},
+    secret::{Held, Site},
+    tls::{Tls, TlsUpgrade},
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
@@ -33,7 +34,6 @@ use rows::{Page, Row, Vm, Vmi};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -67,20 +67,16 @@ struct Kubevirt {
     token: Option<Token>,
 }
 
-/// The token of a service account, in a file that is written anew as it is renewed.
+/// The token of a service account; a file with it is written anew as it is renewed.
 struct Token {
-    key: String,
-    file: PathBuf,
+    held: Arc<Held>,
     badge: Arc<Renewed>,
 }
 
 impl Token {
-    fn read(&self) -> Result<(), Error> {
-        let token = read_secret(&self.key, &self.file)?;
-        let value = authorization(&token).ok_or_else(|| {
-            Error::config(&self.key, format!("{} holds no token: it is one line of letters", self.file.display()))
-        })?;
-        self.badge.set(Some(value), None);
+    fn read(&self) -> Result<(), Fault> {
+        let token = self.held.fresh()?;
+        self.badge.set(authorization(&token), None);
         Ok(())
     }
 }
@@ -92,32 +88,32 @@ fn authorization(token: &Secret) -> Option<HeaderValue> {
     is_plain.then(|| HeaderValue::from_str(&format!("Bearer {text}")).ok())?
 }
 
-pub(crate) fn build(common: &Common, config: KubevirtConfig) -> Result<Built, Error> {
-    let key = common.key();
-    let Https { address, host, origin } = Https::parse(&common.key_of("address"), &config.address, None)?;
-    let KubevirtConfig { token_file, cert_file, key_file, .. } = config;
-    let (token, identity) = match (token_file, &cert_file, &key_file) {
-        (Some(file), None, None) => {
-            let badge = Arc::new(Renewed::new(AUTHORIZATION, None));
-            (Some(Token { key: format!("{key}.token_file"), file, badge }), None)
+pub(crate) fn build(site: &mut Site<'_>, config: KubevirtConfig) -> Result<Built, Error> {
+    let key = site.common.key();
+    let Https { address, host, origin } = Https::parse(&site.common.key_of("address"), &config.address, None)?;
+    let missing =
+        "the cluster knows the gateway by a token or by a certificate: set token_file, or cert_file and key_file";
+    let (token, tls) = match (config.token, config.cert_file, config.key) {
+        (Some(source), None, None) => {
+            let is_token = |token: &Secret| match authorization(token) {
+                Some(_) => Ok(()),
+                None => Err("holds no token: it is one line of letters".to_owned()),
+            };
+            let token = Token {
+                held: site.hold("token", source, is_token)?,
+                badge: Arc::new(Renewed::new(AUTHORIZATION, None)),
+            };
+            (Some(token), Tls::Fixed(TlsUpgrade::new(&key, &site.common.tls, address.host(), None)?))
         }
-        (None, Some(cert_file), Some(key_file)) => (None, Some(Identity { cert_file, key_file })),
-        _ => {
-            let why = "the cluster knows the gateway by a token or by a certificate: set token_file, or cert_file and \
-                       key_file";
-            return Err(Error::config(key, why));
-        }
+        (None, Some(cert), Some(own)) => (None, Tls::shown(site, Some(&cert), Some(own), address.host(), missing)?.0),
+        _ => return Err(Error::config(key, missing)),
     };
-    if let Some(token) = &token {
-        token.read()?;
-    }
-    let tls = TlsUpgrade::new(&key, &common.tls, address.host(), identity)?;
+    let common = &site.common;
     let warnings = common.warnings();
     let shown = address.to_string();
     let authorization = token.as_ref().map(|t| Badge::Renewed(Arc::clone(&t.badge)));
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization });
     let api = Api {
-        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins: vec![origin],
@@ -329,10 +325,13 @@ impl Kubevirt {
         board.publish(machines, notes.iter().cloned().collect());
     }
 
-    /// Waits until the token was refused somewhere.
+    /// Waits until the token was refused somewhere, or is another one.
     async fn is_refused(&self) {
         match &self.token {
-            Some(token) => token.badge.wanted.notified().await,
+            Some(token) => tokio::select! {
+                () = token.badge.wanted.notified() => {}
+                () = token.held.changed.notified() => {}
+            },
             None => std::future::pending().await,
         }
     }
@@ -429,6 +428,20 @@ fn take<T: Row>(known: &mut Known<T>, line: Option<bytes::BytesMut>) -> Result<H
 
 #[async_trait]
 impl Driver for Kubevirt {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
+    async fn stay(&self) -> Fault {
+        loop {
+            self.renew();
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = self.is_refused() => {}
+            }
+        }
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.follow_all(board).await {
             Ok(never) => match never {},

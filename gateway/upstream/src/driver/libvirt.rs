@@ -13,10 +13,11 @@ mod xml;
 
 use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, UNVERIFIED};
 use crate::{
-    config::{Common, LibvirtConfig, Verify},
+    config::{LibvirtConfig, Verify},
     error::{Error, Fault},
     fleet::Board,
-    tls::{Identity, TlsUpgrade},
+    secret::Site,
+    tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer, Wire},
 };
 use async_trait::async_trait;
@@ -45,15 +46,15 @@ struct Driven {
     socket_folders: Vec<PathBuf>,
 }
 
-pub(crate) fn build(common: &Common, config: LibvirtConfig) -> Result<Built, Error> {
-    let key = common.key();
-    let mut warnings = common.warnings();
+pub(crate) fn build(site: &mut Site<'_>, config: LibvirtConfig) -> Result<Built, Error> {
+    let key = site.common.key();
+    let mut warnings = site.common.warnings();
     if warnings.is_empty() && config.console.tls.as_ref().is_some_and(|t| t.verify == Verify::None) {
         warnings.push(UNVERIFIED.to_owned());
     }
     let dialer = match (config.socket, config.address) {
         (Some(socket), None) => {
-            if config.cert_file.is_some() || config.key_file.is_some() {
+            if config.cert_file.is_some() || config.key.is_some() {
                 return Err(Error::config(
                     format!("{key}.cert_file"),
                     "a unix socket asks for no certificate: drop cert_file and key_file",
@@ -63,13 +64,8 @@ pub(crate) fn build(common: &Common, config: LibvirtConfig) -> Result<Built, Err
         }
         (None, Some(text)) => {
             let address = Address::parse(&format!("{key}.address"), &text)?;
-            let (Some(cert_file), Some(key_file)) = (&config.cert_file, &config.key_file) else {
-                return Err(Error::config(
-                    format!("{key}.cert_file"),
-                    "a daemon behind TLS asks for a client certificate: set cert_file and key_file",
-                ));
-            };
-            let tls = TlsUpgrade::new(&key, &common.tls, address.host(), Some(Identity { cert_file, key_file }))?;
+            let missing = "a daemon behind TLS asks for a client certificate: set cert_file and key_file";
+            let (tls, _) = Tls::shown(site, config.cert_file.as_deref(), config.key, address.host(), missing)?;
             Dialer { address, tls: Some(tls), authorization: None }
         }
         _ => return Err(Error::config(key, "set either socket or address")),
@@ -218,6 +214,10 @@ impl Driven {
 
 #[async_trait]
 impl Driver for Driven {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.watch(board).await {
             Ok(never) => match never {},

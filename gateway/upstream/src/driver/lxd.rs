@@ -8,21 +8,26 @@ mod rows;
 
 use super::{
     Built, Driver, LIST, PowerVerb, REFRESH, Screen, Standing,
-    rest::{Call, Rows, ask, content, encoded},
+    rest::{Call, Rows, ask, content, encoded, tell},
 };
 use crate::{
     api::{Api, ChannelRequest, Dialect, Length},
     broker::strip_secrets,
-    config::{Common, LxdConfig},
+    config::LxdConfig,
     error::{Error, Fault},
     fleet::Board,
-    tls::{Identity, TlsUpgrade},
+    rotate::{Form, KnownAs, Rotation, by_hand},
+    secret::Site,
+    tls::{Certificate, Tls},
     wire::{Address, Dialer, Https, Wire},
 };
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Method, header::ETAG};
-use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
+use portcullis_domain::{
+    Action, ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret,
+};
 use portcullis_policy::classify::{Content, Json};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
@@ -47,21 +52,24 @@ const POWER: u64 = 20;
 const MAX_EVENT: usize = 1024 * 1024;
 
 struct Lxd {
+    /// What it shows, where it shows a certificate.
+    shown: Option<Certificate>,
     dialer: Arc<Dialer>,
     host: HeaderValue,
     hypervisor: HypervisorName,
 }
 
-pub(crate) fn build(common: &Common, config: LxdConfig) -> Result<Built, Error> {
-    let key = common.key();
-    let identity = match (&config.cert_file, &config.key_file) {
-        (Some(cert_file), Some(key_file)) => Some(Identity { cert_file, key_file }),
-        (None, None) => None,
+pub(crate) fn build(site: &mut Site<'_>, config: LxdConfig) -> Result<Built, Error> {
+    let key = site.common.key();
+    let has_identity = match (&config.cert_file, &config.key) {
+        (Some(_), Some(_)) => true,
+        (None, None) => false,
         _ => return Err(Error::config(format!("{key}.cert_file"), "cert_file and key_file belong together")),
     };
+    let mut shown = None;
     let (dialer, host, origins) = match (config.socket, &config.address) {
         (Some(socket), None) => {
-            if identity.is_some() {
+            if has_identity {
                 let why = "a unix socket asks for no certificate: drop cert_file and key_file";
                 return Err(Error::config(format!("{key}.cert_file"), why));
             }
@@ -69,21 +77,19 @@ pub(crate) fn build(common: &Common, config: LxdConfig) -> Result<Built, Error> 
             (Dialer { address: Address::Unix(socket), tls: None, authorization: None }, host, Vec::new())
         }
         (None, Some(text)) => {
-            let Https { address, host, origin } = Https::parse(&common.key_of("address"), text, None)?;
-            if identity.is_none() {
-                let why = "the server knows the gateway by its client certificate: set cert_file and key_file";
-                return Err(Error::config(format!("{key}.cert_file"), why));
-            }
-            let tls = TlsUpgrade::new(&key, &common.tls, address.host(), identity)?;
+            let Https { address, host, origin } = Https::parse(&site.common.key_of("address"), text, None)?;
+            let missing = "the server knows the gateway by its client certificate: set cert_file and key_file";
+            let (tls, own) = Tls::shown(site, config.cert_file.as_deref(), config.key, address.host(), missing)?;
+            shown = Some(own);
             (Dialer { address, tls: Some(tls), authorization: None }, host, vec![origin])
         }
         _ => return Err(Error::config(key, "set either address or socket")),
     };
+    let common = &site.common;
     let warnings = common.warnings();
     let address = dialer.address.to_string();
     let dialer = Arc::new(dialer);
     let api = Api {
-        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins,
@@ -92,7 +98,7 @@ pub(crate) fn build(common: &Common, config: LxdConfig) -> Result<Built, Error> 
         pool: None,
     };
     Ok(Built {
-        driver: Box::new(Lxd { dialer, host, hypervisor: common.name.clone() }),
+        driver: Box::new(Lxd { shown, dialer, host, hypervisor: common.name.clone() }),
         api: Some(api),
         warnings,
         address,
@@ -116,6 +122,24 @@ fn channel<'a>(path: &'a str, query: Option<&'a str>) -> Option<ChannelRequest<'
     let mut secrets = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("secret="));
     let secret = secrets.next().filter(|_| secrets.next().is_none());
     Some(ChannelRequest { task, secret })
+}
+
+/// What the server says of itself to whoever asks.
+#[derive(Deserialize)]
+struct Server {
+    #[serde(default)]
+    auth: String,
+}
+
+/// A certificate that the server trusts.
+#[derive(Deserialize)]
+struct Trusted {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    restricted: bool,
+    #[serde(default)]
+    projects: Vec<String>,
 }
 
 /// One row of the list; what else stands in it is not looked at.
@@ -187,6 +211,11 @@ impl Lxd {
         })
     }
 
+    /// What the server knows of a certificate that it trusts.
+    async fn trusted(&self, print: &str) -> Result<Trusted, Fault> {
+        ask(&self.dialer, &self.host, Method::GET, &format!("/1.0/certificates/{print}"), None, LIST).await
+    }
+
     async fn listen(&self) -> Result<WebSocketStream<Wire>, Fault> {
         let wire = self.dialer.dial().await?;
         // The scheme only satisfies the library: TLS, where there is any, is already on the wire.
@@ -234,7 +263,7 @@ impl Lxd {
     async fn settings(&self, target: &str) -> Result<(Content, Option<HeaderValue>), Fault> {
         let call = Call { method: Method::GET, target, body: None, patience: LIST };
         let (told, mut headers) = call.send_with(&self.dialer, &self.host, &[]).await?;
-        let mut all: serde_json::Map<String, serde_json::Value> = content(told)?;
+        let mut all: serde_json::Map<String, serde_json::Value> = content(&told)?;
         all.retain(|key, _| WRITABLE.contains(&key.as_str()));
         let text = serde_json::Value::Object(all).to_string();
         let said = Json::read(None, text.as_bytes());
@@ -255,11 +284,58 @@ impl Lxd {
 
 #[async_trait]
 impl Driver for Lxd {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.watch(board).await {
             Ok(never) => match never {},
             Err(fault) => fault,
         }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        let told: Server = ask(&self.dialer, &self.host, Method::GET, "/1.0", None, LIST).await?;
+        if told.auth != "trusted" {
+            return Err(Fault::Refused("it does not trust the gateway's certificate".to_owned()));
+        }
+        let (who, is_restricted) = match &self.shown {
+            None => ("its unix socket".to_owned(), false),
+            Some(shown) => {
+                let own = self.trusted(&shown.print()?).await?;
+                (own.name, own.restricted)
+            }
+        };
+        let unrestricted = [Action::AccessAdmin, Action::NodeAdmin].map(|a| (a, "not restricted".to_owned()));
+        Ok(KnownAs { who, powers: if is_restricted { Vec::new() } else { unrestricted.into() } })
+    }
+
+    fn rotation(&self) -> Rotation {
+        if self.shown.is_some() {
+            Rotation::Given(Form::Certificate)
+        } else {
+            Rotation::ByHand("on its unix socket the gateway needs no secret")
+        }
+    }
+
+    async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
+        let shown = self.shown.as_ref().ok_or_else(by_hand)?;
+        let own = self.trusted(&shown.print()?).await?;
+        let body = serde_json::json!({
+            "type": "client", "name": own.name, "restricted": own.restricted, "projects": own.projects,
+            "certificate": STANDARD.encode(shown.leaf(new)?),
+        });
+        tell(&self.dialer, &self.host, Method::POST, "/1.0/certificates", Some(body.to_string())).await
+    }
+
+    async fn retire_secret(&self, old: &Secret) -> Result<(), Fault> {
+        let shown = self.shown.as_ref().ok_or_else(by_hand)?;
+        let print = shown.print_of(old)?;
+        if shown.print()? == print {
+            return Err(Fault::Refused("it is the certificate in use".to_owned()));
+        }
+        tell(&self.dialer, &self.host, Method::DELETE, &format!("/1.0/certificates/{print}"), None).await
     }
 
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One driver a kind of hypervisor. Vendor words stay below this file.
 
-use crate::{api::Api, desk::Desk, error::Fault, fleet::Board, tls::TlsUpgrade, wire::Stream};
+use crate::{
+    api::Api,
+    desk::Desk,
+    error::Fault,
+    fleet::Board,
+    rotate::{KnownAs, Rotation, by_hand},
+    tls::TlsUpgrade,
+    wire::{Dialer, Stream},
+};
 use async_trait::async_trait;
 use http::HeaderValue;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
@@ -157,6 +165,34 @@ pub(crate) trait Driver: Send + Sync {
     async fn open_rpc(&self, _: &HypervisorName, _: u32) -> Result<(LinkReader, LinkWriter), Fault> {
         Err(Fault::Unsupported("it has no RPC".to_owned()))
     }
+    /// Keeps the credential usable where its inventory is read with another one, until that fails.
+    async fn stay(&self) -> Fault {
+        std::future::pending().await
+    }
+    /// As whom the gateway is known there: a call that shows that its credential counts.
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        Err(Fault::Unsupported("it does not say as whom the gateway is known".to_owned()))
+    }
+    /// The way to its API; none where each of its machines has one of its own.
+    fn dialer(&self) -> Option<&Dialer>;
+    /// How its secret is replaced.
+    fn rotation(&self) -> Rotation {
+        Rotation::ByHand("its secret cannot be replaced by its API")
+    }
+    /// Has a new secret made beside the one in use.
+    async fn make_secret(&self) -> Result<Secret, Fault> {
+        Err(by_hand())
+    }
+    /// Gives it a new secret.
+    async fn put_secret(&self, _: &Secret) -> Result<(), Fault> {
+        Err(by_hand())
+    }
+    /// Takes away a secret that is not the one in use.
+    async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
+        Err(by_hand())
+    }
+    /// Something was changed with another credential: what is known is read anew soon.
+    fn nudge(&self) {}
     /// Whether it knows how to do that at all.
     fn can(&self, _: PowerVerb) -> bool {
         true

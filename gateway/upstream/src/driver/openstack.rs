@@ -16,16 +16,18 @@ use crate::{
     api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
     broker::strip_secrets,
-    config::{Common, OpenStackConfig, read_secret},
+    config::OpenStackConfig,
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    tls::TlsUpgrade,
+    rotate::{Form, KnownAs, Rotation},
+    secret::{Site, is_text},
+    tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer},
 };
 use account::{Keystone, Who};
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState};
+use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -69,8 +71,8 @@ struct OpenStack {
     changed: Notify,
 }
 
-pub(crate) fn build(common: &Common, config: OpenStackConfig) -> Result<Built, Error> {
-    let key = common.key();
+pub(crate) fn build(site: &mut Site<'_>, config: OpenStackConfig) -> Result<Built, Error> {
+    let key = site.common.key();
     let identity = Place::read(&format!("{key}.identity"), &config.identity)?;
     if !identity.path.ends_with("/v3") {
         return Err(Error::config(format!("{key}.identity"), "does not end with /v3"));
@@ -87,14 +89,16 @@ pub(crate) fn build(common: &Common, config: OpenStackConfig) -> Result<Built, E
         (None, None, Some(id)) => Who::Application { id },
         _ => return Err(Error::config(key, "set user and project, or application_credential")),
     };
-    let secret = read_secret(&format!("{key}.secret_file"), &config.secret_file)?;
+    let secret = site.hold("secret", config.secret, is_text)?;
+    let common = &site.common;
     let mut warnings = common.warnings();
     if ![&identity, &compute].into_iter().chain(&console).all(|p| p.is_encrypted) {
         warnings.push(UNENCRYPTED.to_owned());
     }
     let dialer = |place: &Place, authorization: Option<Badge>| {
         let tls = place.is_encrypted.then(|| TlsUpgrade::new(&key, &common.tls, place.address.host(), None));
-        Ok::<_, Error>(Dialer { address: place.address.clone(), tls: tls.transpose()?, authorization })
+        let tls = tls.transpose()?.map(Tls::Fixed);
+        Ok::<_, Error>(Dialer { address: place.address.clone(), tls, authorization })
     };
     let tie = (HeaderName::from_static("x-openstack-request-id"), "req-");
     let token = Arc::new(Renewed::new(HeaderName::from_static("x-auth-token"), Some(tie)));
@@ -104,7 +108,6 @@ pub(crate) fn build(common: &Common, config: OpenStackConfig) -> Result<Built, E
     let host = compute.host.clone();
     let shown = host.to_str().unwrap_or_default();
     let api = Api {
-        name: common.name.clone(),
         dialer: Arc::clone(&shared),
         host: host.clone(),
         origins: vec![format!("https://{shown}"), format!("http://{shown}")],
@@ -324,6 +327,7 @@ impl OpenStack {
                 tokio::select! {
                     () = tokio::time::sleep_until((Instant::now() + POLL).min(until)) => {}
                     () = self.changed.notified() => {}
+                    () = self.keystone.secret.changed.notified() => break,
                     () = self.keystone.token.wanted.notified() => {
                         tokio::time::sleep_until(began + SIGN_IN).await;
                         break;
@@ -336,11 +340,54 @@ impl OpenStack {
 
 #[async_trait]
 impl Driver for OpenStack {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.run(board).await {
             Ok(never) => match never {},
             Err(fault) => fault,
         }
+    }
+
+    async fn stay(&self) -> Fault {
+        loop {
+            let signed_in = match self.keystone.sign_in(&self.base).await {
+                Ok(signed_in) => signed_in,
+                Err(fault) => return fault,
+            };
+            let began = Instant::now();
+            tokio::select! {
+                () = tokio::time::sleep(signed_in.lasts) => {}
+                () = self.keystone.secret.changed.notified() => {}
+                () = self.keystone.token.wanted.notified() => tokio::time::sleep_until(began + SIGN_IN).await,
+            }
+        }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.keystone.known_as(&self.base).await
+    }
+
+    fn rotation(&self) -> Rotation {
+        match self.keystone.who {
+            Who::Password { .. } => Rotation::Given(Form::Password),
+            Who::Application { .. } => Rotation::ByHand("an application credential cannot make another one for itself"),
+        }
+    }
+
+    async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
+        self.keystone.change_password(&self.base, new).await
+    }
+
+    /// With the new password the old one counts no more.
+    async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn nudge(&self) {
+        self.changed.notify_one();
     }
 
     fn can(&self, verb: PowerVerb) -> bool {

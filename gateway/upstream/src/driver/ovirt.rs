@@ -16,10 +16,12 @@ use super::{
 use crate::{
     api::{Api, Dialect, Length},
     badge::{Badge, Renewed},
-    config::{Common, OvirtConfig, Verify, read_secret},
+    config::{OvirtConfig, Verify},
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    tls::TlsUpgrade,
+    rotate::KnownAs,
+    secret::{Site, is_text},
+    tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer, Https},
 };
 use account::Account;
@@ -73,14 +75,14 @@ struct Screens {
     ports: [u16; 2],
 }
 
-pub(crate) fn build(common: &Common, config: OvirtConfig) -> Result<Built, Error> {
-    let key = common.key();
-    let Https { address, host, origin } = Https::parse(&common.key_of("address"), &config.address, Some(443))?;
-    let password = read_secret(&common.key_of("password_file"), &config.password_file)?;
-    if password.expose_text().is_none() || !config.username.contains('@') {
-        let why = "is name@profile, such as admin@internal; the password is text in UTF-8";
-        return Err(Error::config(common.key_of("username"), why));
+pub(crate) fn build(site: &mut Site<'_>, config: OvirtConfig) -> Result<Built, Error> {
+    let key = site.common.key();
+    let Https { address, host, origin } = Https::parse(&site.common.key_of("address"), &config.address, Some(443))?;
+    if !config.username.contains('@') {
+        return Err(Error::config(site.common.key_of("username"), "is name@profile, such as admin@internal"));
     }
+    let password = site.hold("password", config.password.clone(), is_text)?;
+    let common = &site.common;
     let screens = Screens::read(&key, &config)?;
     let mut warnings = common.warnings();
     if warnings.is_empty() && config.screen_tls.as_ref().is_some_and(|t| t.verify == Verify::None) {
@@ -91,11 +93,10 @@ pub(crate) fn build(common: &Common, config: OvirtConfig) -> Result<Built, Error
     let tie = (HeaderName::from_static("correlation-id"), "");
     let token = Arc::new(Renewed::new(AUTHORIZATION, Some(tie)));
     let badge = Badge::Renewed(Arc::clone(&token));
-    let dialer = |authorization| Dialer { address: address.clone(), tls: Some(tls.clone()), authorization };
+    let dialer = |authorization| Dialer { address: address.clone(), tls: Some(Tls::Fixed(tls.clone())), authorization };
     let account = Account { dialer: dialer(None), host: host.clone(), username: config.username, password, token };
     let dialer = Arc::new(dialer(Some(badge)));
     let api = Api {
-        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins: vec![origin],
@@ -275,6 +276,7 @@ impl Ovirt {
                 tokio::select! {
                     () = tokio::time::sleep_until((Instant::now() + POLL).min(until)) => {}
                     () = self.changed.notified() => read_at = None,
+                    () = self.account.password.changed.notified() => break,
                     () = self.account.token.wanted.notified() => {
                         tokio::time::sleep_until(began + SIGN_IN).await;
                         break;
@@ -287,6 +289,34 @@ impl Ovirt {
 
 #[async_trait]
 impl Driver for Ovirt {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
+    async fn stay(&self) -> Fault {
+        loop {
+            if let Err(fault) = self.account.sign_in().await {
+                return fault;
+            }
+            let began = Instant::now();
+            tokio::select! {
+                () = tokio::time::sleep(TOKEN) => {}
+                () = self.account.password.changed.notified() => {}
+                () = self.account.token.wanted.notified() => tokio::time::sleep_until(began + SIGN_IN).await,
+            }
+        }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.account.sign_in().await?;
+        // What the account may do is not told in one answer: none of it is claimed.
+        Ok(KnownAs { who: self.account.username.clone(), powers: Vec::new() })
+    }
+
+    fn nudge(&self) {
+        self.changed.notify_one();
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.run(board).await {
             Ok(never) => match never {},
@@ -355,6 +385,7 @@ fn id_of(machine: &MachineId) -> Result<&str, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::{DEFAULT, Kept};
     use crate::{config::HypervisorConfig, kind};
 
     #[test]
@@ -387,7 +418,10 @@ mod tests {
             });
             all[key] = value;
             let config: HypervisorConfig = serde_json::from_value(all).map_err(|e| e.to_string())?;
-            kind::build(config).map(|built| built.warnings).map_err(|e| e.to_string())
+            let HypervisorConfig { common, own, .. } = config;
+            let kept = Kept::new();
+            let mut site = Site { common, credential: DEFAULT, kept: &kept, held: Vec::new() };
+            kind::build(&mut site, own).map(|built| built.warnings).map_err(|e| e.to_string())
         };
         assert_eq!(built("screen_hosts", json!(["kvm1.example", "[2001:db8::1]"])), Ok(vec![UNVERIFIED.to_owned()]));
         assert!(built("address", json!("https://engine.example:8443/")).is_ok());

@@ -7,6 +7,7 @@
 //! password are used once, here, within the ten seconds that the listener waits.
 
 mod rows;
+mod token;
 
 use super::{
     Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Standing, clean_text,
@@ -14,11 +15,14 @@ use super::{
 };
 use crate::{
     api::{Api, Dialect, Length},
+    badge::Badge,
     broker::strip_secrets,
-    config::{Common, ProxmoxConfig, read_secret},
+    config::ProxmoxConfig,
     error::{Error, Fault},
     fleet::Board,
-    tls::TlsUpgrade,
+    rotate::{KnownAs, Rotation},
+    secret::{Derived, Held, Site},
+    tls::{Tls, TlsUpgrade},
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
@@ -29,6 +33,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
 
+/// What is said of an answer that holds nothing.
+const NOTHING: &str = "an answer without content";
 const MACHINES: &str = "/api2/json/cluster/resources?type=vm";
 /// How often machines are read. The nodes tell each other every 10 s.
 const POLL: Duration = Duration::from_secs(5);
@@ -40,6 +46,7 @@ const LOOK: Duration = Duration::from_millis(300);
 const PORTS: std::ops::RangeInclusive<u16> = 5900..=5999;
 
 struct Proxmox {
+    held: Arc<Held>,
     dialer: Arc<Dialer>,
     host: HeaderValue,
     hypervisor: HypervisorName,
@@ -47,21 +54,22 @@ struct Proxmox {
     changed: Notify,
 }
 
-pub(crate) fn build(common: &Common, config: ProxmoxConfig) -> Result<Built, Error> {
-    let ProxmoxConfig { address, token_file } = config;
-    let Https { address, host, origin } = Https::parse(&common.key_of("address"), &address, None)?;
-    let tls = TlsUpgrade::new(&common.key(), &common.tls, address.host(), None)?;
-    let token_key = common.key_of("token_file");
-    let token = read_secret(&token_key, &token_file)?;
-    let authorization = authorization(&token).ok_or_else(|| {
-        let why = "holds no API token of Proxmox: it is one line, user@realm!name=secret";
-        Error::config(token_key, format!("{} {why}", token_file.display()))
+pub(crate) fn build(site: &mut Site<'_>, config: ProxmoxConfig) -> Result<Built, Error> {
+    let ProxmoxConfig { address, token } = config;
+    let held = site.hold("token", token, |token| match authorization(token) {
+        Some(_) => Ok(()),
+        None => Err("holds no API token of Proxmox: it is one line, user@realm!name=secret".to_owned()),
     })?;
+    let common = &site.common;
+    let Https { address, host, origin } = Https::parse(&common.key_of("address"), &address, None)?;
+    let tls = Tls::Fixed(TlsUpgrade::new(&common.key(), &common.tls, address.host(), None)?);
+    let header = Derived::new(Arc::clone(&held), |token| {
+        authorization(token).ok_or_else(|| Fault::Refused("the gateway's token is none".to_owned()))
+    });
     let warnings = common.warnings();
     let shown = address.to_string();
-    let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(authorization.into()) });
+    let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: Some(Badge::Made(Arc::new(header))) });
     let api = Api {
-        name: common.name.clone(),
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins: vec![origin],
@@ -69,7 +77,7 @@ pub(crate) fn build(common: &Common, config: ProxmoxConfig) -> Result<Built, Err
         dialect: &DIALECT,
         pool: None,
     };
-    let driver = Box::new(Proxmox { dialer, host, hypervisor: common.name.clone(), changed: Notify::new() });
+    let driver = Box::new(Proxmox { held, dialer, host, hypervisor: common.name.clone(), changed: Notify::new() });
     Ok(Built { driver, api: Some(api), warnings, address: shown })
 }
 
@@ -203,7 +211,7 @@ impl Proxmox {
         let wrong =
             |e: serde_json::Error| Fault::Protocol(format!("an answer of another shape, at column {}", e.column()));
         let envelope: Envelope<T> = serde_json::from_slice(&text).map_err(wrong)?;
-        envelope.data.ok_or_else(|| Fault::Protocol("an answer without content".to_owned()))
+        envelope.data.ok_or_else(|| Fault::Protocol(NOTHING.to_owned()))
     }
 
     async fn list(&self) -> Result<Rows<Row>, Fault> {
@@ -274,6 +282,10 @@ impl Proxmox {
 
 #[async_trait]
 impl Driver for Proxmox {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         loop {
             let rows = match self.list().await {
@@ -294,6 +306,26 @@ impl Driver for Proxmox {
                 () = self.changed.notified() => {}
             }
         }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.own_standing().await
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation::Made
+    }
+
+    async fn make_secret(&self) -> Result<Secret, Fault> {
+        self.make_token().await
+    }
+
+    async fn retire_secret(&self, old: &Secret) -> Result<(), Fault> {
+        self.retire_token(old).await
+    }
+
+    fn nudge(&self) {
+        self.changed.notify_one();
     }
 
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {

@@ -6,26 +6,25 @@
 
 use super::{Built, Driver, PowerVerb, REFRESH, Screen, ScreenLogin};
 use crate::{
-    config::{Common, GuestConfig, QemuConfig, Verify, read_secret},
+    config::{GuestConfig, QemuConfig, Verify},
     driver::UNVERIFIED,
     error::{Error, Fault},
     fleet::Board,
+    secret::{Held, Site},
     tls::TlsUpgrade,
-    wire::Address,
+    wire::{Address, Dialer},
 };
 use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::future::join_all;
-use portcullis_domain::{
-    Action, ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret,
-};
+use portcullis_domain::{Action, ConsoleKind, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use portcullis_policy::classify::qmp::Commands;
 use serde::Deserialize;
 use std::{
     collections::HashSet,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -53,7 +52,7 @@ struct Order {
 struct Guest {
     machine: Machine,
     vnc: Option<Address>,
-    password_file: Option<(String, PathBuf)>,
+    password: Option<Arc<Held>>,
     username: Option<String>,
     tls: Option<TlsUpgrade>,
     qmp: Option<PathBuf>,
@@ -78,8 +77,8 @@ struct Qemu {
 /// What is known of each guest; nothing until its socket was tried once.
 type States = Vec<Option<(PowerState, Option<String>)>>;
 
-pub(crate) fn build(common: &Common, config: QemuConfig) -> Result<Built, Error> {
-    let (key, guests) = (common.key_of("guests"), config.guests);
+pub(crate) fn build(site: &mut Site<'_>, config: QemuConfig) -> Result<Built, Error> {
+    let (key, guests) = (site.common.key_of("guests"), config.guests);
     if guests.len() > MAX_GUESTS {
         return Err(Error::config(key, format!("{} guests are too many; the limit is {MAX_GUESTS}", guests.len())));
     }
@@ -94,7 +93,7 @@ pub(crate) fn build(common: &Common, config: QemuConfig) -> Result<Built, Error>
         if guest.tls.as_ref().is_some_and(|t| t.verify == Verify::None) {
             warnings.push(format!("{}: {UNVERIFIED}", guest.id));
         }
-        built.push(Guest::new(&common.name, &key, guest)?);
+        built.push(Guest::new(site, &key, guest)?);
     }
     // Without QMP there is nothing to wait for.
     let states = built.iter().map(|g| if g.qmp.is_some() { None } else { Some((PowerState::Unknown, None)) });
@@ -104,14 +103,14 @@ pub(crate) fn build(common: &Common, config: QemuConfig) -> Result<Built, Error>
 }
 
 impl Guest {
-    fn new(hypervisor: &HypervisorName, key: &str, config: GuestConfig) -> Result<Self, Error> {
+    fn new(site: &mut Site<'_>, key: &str, config: GuestConfig) -> Result<Self, Error> {
+        let hypervisor = site.common.name.clone();
         let vnc = config.vnc.as_deref().map(|v| Address::parse(&format!("{key}.vnc"), v)).transpose()?;
         let host = vnc.as_ref().and_then(Address::host);
         let tls = config.tls.as_ref().map(|t| TlsUpgrade::new(key, t, host, None)).transpose()?;
-        let password_file = config.password_file.map(|path| (format!("{key}.password_file"), path));
-        if let Some((key, path)) = &password_file {
-            read_secret(key, path)?;
-        }
+        let credential = format!("guest {}", config.id);
+        let password = config.password.map(|source| site.hold_as(&credential, key, "password", source, |_| Ok(())));
+        let password = password.transpose()?;
         if config.username.is_some() && tls.is_none() {
             let why = "a user name goes out in the clear without tls: add tls, or drop the user name";
             return Err(Error::config(format!("{key}.username"), why));
@@ -119,7 +118,7 @@ impl Guest {
         let (orders, inbox) = mpsc::channel(8);
         let machine = Machine {
             name: config.name.unwrap_or_else(|| config.id.to_string()),
-            at: MachineRef { hypervisor: hypervisor.clone(), machine: config.id },
+            at: MachineRef { hypervisor, machine: config.id },
             kind: MachineKind::Guest,
             state: PowerState::Unknown,
             pool: config.pool,
@@ -128,18 +127,22 @@ impl Guest {
             console: if vnc.is_some() { ConsoleKind::Vnc } else { ConsoleKind::None },
         };
         let inbox = tokio::sync::Mutex::new(inbox);
-        Ok(Self { machine, vnc, password_file, username: config.username, tls, qmp: config.qmp, orders, inbox })
+        Ok(Self { machine, vnc, password, username: config.username, tls, qmp: config.qmp, orders, inbox })
     }
 
     /// Read each time, so that a changed password needs no restart.
     fn password(&self) -> Result<Option<Secret>, Fault> {
-        let Some((key, path)) = &self.password_file else { return Ok(None) };
-        read_secret(key, path).map(Some).map_err(|e| Fault::NoScreen(e.to_string()))
+        let Some(held) = &self.password else { return Ok(None) };
+        held.fresh().map(|secret| Some(Secret::clone(&secret))).map_err(|e| Fault::NoScreen(e.to_string()))
     }
 }
 
 #[async_trait]
 impl Driver for Qemu {
+    fn dialer(&self) -> Option<&Dialer> {
+        None
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         self.publish(board, Guests::Tried);
         let late = async {

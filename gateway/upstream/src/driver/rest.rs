@@ -3,7 +3,7 @@
 //! one that hangs hurts nothing else.
 
 use crate::{
-    driver::{MAX_ANSWER, clean_text},
+    driver::{LIST, MAX_ANSWER, clean_text},
     error::Fault,
     exchange::{Broken, Live, Sending},
     fleet::MAX_MACHINES,
@@ -41,6 +41,27 @@ struct Refusal {
     error: String,
 }
 
+/// The same where the answer holds nothing.
+pub(super) async fn tell(
+    dialer: &Dialer,
+    host: &HeaderValue,
+    method: Method,
+    target: &str,
+    body: Option<String>,
+) -> Result<(), Fault> {
+    let call = Call { method, target, body: body.map(|b| ("application/json", b)), patience: LIST };
+    read(&call.send(dialer, host).await?).map(drop)
+}
+
+fn read(told: &Told) -> Result<&[u8], Fault> {
+    if told.status.is_success() {
+        return Ok(&told.text);
+    }
+    let why = serde_json::from_slice::<Refusal>(&told.text);
+    let why = why.map_or_else(|_| format!("status {}", told.status), |r| r.error);
+    Err(Fault::Refused(clean_text(&why)))
+}
+
 /// Asks LXD once; the answer is at most 32 MiB, and all of it comes within `patience`.
 pub(super) async fn ask<T: DeserializeOwned>(
     dialer: &Dialer,
@@ -51,18 +72,13 @@ pub(super) async fn ask<T: DeserializeOwned>(
     patience: Duration,
 ) -> Result<T, Fault> {
     let call = Call { method, target, body: body.map(|b| ("application/json", b)), patience };
-    call.send(dialer, host).await.and_then(content)
+    call.send(dialer, host).await.and_then(|told| content(&told))
 }
 
 /// What an answer of LXD holds.
-pub(super) fn content<T: DeserializeOwned>(told: Told) -> Result<T, Fault> {
-    let Told { status, text, .. } = told;
-    if !status.is_success() {
-        let why = serde_json::from_slice::<Refusal>(&text).map_or_else(|_| format!("status {status}"), |r| r.error);
-        return Err(Fault::Refused(clean_text(&why)));
-    }
+pub(super) fn content<T: DeserializeOwned>(told: &Told) -> Result<T, Fault> {
     let envelope: Envelope<T> =
-        serde_json::from_slice(&text).map_err(|e| Fault::Protocol(format!("an answer of another shape: {e}")))?;
+        serde_json::from_slice(read(told)?).map_err(|e| Fault::Protocol(format!("an answer of another shape: {e}")))?;
     envelope.metadata.ok_or_else(|| Fault::Protocol("an answer without content".to_owned()))
 }
 

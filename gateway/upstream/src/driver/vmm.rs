@@ -9,9 +9,10 @@ use super::{
 use crate::{
     api::{Api, Dialect, Length},
     broker::strip_secrets,
-    config::{Common, VmmConfig},
+    config::VmmConfig,
     error::{Error, Fault},
     fleet::Board,
+    secret::Site,
     wire::{Address, Dialer},
 };
 use async_trait::async_trait;
@@ -90,7 +91,8 @@ struct Vmm {
     changed: Notify,
 }
 
-pub(crate) fn build(common: &Common, config: VmmConfig, flavour: &'static Flavour) -> Result<Built, Error> {
+pub(crate) fn build(site: &mut Site<'_>, config: VmmConfig, flavour: &'static Flavour) -> Result<Built, Error> {
+    let common = &site.common;
     let machine = ID.parse().map_err(|_| Error::config(common.key(), "has no machine"))?;
     let name: HypervisorName = common.name.clone();
     let machine = Machine {
@@ -108,7 +110,6 @@ pub(crate) fn build(common: &Common, config: VmmConfig, flavour: &'static Flavou
     let dialer = Arc::new(Dialer { address, tls: None, authorization: None });
     let host = HeaderValue::from_static("localhost");
     let api = Api {
-        name,
         dialer: Arc::clone(&dialer),
         host: host.clone(),
         origins: Vec::new(),
@@ -163,6 +164,10 @@ fn words(told: &Told) -> String {
 
 #[async_trait]
 impl Driver for Vmm {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         loop {
             match self.state().await {

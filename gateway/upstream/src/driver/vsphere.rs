@@ -11,14 +11,16 @@ mod versions;
 
 use super::{Built, Driver, PowerVerb, Screen, clean_text};
 use crate::{
-    config::{Common, PoolsOf, VsphereConfig, read_secret},
+    config::{PoolsOf, VsphereConfig},
     desk::{
         Center, Desk, Face, Session,
         tree::{MACHINE, PROPERTIES},
     },
     error::{Error, Fault},
     fleet::Board,
-    tls::TlsUpgrade,
+    rotate::{KnownAs, Rotation},
+    secret::{Site, is_text},
+    tls::{Tls, TlsUpgrade},
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
@@ -36,6 +38,8 @@ const UPDATES: &str = "20";
 const POWER: Duration = Duration::from_secs(20);
 /// How often a task is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(300);
+/// How often sessions that are idle are looked for where no inventory is read.
+const STAY: Duration = Duration::from_mins(1);
 /// Changes that come within this time are published together.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -49,21 +53,18 @@ struct Vsphere {
     own: Mutex<Option<Arc<Session>>>,
 }
 
-pub(crate) fn build(common: &Common, config: VsphereConfig) -> Result<Built, Error> {
-    let key = common.key();
+pub(crate) fn build(site: &mut Site<'_>, config: VsphereConfig) -> Result<Built, Error> {
+    let key = site.common.key();
     if !(1..=1_000).contains(&config.sessions) {
         return Err(Error::config(format!("{key}.sessions"), "must be 1 to 1000"));
     }
-    let Https { address, host, .. } = Https::parse(&common.key_of("address"), &config.address, Some(443))?;
-    let tls = TlsUpgrade::new(&key, &common.tls, address.host(), None)?;
+    let Https { address, host, .. } = Https::parse(&site.common.key_of("address"), &config.address, Some(443))?;
+    let tls = Tls::Fixed(TlsUpgrade::new(&key, &site.common.tls, address.host(), None)?);
     if config.username.is_empty() {
         return Err(Error::config(format!("{key}.username"), "is empty"));
     }
-    let password_key = format!("{key}.password_file");
-    let password = read_secret(&password_key, &config.password_file)?;
-    if password.expose_text().is_none() {
-        return Err(Error::config(password_key, "holds a password that is no text"));
-    }
+    let password = site.hold("password", config.password, is_text)?;
+    let common = &site.common;
     let screens = screen::Hosts::read(&format!("{key}.screen_hosts"), &config.screen_hosts, &address)?;
     let warnings = common.warnings();
     let shown = address.to_string();
@@ -317,10 +318,36 @@ fn of_machine(machine: &MachineId) -> Reference {
 
 #[async_trait]
 impl Driver for Vsphere {
+    fn dialer(&self) -> Option<&Dialer> {
+        Some(&self.desk.center.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.keep(board).await {
             Ok(()) => Fault::hung_up("stopped telling of changes"),
             Err(fault) => fault,
+        }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        let session = self.desk.center.sign_in().await?;
+        self.desk.center.sign_out(&session).await;
+        Ok(KnownAs { who: self.desk.center.username().to_owned(), powers: Vec::new() })
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation::ByHand("its SOAP API changes no password of vCenter's users")
+    }
+
+    async fn stay(&self) -> Fault {
+        loop {
+            if self.desk.face.load().is_none()
+                && let Err(fault) = self.look().await
+            {
+                return fault;
+            }
+            tokio::time::sleep(STAY).await;
+            self.desk.tidy().await;
         }
     }
 

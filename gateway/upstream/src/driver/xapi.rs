@@ -16,17 +16,19 @@ use super::{Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, clean_text};
 use crate::{
     api::{Api, Dialect, Length},
     broker::strip_secrets,
-    config::{Common, XapiConfig, read_secret},
+    config::XapiConfig,
     error::{Error, Fault},
     fleet::Board,
-    tls::TlsUpgrade,
+    rotate::{Form, KnownAs, Rotation},
+    secret::{Site, is_text},
+    tls::{Tls, TlsUpgrade},
     wire::{CONNECT, Dialer, Early, Https, Stream, Wire},
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use objects::State;
 use pool::Member;
-use portcullis_domain::{HypervisorName, MachineId};
+use portcullis_domain::{HypervisorName, MachineId, Secret};
 use portcullis_policy::classify::rpc::{Reply, Value};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -56,18 +58,19 @@ struct Xapi {
     hypervisor: HypervisorName,
 }
 
-pub(crate) fn build(common: &Common, config: XapiConfig) -> Result<Built, Error> {
-    let key = common.key();
-    let password = read_secret(&format!("{key}.password_file"), &config.password_file)?;
-    if password.expose_text().is_none() || config.username.is_empty() {
-        return Err(Error::config(format!("{key}.username"), "name and password are texts in UTF-8"));
+pub(crate) fn build(site: &mut Site<'_>, config: XapiConfig) -> Result<Built, Error> {
+    let key = site.common.key();
+    if config.username.is_empty() {
+        return Err(Error::config(format!("{key}.username"), "is empty"));
     }
+    let password = site.hold("password", config.password, is_text)?;
+    let common = &site.common;
     let (mut members, mut origins) = (Vec::new(), Vec::new());
     let addresses = std::iter::once(("address", &config.address)).chain(config.members.iter().map(|m| ("members", m)));
     for (word, text) in addresses {
         let Https { address, host, origin } = Https::parse(&common.key_of(word), text, Some(443))?;
         let name = address.host().unwrap_or_default().to_owned();
-        let tls = TlsUpgrade::new(&key, &common.tls, Some(&name), None)?;
+        let tls = Tls::Fixed(TlsUpgrade::new(&key, &common.tls, Some(&name), None)?);
         origins.push(origin);
         let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
         members.push(Member { dialer, host, name });
@@ -78,7 +81,6 @@ pub(crate) fn build(common: &Common, config: XapiConfig) -> Result<Built, Error>
     let (dialer, host) = (Arc::clone(&first.dialer), first.host.clone());
     let address = dialer.address.to_string();
     let api = Api {
-        name: common.name.clone(),
         dialer,
         host,
         origins,
@@ -258,11 +260,32 @@ fn wrong(what: &str) -> Fault {
 
 #[async_trait]
 impl Driver for Xapi {
+    fn dialer(&self) -> Option<&Dialer> {
+        self.pool.member(self.pool.active()).map(|m| &*m.dialer)
+    }
+
     async fn follow(&self, board: &Board) -> Fault {
         match self.watch(board).await {
             Ok(never) => match never {},
             Err(fault) => fault,
         }
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.pool.known_as().await
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation::Given(Form::Password)
+    }
+
+    async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
+        self.pool.change_password(new).await
+    }
+
+    /// With the new password the old one counts no more.
+    async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ in the wrong state. Calls come as XML-RPC or JSON-RPC 2.0, read by Python's own 
 Known differences: one host, which calls itself 192.0.2.1; records hold the fields that tests look at; tasks end at once;
 methods that it has no code for answer with nothing and are noted down; no roles; an export is a text. Files that appear in
 DIR change it: `expire` ends every session, `lost` loses all events, `full` lets nobody look at screens any more,
-`slave` says that the host whose address it holds is the master.
+`slave` says that the host whose address it holds is the master, `keep` lets nobody change a password.
 
 Prints a line for each request: `asked METHOD FIRST`, `waits SECONDS`, `beside METHOD PATH`, or `wrong WHAT`.
 """
@@ -183,7 +183,20 @@ def events(classes, token, timeout):
         return {"events": told, "valid_ref_counts": counts, "token": f"token,{len(EVENTS)}"}
 
 
+def change_password(old, new):
+    global PASSWORD
+    if old != PASSWORD:
+        raise Failure("SESSION_AUTHENTICATION_FAILED", "Authentication failure")
+    if os.path.exists(os.path.join(DIR, "keep")):
+        raise Failure("CHANGE_PASSWORD_REJECTED", "policy")
+    PASSWORD = new
+    return ""
+
+
 CODE = {
+    "session.change_password": change_password,
+    "session.get_is_local_superuser": lambda session: True,
+    "session.get_rbac_permissions": lambda session: ["vm.start", "vm.destroy"],
     "VM.start": lambda vm, *_: power(vm, ["Halted"], "Running"),
     "VM.clean_shutdown": lambda vm: power(vm, ["Running"], "Halted"),
     "VM.hard_shutdown": lambda vm: power(vm, ["Running", "Paused"], "Halted"),
@@ -235,6 +248,9 @@ def call(method, args):
     for word, value in zip(kinds, args):
         if word.isidentifier() and value != NULL:
             get(value, word)
+    if name == "session.logout":
+        SESSIONS.discard(session)
+        return ""
     if asynchronous:
         task = put("task", {"uuid": str(uuid.uuid4()), "name_label": method, "status": "pending", "result": "",
             "error_info": []})

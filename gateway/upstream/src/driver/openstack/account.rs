@@ -6,14 +6,16 @@ use super::{Place, words};
 use crate::{
     badge::{Account, Renewed},
     driver::{
-        LIST,
+        LIST, clean_text,
         rest::{Call, Told},
     },
     error::Fault,
+    rotate::KnownAs,
+    secret::Held,
     wire::Dialer,
 };
 use http::{HeaderValue, Method};
-use portcullis_domain::Secret;
+use portcullis_domain::{Action, Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -35,7 +37,7 @@ pub(super) struct Keystone {
     pub(super) dialer: Dialer,
     pub(super) place: Place,
     pub(super) who: Who,
-    pub(super) secret: Secret,
+    pub(super) secret: Arc<Held>,
     pub(super) token: Arc<Renewed>,
 }
 
@@ -45,6 +47,8 @@ pub(super) struct SignedIn {
     pub(super) lasts: Duration,
     /// Where Keystone says that Nova is.
     pub(super) compute: Vec<String>,
+    user: Named,
+    roles: Vec<Named>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +64,18 @@ struct Token {
     project: Option<Project>,
     #[serde(default)]
     catalog: Vec<Service>,
+    #[serde(default)]
+    user: Named,
+    #[serde(default)]
+    roles: Vec<Named>,
+}
+
+#[derive(Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +107,8 @@ struct Projects {
 
 impl Keystone {
     fn request(&self) -> Result<String, Fault> {
-        let secret = self.secret.expose_text().ok_or_else(|| Fault::Refused("the secret is no text".to_owned()))?;
+        let secret = self.secret.value()?;
+        let secret = secret.expose_text().ok_or_else(|| Fault::Refused("the secret is no text".to_owned()))?;
         let auth = match &self.who {
             Who::Password { user, user_domain, project, project_domain } => json!({
                 "identity": { "methods": ["password"], "password": { "user": {
@@ -132,7 +149,39 @@ impl Keystone {
         let region = compute.iter().find_map(|e| e.region.clone()).unwrap_or_else(|| "RegionOne".to_owned());
         let account = Account { project: project.id, project_name: project.name, base: base.to_owned(), region };
         self.token.set(Some(value), Some(account));
-        Ok(SignedIn { lasts, compute: compute.into_iter().map(|e| e.url).collect() })
+        let (user, roles) = (answer.token.user, answer.token.roles);
+        Ok(SignedIn { lasts, compute: compute.into_iter().map(|e| e.url).collect(), user, roles })
+    }
+
+    /// Signs in, and says as whom.
+    pub(super) async fn known_as(&self, base: &str) -> Result<KnownAs, Fault> {
+        let SignedIn { user, roles, .. } = self.sign_in(base).await?;
+        let roles = roles.into_iter().map(|r| clean_text(&r.name));
+        let meaning = |role: &str| match role {
+            "admin" => Some(Action::AccessAdmin),
+            "manager" => Some(Action::NodeAdmin),
+            "reader" => Some(Action::View),
+            _ => Some(Action::Configure),
+        };
+        let powers = roles.filter_map(|r| Some((meaning(&r)?, format!("role {r}")))).collect();
+        Ok(KnownAs { who: clean_text(&user.name), powers })
+    }
+
+    /// Gives the gateway's own user another password (Identity API v3, "Change password for user"). Keystone takes every
+    /// token of the user away then.
+    pub(super) async fn change_password(&self, base: &str, new: &Secret) -> Result<(), Fault> {
+        let SignedIn { user, .. } = self.sign_in(base).await?;
+        if user.id.is_empty() || !user.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Fault::Protocol("a sign-in without a user".to_owned()));
+        }
+        let old = self.secret.value()?;
+        let text = |secret: &Secret| secret.expose_text().map(str::to_owned);
+        let body = json!({ "user": { "password": text(new), "original_password": text(&old) } });
+        let target = format!("{}/users/{}/password", self.place.path, user.id);
+        let body = Some(("application/json", body.to_string()));
+        let call = Call { method: Method::POST, target: &target, body, patience: LIST };
+        let Told { status, text, .. } = call.send(&self.dialer, &self.place.host).await?;
+        if status.as_u16() == 204 { Ok(()) } else { Err(Fault::Refused(words(status, &text))) }
     }
 
     /// The names of projects by their ids, as far as the account may know them. A name that two have is none.

@@ -9,10 +9,10 @@ use crate::{
         rest::{Call, Told, encoded},
     },
     error::Fault,
+    secret::Held,
     wire::Dialer,
 };
 use http::{HeaderValue, Method};
-use portcullis_domain::Secret;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) struct Account {
     pub(super) dialer: Dialer,
     pub(super) host: HeaderValue,
     pub(super) username: String,
-    pub(super) password: Secret,
+    pub(super) password: Arc<Held>,
     pub(super) token: Arc<Renewed>,
 }
 
@@ -42,8 +42,8 @@ struct Answer {
 impl Account {
     /// Signs in, and shows the new token from now on.
     pub(super) async fn sign_in(&self) -> Result<(), Fault> {
-        let password =
-            self.password.expose_text().ok_or_else(|| Fault::Refused("the password is no text".to_owned()))?;
+        let password = self.password.value()?;
+        let password = password.expose_text().ok_or_else(|| Fault::Refused("the password is no text".to_owned()))?;
         let (name, password) = (encoded(&self.username), encoded(password));
         let form = format!("grant_type=password&scope=ovirt-app-api&username={name}&password={password}");
         let body = Some(("application/x-www-form-urlencoded", form));

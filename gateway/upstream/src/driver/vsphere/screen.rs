@@ -7,7 +7,7 @@ use crate::{
     driver::{Screen, ScreenLogin},
     error::{Error, Fault},
     framed,
-    tls::TlsUpgrade,
+    tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer},
 };
 use http::{HeaderValue, Request, header::SEC_WEBSOCKET_PROTOCOL};
@@ -60,7 +60,8 @@ impl Hosts {
         }
         let tls = if thumbprints.is_empty() {
             // Without one only the hypervisor's own place is believed, as its API is.
-            center.dialer.tls.clone().filter(|_| place == self.own)
+            let own = center.dialer.tls.as_ref().filter(|_| place == self.own);
+            own.map(Tls::now).transpose()?
         } else {
             TlsUpgrade::pinned_to(&thumbprints)
         };
@@ -76,7 +77,7 @@ impl Hosts {
         let mut request: Request<()> = address.into_client_request().map_err(|_| wrong())?;
         // Alone: a server may wrap the screen in something else for a client that offers more.
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
-        let dialer = Dialer { address: place, tls: Some(tls), authorization: None };
+        let dialer = Dialer { address: place, tls: Some(Tls::Fixed(tls)), authorization: None };
         let stream = framed::open(request, dialer.dial().await?).await?;
         Ok(Screen { stream, login: ScreenLogin { username: None, password: None }, tls: None })
     }

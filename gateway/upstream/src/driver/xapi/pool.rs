@@ -8,12 +8,14 @@ use crate::{
         rest::{Call, Told as Answered},
     },
     error::Fault,
+    rotate::KnownAs,
+    secret::Held,
     wire::Dialer,
 };
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{HeaderValue, Method};
-use portcullis_domain::Secret;
+use portcullis_domain::{Action, Secret};
 use portcullis_policy::classify::rpc::{Reply, Value, Wire, first_call, own_call};
 use std::{
     borrow::Cow,
@@ -71,7 +73,7 @@ pub(crate) struct Pool {
     members: Vec<Member>,
     active: AtomicUsize,
     username: String,
-    password: Secret,
+    password: Arc<Held>,
     session: Mutex<Option<Arc<Session>>>,
     index: ArcSwap<Index>,
     version: watch::Sender<u64>,
@@ -100,7 +102,7 @@ pub(super) fn refused(why: &[Cow<'_, str>]) -> Fault {
 }
 
 impl Pool {
-    pub(super) fn new(members: Vec<Member>, username: String, password: Secret) -> Self {
+    pub(super) fn new(members: Vec<Member>, username: String, password: Arc<Held>) -> Self {
         Self {
             members,
             active: AtomicUsize::new(0),
@@ -172,7 +174,8 @@ impl Pool {
         let mut member = self.active();
         // The master names itself once; who names yet another one is not followed in circles.
         for _ in 0..2 {
-            let password = self.password.expose_text().unwrap_or_default();
+            let password = self.password.value()?;
+            let password = password.expose_text().unwrap_or_default();
             let params = [&self.username, password, "2.21", "portcullis"].map(Value::from_text);
             let body = first_call("session.login_with_password", &params);
             let told = self.send(member, body, SIGN_IN).await?;
@@ -196,6 +199,55 @@ impl Pool {
             }
         }
         Err(Fault::Refused("its hosts do not agree who is master".to_owned()))
+    }
+
+    /// Signs in with the password in use, on a session of its own: whether it counts, and what it may do.
+    pub(super) async fn known_as(&self) -> Result<KnownAs, Fault> {
+        let session = self.sign_in().await?;
+        let own = [Value::from_text(session.reference())];
+        let root = self.ask_in(&session, "session.get_is_local_superuser", &own).await;
+        let may = self.ask_in(&session, "session.get_rbac_permissions", &own).await;
+        // Whatever came of it, the session ends.
+        let _ = self.ask_in(&session, "session.logout", &[]).await;
+        let mut powers = Vec::new();
+        if matches!(root?.reply()?, Reply::Done(Value::Bool(true))) {
+            powers.push((Action::AccessAdmin, "local superuser".to_owned()));
+        }
+        if let Reply::Done(Value::List(all)) = may?.reply()? {
+            let has = |method: &str| all.iter().filter_map(Value::text).any(|p| p.eq_ignore_ascii_case(method));
+            let known = [
+                ("subject.add_to_roles", Action::AccessAdmin),
+                ("host.call_plugin", Action::NodeAdmin),
+                ("vm.destroy", Action::Destroy),
+                ("vm.create", Action::Create),
+                ("vm.start", Action::Power),
+            ];
+            powers.extend(known.iter().filter(|(m, _)| has(m)).map(|(m, action)| (*action, (*m).to_owned())));
+        }
+        Ok(KnownAs { who: self.username.clone(), powers })
+    }
+
+    /// Gives the gateway's own user another password. The old one counts no more then.
+    pub(super) async fn change_password(&self, new: &Secret) -> Result<(), Fault> {
+        let old = self.password.value()?;
+        let session = self.sign_in().await?;
+        let texts = [&*old, new].map(|secret| secret.expose_text().unwrap_or_default());
+        let told = self.ask_in(&session, "session.change_password", &texts.map(Value::from_text)).await;
+        let _ = self.ask_in(&session, "session.logout", &[]).await;
+        match told?.reply()? {
+            Reply::Done(_) => Ok(()),
+            // Its code and not its words: these may hold what was sent.
+            Reply::Failed(why) => {
+                Err(Fault::Refused(why.first().map_or_else(|| "no".to_owned(), |code| clean_text(code))))
+            }
+        }
+    }
+
+    async fn ask_in(&self, session: &Session, method: &str, args: &[Value<'_>]) -> Result<Told, Fault> {
+        let body = own_call(Wire::Json, method, args).filled(session.reference());
+        let body = body.and_then(|b| String::from_utf8(b).ok());
+        let body = body.ok_or_else(|| Fault::Protocol("a session that is none".to_owned()))?;
+        self.send(session.member, body, SIGN_IN).await
     }
 
     async fn send(&self, member: usize, body: String, patience: Duration) -> Result<Told, Fault> {
