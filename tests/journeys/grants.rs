@@ -197,7 +197,8 @@ async fn files_are_taken_over_whole_told_in_the_trail_and_rolled_back() {
     let (code, text) = gateway.shell(&["policy", "diff", &path]);
     assert!(
         code == Some(0)
-            && text.contains("zoe gains on berlin/vm-0: see it, watch its screen, use its keyboard and mouse"),
+            && text.contains("zoe gains on berlin/vm-0, berlin/vm-1")
+            && text.contains(": see it, watch its screen, use its keyboard and mouse"),
         "{text}"
     );
     assert_eq!(zoe.get("/c/oslo/vm-3").await.status(), StatusCode::NOT_FOUND, "nothing was done yet");

@@ -128,6 +128,37 @@ async fn each_person_sees_their_own_machines_and_no_trace_of_others() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_snapshots_goes_back_to_none_that_brings_something_back() {
+    let libvirt = Peer::libvirt();
+    let tags = "<p:tags xmlns:p=\"urn:portcullis:1\">web</p:tags>";
+    let domain = libvirt.ask("domain", &["off", "--security", "none", "--metadata", tags, "--disk", "--define"]);
+    let door = Door::new(&libvirt);
+    let gateway = TestGateway::start(&door.config(&libvirt)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    let all = door.client(&gateway, "ada", &ada.token("kvm").await);
+    until(&all, &["list", "--all", "--name"], "off").await;
+    ada.grant("bob", "operator", "machine", &format!("kvm/{}", domain["UUID"])).await;
+    let client = door.client(&gateway, "bob", &bob.token("kvm").await);
+    until(&client, &["list", "--all"], "off").await;
+    client.virsh(&["snapshot-create-as", "off", "s0"]).await;
+    client.virsh(&["snapshot-revert", "off", "s0"]).await;
+    // Memory stays within the machine; labels and files of the host do not.
+    libvirt.ask("virsh", &["setmem", "off", "65536", "--config"]);
+    client.virsh(&["snapshot-revert", "off", "s0"]).await;
+    let set = ["metadata", "off", "urn:portcullis:1", "--key", "p", "--config", "--set"];
+    libvirt.ask("virsh", &[&set[..], &["<tags>pay</tags>"][..]].concat());
+    let said = client.refused(&["snapshot-revert", "off", "s0"]).await;
+    assert!(said.contains("brings back settings"), "{said}");
+    all.virsh(&["snapshot-revert", "off", "s0"]).await;
+    client.virsh(&["snapshot-revert", "off", "s0"]).await;
+    libvirt.ask("virsh", &["detach-disk", "off", "vda", "--config"]);
+    let said = client.refused(&["snapshot-revert", "off", "s0"]).await;
+    assert!(said.contains("brings back settings"), "{said}");
+    gateway.stop().await;
+}
+
 async fn libvirt_id(client: &Client, name: &str) -> String {
     client.virsh(&["domid", name]).await.trim().to_owned()
 }

@@ -252,6 +252,67 @@ async fn a_snapshot_leaves_only_by_migrate_and_no_channel_secret_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_back_or_brought_back_is_decided_by_what_it_changes() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    inventory_has(&lab, &ada, "running").await;
+    let one = "/1.0/instances/c1";
+    let (bob, carol) = (ada.invite("bob").await, ada.invite("carol").await);
+    ada.grant("bob", "operator", "machine", "lxd/default:c1").await;
+    ada.grant("carol", "administrator", "machine", "lxd/default:c1").await;
+    let tool = Tool::new(&lab, ada.token("lxd").await);
+    let (operator, editor) = (Tool::new(&lab, bob.token("lxd").await), Tool::new(&lab, carol.token("lxd").await));
+
+    // As an editor of settings does: all of it is read, one thing is changed, all of it is written.
+    let (_, shown) = editor.call(Method::GET, one, None).await;
+    let whole = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut all = serde_json::Map::new();
+        for key in ["architecture", "config", "description", "devices", "ephemeral", "profiles"] {
+            all.insert(key.into(), shown["metadata"][key].clone());
+        }
+        change(all["config"].as_object_mut().expect("settings"));
+        Value::Object(all)
+    };
+    let map = shown["metadata"]["config"]["volatile.last_state.idmap"].as_str().expect("a map of users").to_owned();
+    for forbidden in [
+        whole(&|config| drop(config.insert("volatile.idmap.next".into(), "[0]".into()))),
+        whole(&|config| drop(config.insert("volatile.last_state.idmap".into(), "[0]".into()))),
+        whole(&|config| drop(config.remove("volatile.last_state.idmap"))),
+        whole(&|config| drop(config.insert("user.tags".into(), "pay".into()))),
+    ] {
+        let (status, answer) = editor.call(Method::PUT, one, Some(forbidden)).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    }
+    let noted = whole(&|config| drop(config.insert("user.note".into(), "x".into())));
+    let (status, answer) = editor.call(Method::PUT, one, Some(noted)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    editor.wait(answer["operation"].as_str().expect("an operation")).await;
+    let (_, now) = editor.call(Method::GET, one, None).await;
+    assert_eq!(now["metadata"]["config"]["user.note"], "x");
+    assert_eq!(now["metadata"]["config"]["volatile.last_state.idmap"], map);
+
+    // Back to a snapshot: what stays within the machine comes back, its tags do not.
+    let snapshots = "/1.0/instances/c1/snapshots";
+    let (status, answer) = operator.call(Method::POST, snapshots, Some(json!({"name": "b0"}))).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    operator.wait(answer["operation"].as_str().expect("an operation")).await;
+    editor.call(Method::PATCH, one, Some(json!({"config": {"user.note": "y"}}))).await;
+    let back = json!({"restore": "b0"});
+    let (status, answer) = operator.call(Method::PUT, one, Some(back.clone())).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    operator.wait(answer["operation"].as_str().expect("an operation")).await;
+    let (_, now) = editor.call(Method::GET, one, None).await;
+    assert_eq!(now["metadata"]["config"]["user.note"], "x", "it went back");
+    let (status, answer) = tool.call(Method::PATCH, one, Some(json!({"config": {"user.tags": "pay"}}))).await;
+    assert!(status.is_success(), "{answer}");
+    let (status, answer) = operator.call(Method::PUT, one, Some(back)).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|e| e.contains("brings back settings")), "{answer}");
+    drop((tool, operator, editor));
+    lab.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_granted_known_or_ours_is_refused() {
     let lab = lab().await;
     let ada = Person::first_administrator(&lab.gateway, "ada").await;

@@ -38,11 +38,11 @@ fn letters(server: &Peer) -> Vec<Value> {
 /// Waits until so many letters were taken, while the gateway's clock goes on.
 async fn wait_for(gateway: &TestGateway, server: &Peer, count: usize) -> Vec<Value> {
     let mut all = letters(server);
-    for _ in 0..40 {
+    for _ in 0..60 {
         if all.len() >= count {
             break;
         }
-        gateway.clock.advance(time::Duration::SECOND);
+        gateway.clock.advance(time::Duration::seconds(5));
         tokio::time::sleep(Duration::from_millis(250)).await;
         all = letters(server);
     }

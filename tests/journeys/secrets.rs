@@ -3,8 +3,9 @@
 //! while people work. Nobody ever sees one.
 
 use crate::support::{
-    FakePve, FakeVault, Person, TestGateway,
+    FakeOpenStack, FakePve, FakeVault, Person, TestGateway,
     fake::secret_file,
+    fake_openstack::{self, WEB},
     fake_pve::{self, CONSOLE_TOKEN, Makes, POWER_TOKEN, TOKEN},
     fake_vault,
     gateway::{files, free_port},
@@ -27,10 +28,12 @@ async fn sees(person: &Person<'_>, id: &str, state: &str) {
     panic!("{} does not see that {id} is {state}", person.name);
 }
 
-/// Nothing that the gateway wrote holds one of these.
-fn holds_none(gateway: &TestGateway, secrets: &[&str]) {
+/// Nothing that the gateway wrote holds one of these. It is stopped first: whoever closes a file of SQLite's drops the locks
+/// that the whole process has on it.
+async fn holds_none(gateway: TestGateway, secrets: &[&str]) {
+    let dir = gateway.stop().await;
     let mut all = Vec::new();
-    files(gateway.dir.path(), &mut all);
+    files(dir.path(), &mut all);
     for secret in secrets {
         let found = all.iter().find(|(_, bytes)| bytes.windows(secret.len()).any(|w| w == secret.as_bytes()));
         assert!(found.is_none(), "{secret} stands in {}", found.map(|(f, _)| f.as_str()).unwrap_or_default());
@@ -99,11 +102,11 @@ async fn a_secret_of_a_vault_stays_in_use_while_it_is_sealed_and_a_new_version_i
         gateway.find_event(&["--kind", "alarm"], |e| told(e, "holds no API token")).await;
         sees(&ada, "100", "running").await;
         assert_eq!((vault.wrongs(), pve.wrongs()), (vec![], vec![]));
-        holds_none(&gateway, &fake_vault::CANARIES);
-        holds_none(&gateway, &["canary-other", "canary-second-token", "canary-0f3a7781-token"]);
         let (code, out) = gateway.shell(&["secrets", "list", "--json"]);
         assert_eq!(code, Some(1), "its source has trouble: {out}");
         assert!(out.contains("vault gateway/pve token") && !out.contains("canary"), "{out}");
+        let more = ["canary-other", "canary-second-token", "canary-0f3a7781-token"];
+        holds_none(gateway, &[&fake_vault::CANARIES[..], &more].concat()).await;
     }
 }
 
@@ -159,7 +162,7 @@ async fn each_action_is_done_with_the_credential_that_is_for_it_and_no_stronger_
     for name in ["\"default\"", "\"console\"", "\"power\""] {
         assert!(out.contains(name), "{out}");
     }
-    holds_none(&gateway, &["canary-1b2c3d44-console", "canary-5e6f7a88-power", "canary-0f3a7781-token"]);
+    holds_none(gateway, &["canary-1b2c3d44-console", "canary-5e6f7a88-power", "canary-0f3a7781-token"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -204,12 +207,12 @@ async fn a_token_is_rotated_under_an_open_screen_and_survives_a_restart() {
     assert_eq!(gateway.shell(&["secrets", "rotate", "pve"]).0, Some(0));
     sees(&ada, "100", "running").await;
     let secrets = pve.secrets();
-    holds_none(&gateway, &secrets.iter().map(String::as_str).collect::<Vec<_>>());
     // Back to the file: it counts again once somebody puts it back there.
     pve.add(TOKEN, false);
     assert_eq!(gateway.shell(&["secrets", "forget", "pve"]).0, Some(0));
     gateway.find_event(&["--kind", "secret"], |e| e.to_string().contains("from the configuration again")).await;
     assert_eq!(gateway.shell(&["secrets", "forget", "pve"]).0, Some(1));
+    holds_none(gateway, &secrets.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,7 +263,7 @@ async fn a_rotation_that_fails_anywhere_leaves_the_old_secret_in_use() {
     assert!(rights.len() == 1 && String::from_utf8_lossy(&rights[0].body).contains("roles=PVEVMUser"), "{rights:?}");
     assert!(!pve.tokens().contains(&"gateway@pve!apart".to_owned()));
     std::fs::remove_file(file).expect("removed");
-    holds_none(&gateway, &["canary-made", "canary-apart"]);
+    holds_none(gateway, &["canary-made", "canary-apart"]).await;
     assert!(fake_pve::CANARIES.iter().all(|c| !out.contains(c)));
 }
 
@@ -329,4 +332,33 @@ async fn the_certificate_that_a_real_lxd_trusts_is_rotated() {
     // The old one counts no more.
     assert_eq!(gateway.shell(&["secrets", "forget", "lxd"]).0, Some(0));
     assert_eq!(gateway.shell(&["hypervisor", "list"]).0, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_a_cloud_is_rotated_and_an_application_credential_is_replaced_by_hand() {
+    let cloud = FakeOpenStack::start(None).await;
+    let all = [cloud.config("cloud", free_port(), "password"), cloud.config("other", free_port(), "secret")].concat();
+    let gateway = TestGateway::start(&all).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, WEB, "running").await;
+    let was = cloud.password();
+    let (code, out) = gateway.shell(&["secrets", "rotate", "cloud"]);
+    assert_eq!(code, Some(0), "{out}");
+    let now = cloud.password();
+    assert_ne!(now, was);
+    // Every token is gone with the old password: only who knows the new one lists servers.
+    let list = "GET /v2.1/servers/detail";
+    let before = cloud.came(list).len();
+    for _ in 0..150 {
+        if cloud.came(list).len() > before + 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(gateway.shell(&["hypervisor", "list"]).0, Some(0));
+    sees(&ada, WEB, "running").await;
+    let (code, out) = gateway.shell(&["secrets", "rotate", "other"]);
+    assert!(code == Some(2) && out.contains("--from"), "{out}");
+    holds_none(gateway, &[&now, &was]).await;
+    assert!(fake_openstack::CANARIES.iter().all(|c| !out.contains(c)), "{out}");
 }

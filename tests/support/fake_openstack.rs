@@ -57,6 +57,7 @@ struct Inside {
     console: OnceLock<String>,
     compute: OnceLock<String>,
     elsewhere: Mutex<bool>,
+    password: Mutex<String>,
 }
 
 impl FakeOpenStack {
@@ -78,6 +79,7 @@ impl FakeOpenStack {
             console: OnceLock::new(),
             compute: OnceLock::new(),
             elsewhere: Mutex::default(),
+            password: Mutex::new(PASSWORD.to_owned()),
         });
         let (one, two, three) = (Arc::clone(&inside), Arc::clone(&inside), Arc::clone(&inside));
         let keystone = move |request| {
@@ -112,6 +114,11 @@ impl FakeOpenStack {
              [hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
             file("certificates/ca-cert.pem")
         )
+    }
+
+    /// The password that counts now.
+    pub(crate) fn password(&self) -> String {
+        self.inside.password.lock().expect("whole").clone()
     }
 
     /// The requests that came with a beginning, as `METHOD /path`.
@@ -184,7 +191,7 @@ impl Inside {
                 let domain = json!({ "name": "Default" });
                 let by_password = json!({ "auth": {
                     "identity": { "methods": ["password"], "password": { "user": {
-                        "name": "gateway", "domain": domain, "password": PASSWORD } } },
+                        "name": "gateway", "domain": domain, "password": *self.password.lock().expect("whole") } } },
                     "scope": { "project": { "name": "service", "domain": domain } },
                 }});
                 let by_secret = json!({ "auth": { "identity": {
@@ -214,6 +221,20 @@ impl Inside {
                 );
                 answer.headers_mut().insert("x-subject-token", token.parse().expect("a token"));
                 answer
+            }
+            ("POST", "/v3/users/u1/password") => {
+                let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let mut password = self.password.lock().expect("whole");
+                let new = said["user"]["password"].as_str().filter(|new| new.len() >= 12 && *new != password.as_str());
+                let (Some(new), true) = (new, said["user"]["original_password"] == json!(*password)) else {
+                    return refused();
+                };
+                new.clone_into(&mut password);
+                // With its password every token of a user is gone.
+                self.tokens.lock().expect("whole").clear();
+                let mut done = Answer::default();
+                *done.status_mut() = StatusCode::NO_CONTENT;
+                done
             }
             ("GET", "/v3/projects") if self.knows(&request) => whole(
                 StatusCode::OK,

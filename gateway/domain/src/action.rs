@@ -132,7 +132,7 @@ impl Action {
             Self::Write => "change it",
             Self::Approve => "approve in it",
             Self::Play => "play it",
-            Self::Export => "take it out",
+            Self::Export => "take data out of it",
             Self::Lock => "cut off what is in it",
             // Neither can be granted.
             Self::Session => "sign in to its API",

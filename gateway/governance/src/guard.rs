@@ -182,6 +182,10 @@ fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
     if on == guarded || matches!(on, Selector::Everything | Selector::Tag(_)) || *guarded == Selector::Everything {
         return true;
     }
+    // What is guarded need not be there now: it may come back, or be made.
+    if let Some(meets) = meets(on, guarded) {
+        return meets;
+    }
     let named = |m: &&Machine| guarded.covers(m);
     if inventory.iter().filter(named).any(|m| reaches(on, m)) {
         return true;
@@ -196,6 +200,36 @@ fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
             Segment::Is(name) => !any_of(name),
         },
         Selector::Everything | Selector::Tag(_) => true,
+    }
+}
+
+/// Whether the words of a grant and of what is guarded leave room for a machine that both are about, whatever is there now;
+/// none where only what is there can tell.
+fn meets(on: &Selector, guarded: &Selector) -> Option<bool> {
+    let at = |s: &Selector| match s {
+        Selector::Hypervisor(name) | Selector::Pool(name, _) => Some(Segment::Is(name.clone())),
+        Selector::Machine(at) => Some(Segment::Is(at.hypervisor.clone())),
+        Selector::Pattern(p) => Some(p.hypervisor.clone()),
+        Selector::Everything | Selector::Tag(_) => None,
+    };
+    let (one, other) = (at(on)?, at(guarded)?);
+    if let (Segment::Is(one), Segment::Is(other)) = (&one, &other)
+        && one != other
+    {
+        return Some(false);
+    }
+    let machine = |s: &Selector| match s {
+        Selector::Machine(at) => Some(Segment::Is(at.machine.clone())),
+        Selector::Pattern(p) => Some(p.machine.clone()),
+        _ => Some(Segment::Any),
+    };
+    match (on, guarded) {
+        // A pool is where a machine is today.
+        (Selector::Machine(_), Selector::Pool(..)) => None,
+        _ => match (machine(on)?, machine(guarded)?) {
+            (Segment::Is(one), Segment::Is(other)) => Some(one == other),
+            _ => Some(true),
+        },
     }
 }
 

@@ -162,6 +162,11 @@ impl Requests {
         if mine.iter().filter(same).any(|r| r.state.is_open()) {
             return bad("", "You have asked for this already: look at your requests.");
         }
+        // Each one writes letters: who asks and withdraws in turn waits, too.
+        let lately = mine.iter().filter(|r| now - r.changed < COOL);
+        if lately.filter(|r| r.state == AccessState::Withdrawn).count() >= WAITING {
+            return bad("", "You have withdrawn five requests in the last minutes. Wait a while before you ask again.");
+        }
         if mine.iter().filter(same).any(|r| r.state == AccessState::Refused && now - r.changed < COOL) {
             return bad("", "This was refused a moment ago. Talk to whoever refused it before you ask again.");
         }

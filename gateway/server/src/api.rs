@@ -106,7 +106,8 @@ fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Resu
         return Ok(Read::Unread(Box::new(request)));
     }
     let caller = caller(way, &request)?;
-    whole(way, shard, caller, verdict, (path, upgrade), request)
+    let (visit, caller, call) = whole(way, shard, caller, verdict, (path, upgrade), request);
+    Ok(Read::Whole(visit, caller, call))
 }
 
 /// Who sends it. Before the bracket: whoever knocks too often may not fill the trail either.
@@ -156,12 +157,8 @@ async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<S
     if let Some(mark) = mark {
         request.headers_mut().insert(header::IF_MATCH, mark);
     }
-    match whole(way, shard, caller, verdict, (path, upgrade), request)? {
-        Read::Whole(visit, caller, call) => {
-            go(house, visit, caller, call).await.map_err(|refusal| refusal.because(why))
-        }
-        Read::Unread(_) => Err(Refusal::Unknown),
-    }
+    let (visit, caller, call) = whole(way, shard, caller, verdict, (path, upgrade), request);
+    go(house, visit, caller, call).await.map_err(|refusal| refusal.because(why))
 }
 
 /// What a request's body says; it goes on with the body that was read.
@@ -194,7 +191,7 @@ fn whole<'a>(
     verdict: Verdict,
     (path, upgrade): (Canonical, Upgrade),
     request: Request<Sent>,
-) -> Result<Read<'a>, Refusal> {
+) -> (Visit, Caller, Box<Call<'a>>) {
     let Way { house, peer, .. } = way;
     let (asked, answer) = match verdict {
         Verdict::Operation { operation, also, answer } => (Asked::Operation(operation, also), answer),
@@ -206,7 +203,7 @@ fn whole<'a>(
     };
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
-    Ok(Read::Whole(visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request })))
+    (visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request }))
 }
 
 /// What a request wants to become: a WebSocket (RFC 6455 section 4.1) or nothing.
@@ -264,9 +261,8 @@ impl Call<'_> {
             Ok(Err(error)) => return Err(refuse(open, Outcome::Failed, reply::upstream(&error))),
             Err(cut) => return Err(cut.close(open)),
         };
-        let Leash { permit, actor, .. } = leash;
         // Whoever may see the whole of it needs no row left out.
-        let whole = matches!(permit.operation().resource, Resource::Hypervisor(_));
+        let whole = matches!(leash.permit.operation().resource, Resource::Hypervisor(_));
         let answer = match answer {
             Answer::Rows if whole => Answer::Pass,
             Answer::CleanRows if whole => Answer::StripSecrets,
@@ -274,7 +270,6 @@ impl Call<'_> {
         };
         match (got, answer, client) {
             (Got::Response(got), Answer::Pass, _) => {
-                let leash = Leash { house: Arc::clone(house), permit, actor };
                 let status = got.status().as_u16();
                 Ok(got.map(|body| Body::Upstream(Box::new(Passing::new(body, open, leash, status)))))
             }
@@ -283,9 +278,9 @@ impl Call<'_> {
                 let why = "It did not open its stream of events.";
                 Err(refuse(open, Outcome::Failed, Refusal::Upstream(why.into())))
             }
-            (Got::Response(got), answer, _) => Box::pin(answered(house, &actor, &permit, open, answer, got)).await,
+            (Got::Response(got), answer, _) => Box::pin(answered(&leash, open, answer, got)).await,
             (Got::Upgraded(head, tunnel), answer, Some(client)) => {
-                let stream = Stream { leash: Leash { house: Arc::clone(house), permit, actor }, open, answer };
+                let stream = Stream { leash, open, answer };
                 house.tasks.spawn(stream.run(client, tunnel));
                 let mut answer = head.map(|()| Body::empty());
                 // Both are a hop's own: the hypervisor's were taken off, these are ours.
@@ -325,26 +320,31 @@ pub(crate) async fn unrecorded(house: &House, permit: &Permit, actor: &Actor) ->
 
 /// An answer that is read whole and cleaned before it goes out.
 async fn answered(
-    house: &House,
-    actor: &Actor,
-    permit: &Permit,
+    leash: &Leash,
     open: OpenEntry,
     answer: Answer,
     got: http::Response<ResponseBody<Sent>>,
 ) -> Result<Response, Refusal> {
+    let Leash { house, permit, actor } = leash;
     let status = got.status();
     let most = match answer {
         Answer::ConsoleSecrets => MAX_ANSWER,
         Answer::Rows | Answer::CleanRows => MAX_ROWS,
         Answer::Pass | Answer::StripSecrets | Answer::Events | Answer::Objects => MAX_STRIPPED,
     };
-    let (mut parts, text) = match collect(got, most).await {
-        Ok(read) => read,
-        Err(why) => {
+    let (mut parts, text) = match leash.hold(collect(got, most)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(why)) => {
             end(open, Outcome::Failed, why, &[]);
             return Err(Refusal::Upstream(why.to_owned()));
         }
+        Err(cut) => return Err(cut.close(open)),
     };
+    // It may have taken long: what may not be read now is not shown. A change is done, and says so.
+    let pulled = leash.pulled().filter(|_| permit.operation().effect == Effect::Safe);
+    if let Some(why) = pulled {
+        return Err(Cut::Pulled(why).close(open));
+    }
     // Without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
     let inventory = house.fleet.inventory();
     let clean = match answer {
@@ -492,9 +492,7 @@ impl Cut {
             Self::Pulled(why) => {
                 (format!("access ended: {why}"), Refusal::Forbidden(format!("Your access ended: {why}")))
             }
-            Self::Closing => {
-                ("the gateway is shutting down".into(), Refusal::Unavailable("The gateway is shutting down.".into()))
-            }
+            Self::Closing => ("the gateway is shutting down".into(), Refusal::Unavailable("It shuts down.".into())),
         };
         end(open, Outcome::Failed, &reason, &[]);
         refusal

@@ -101,20 +101,29 @@ fn whole(path: &Path) -> io::Result<String> {
     if text.len() as u64 > LONGEST { Err(wrong(format!("it is longer than {LONGEST} bytes"))) } else { Ok(text) }
 }
 
-/// Refuses a folder, or a file in it, that everybody on this machine may write: it says who may do what.
+/// Refuses a folder, or a file in it, that everybody on this machine may write: it says who may do what. A folder of a
+/// file system that nobody may write counts as closed, whatever its mode says (Kubernetes mounts its own so).
 fn check_writers(folder: &Path) -> io::Result<()> {
-    let check = |path: &Path| {
-        let mode = std::fs::metadata(path)?.mode() & 0o777;
-        if mode & 0o002 == 0 {
-            return Ok(());
-        }
+    let open_to_all = |path: &Path| Ok::<_, io::Error>(std::fs::metadata(path)?.mode() & 0o002 != 0);
+    let refuse = |path: &Path| {
         let path = path.display();
-        let why = format!("{path} can be written by everybody (mode {mode:04o}): chmod o-w {path}");
+        let why = format!("{path} can be written by everybody: chmod o-w {path}");
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     };
-    check(folder)?;
+    if open_to_all(folder)? {
+        let probe = folder.join(".portcullis-may-write");
+        match std::fs::File::create_new(&probe) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
+            Ok(_) => std::fs::remove_file(&probe)?,
+            Err(_) => {}
+        }
+        return refuse(folder);
+    }
     for entry in std::fs::read_dir(folder)? {
-        check(&entry?.path())?;
+        let path = entry?.path();
+        if open_to_all(&path)? {
+            return refuse(&path);
+        }
     }
     Ok(())
 }

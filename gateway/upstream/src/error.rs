@@ -24,6 +24,9 @@ pub enum Fault {
     /// It understood and said no; the text is its own, shortened and cleaned.
     #[error("said no: {0}")]
     Refused(String),
+    /// The gateway has no secret for it that could be used; the log, `secrets list` and `doctor` say why.
+    #[error("cannot be asked: the gateway has no credential for it that can be used now")]
+    NoSecret,
     /// It does not know the gateway's session, or does not know it any more.
     #[error("does not know the gateway's session")]
     Unauthenticated,

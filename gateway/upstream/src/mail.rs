@@ -44,6 +44,9 @@ use tokio_rustls::TlsConnector;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes that a server may say about one message.
 const MOST_SAID: usize = 64 * 1024;
+/// The longest subject, in characters: in whichever encoding, no line of it comes near the 998 bytes that one may have
+/// (RFC 5322 section 2.1.1).
+const SUBJECT: usize = 200;
 /// The longest line of it before TLS (RFC 5321 section 4.5.3.1.5), and the most lines of one reply.
 const LINE: usize = 512;
 const LINES: usize = 64;
@@ -84,7 +87,7 @@ pub struct Mail<'a> {
     pub id: &'a str,
     /// To whom.
     pub to: &'a MailAddress,
-    /// Its subject; control characters are left out.
+    /// Its subject: its first 200 characters; control characters are left out.
     pub subject: &'a str,
     /// Its text.
     pub text: &'a str,
@@ -146,7 +149,7 @@ impl Mailer {
             let mailbox: Mailbox = address.as_str().parse().map_err(|e| wrong(&e))?;
             Ok(Named::new(name.map(str::to_owned), mailbox))
         };
-        let subject: String = mail.subject.chars().filter(|c| !c.is_control()).collect();
+        let subject: String = mail.subject.chars().filter(|c| !c.is_control()).take(SUBJECT).collect();
         let text: String = mail.text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
         // Nobody answers it, nor is an answering machine to do so (RFC 3834 section 5).
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");

@@ -163,7 +163,8 @@ impl Held {
         self.value.load_full().ok_or_else(|| {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let why = state.trouble.clone().unwrap_or_else(|| "it was not read yet".to_owned());
-            Fault::Refused(format!("the gateway has no secret for it: {}: {why}", self.source))
+            tracing::warn!(secret = %self.name, source = %self.source, why, "a hypervisor's secret is not there");
+            Fault::NoSecret
         })
     }
 
@@ -172,8 +173,12 @@ impl Held {
         if self.origin() == Origin::Source
             && let Some(read) = self.read()
         {
-            let (secret, since) = read.map_err(|e| Fault::Refused(e.to_string()))?;
-            self.replace(secret, Origin::Source, since).map_err(Fault::Refused)?;
+            let unusable = |why: String| {
+                tracing::warn!(secret = %self.name, why, "a hypervisor's secret could not be read again");
+                Fault::NoSecret
+            };
+            let (secret, since) = read.map_err(|e| unusable(e.to_string()))?;
+            self.replace(secret, Origin::Source, since).map_err(unusable)?;
         }
         self.value()
     }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A real libvirtd without systemd.
 #   libvirt.sh start DIR                  prints SOCKET, URI, TLS (host:port), CA_FILE, CLIENT_CERT, CLIENT_KEY
-#   libvirt.sh domain DIR NAME [--security none|password] [--metadata XML] [--define]
+#   libvirt.sh domain DIR NAME [--security none|password] [--metadata XML] [--disk] [--define]
 #                                         starts a domain with a VNC screen (with --define: leaves it shut off) and
 #                                         prints NAME, UUID, PASSWORD
 #   libvirt.sh virsh DIR ARGUMENT…        virsh on it
@@ -76,11 +76,15 @@ CONF
 }
 
 domain() {
-  local name=$1 security=password metadata='' verb=create uuid password=''; shift
+  local name=$1 security=password metadata='' disk='' verb=create uuid password=''; shift
   while [ $# -gt 0 ]; do
     case $1 in
       --security) security=$2; shift 2 ;;
       --metadata) metadata=$2; shift 2 ;;
+      --disk)
+        qemu-img create -q -f qcow2 "$dir/$name.qcow2" 16M
+        disk="<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$dir/$name.qcow2'/><target dev='vda'/></disk>"
+        shift ;;
       --define) verb=define; shift ;;
       *) fail "unknown option $1" ;;
     esac
@@ -104,6 +108,7 @@ domain() {
   <features><acpi/></features>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    $disk
     <serial type='file'><source path='$dir/$name.serial'/></serial>
     <video><model type='vga'/></video>
     <graphics type='vnc' autoport='yes' listen='127.0.0.1'${password:+ passwd='$password'}/>

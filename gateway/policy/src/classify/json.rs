@@ -74,6 +74,11 @@ pub(super) enum Value {
 }
 
 impl Json {
+    /// Changes of which none was read yet.
+    pub(super) fn of_changes() -> Self {
+        Self { written: Written::Changes, ..Self::default() }
+    }
+
     /// Reads a body by its media type; the error is for the person.
     pub fn read(media_type: Option<&str>, body: &[u8]) -> Result<Self, &'static str> {
         let essence = essence(media_type.unwrap_or(JSON), body)?;
@@ -197,9 +202,13 @@ impl Json {
 
     /// The text, number or truth at a pointer (RFC 6901) through objects, as written.
     pub fn value(&self, pointer: &str) -> Option<&str> {
+        self.at(pointer).map(Leaf::text)
+    }
+
+    fn at(&self, pointer: &str) -> Option<&Leaf> {
         let way = pointer.strip_prefix('/')?;
         let is_there = |l: &&Leaf| l.way.iter().map(String::as_str).eq(way.split('/')) && !way.contains(ENTRY);
-        self.leaves.iter().find(is_there).map(Leaf::text)
+        self.leaves.iter().find(is_there)
     }
 
     /// What it does to what is there.
@@ -250,7 +259,9 @@ impl Json {
             all.entry(setting).or_default().push(leaf);
         }
         // Keys stand in any order; entries of one list keep theirs.
-        all.values_mut().for_each(|leaves| leaves.sort_by(|a, b| a.way.cmp(&b.way)));
+        for leaves in all.values_mut() {
+            leaves.sort_by(|a, b| a.way.cmp(&b.way));
+        }
         all
     }
 
@@ -276,6 +287,11 @@ impl Json {
         let holds =
             move |key: &str| self.leaves.iter().any(|l| l.way.first().is_some_and(|k| k == key) && !is_nothing(l));
         self.keys.iter().map(String::as_str).filter(move |key| holds(key))
+    }
+
+    /// The same, where it is a text.
+    pub fn text(&self, pointer: &str) -> Option<&str> {
+        self.at(pointer).and_then(|leaf| if let Value::Text(text) = &leaf.value { Some(text.as_str()) } else { None })
     }
 
     /// Every leaf.
@@ -628,6 +644,7 @@ mod tests {
         assert!(is(0, "\"null\"") && !is(0, "null"));
         assert!(is(1, "null") && !is(1, "\"null\""));
         assert!(is(2, "\"\"") && !is(3, "false"));
+        assert_eq!((json.text("/a"), json.text("/b"), json.text("/c")), (Some("null"), None, Some("")));
         // A key with a slash is no way.
         let json = Json::read(None, br#"{"a/b":"x","c":[{"d":"y"}]}"#).unwrap();
         assert_eq!((json.value("/a/b"), json.value("/c/[]/d")), (None, None));

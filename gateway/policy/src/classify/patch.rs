@@ -5,7 +5,7 @@
 //! What a patch touches is told in the same ways as what a whole object holds: `remove` is a value of `null`, and an
 //! object put in another one's place says `{}` there beside what it holds, since what it leaves out goes away.
 
-use super::json::{ENTRY, Json, Leaf, MAX_JSON, MAX_LEAVES, Value, Written};
+use super::json::{ENTRY, Json, Leaf, MAX_JSON, MAX_LEAVES, Value};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -47,8 +47,7 @@ fn read_steps(body: &[u8]) -> Result<Json, &'static str> {
     }
     let steps: Vec<Step<'_>> =
         serde_json::from_slice(body).map_err(|_| "The body is no JSON patch of add, replace, remove and test.")?;
-    let mut json = Json::default();
-    json.written = Written::Changes;
+    let mut json = Json::of_changes();
     for Step { op, path, value } in steps {
         let mut way = way(&path)?;
         match (op.as_str(), value) {
@@ -84,14 +83,12 @@ fn way(path: &str) -> Result<Vec<String>, &'static str> {
         let mut plain = String::with_capacity(text.len());
         let mut rest = text.chars();
         while let Some(c) = rest.next() {
-            match (c, c == '~') {
-                (_, true) => plain.push(match rest.next() {
-                    Some('0') => '~',
-                    Some('1') => '/',
-                    _ => return Err(WRONG),
-                }),
-                (c, false) => plain.push(c),
-            }
+            plain.push(match (c, if c == '~' { rest.next() } else { None }) {
+                ('~', Some('0')) => '~',
+                ('~', Some('1')) => '/',
+                ('~', _) => return Err(WRONG),
+                (c, _) => c,
+            });
         }
         if plain == ENTRY || plain.contains('\0') { Err(WRONG) } else { Ok(plain) }
     };
@@ -102,6 +99,7 @@ fn way(path: &str) -> Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::Written;
 
     fn said(media: &str, body: &str) -> Result<(Vec<String>, Written), &'static str> {
         let json = Json::read_patched(Some(media), body.as_bytes())?;

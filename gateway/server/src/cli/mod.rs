@@ -49,7 +49,7 @@ enum Verb {
     Serve(serve::Serve),
     Doctor(doctor::Doctor),
     /// People and service accounts: list, invite, reset, factors, remove-factor, claims, disable, enable, lock, unlock,
-    /// service, break-glass, training, blocklist
+    /// service, break-glass, training, mail, blocklist
     #[command(subcommand)]
     User(user::User),
     /// Roles given to people: list, add, revoke

@@ -193,6 +193,7 @@ impl Turn<'_> {
         let old = self.fleet(None).await?;
         let way =
             old.rotation(self.name).with_context(|| format!("see: portcullis secrets list; {} is none", self.name))?;
+        let mut told: Vec<String> = Vec::new();
         // A rotation that a crash broke off: its secret may be the one that counts.
         let begun = self.row().await?.map(|row| row.open_next(keys)).transpose()?.flatten();
         if let (None, Some(begun)) = (&given, begun) {
@@ -205,6 +206,12 @@ impl Turn<'_> {
                 store.keep_secret(keys, hypervisor, credential, &begun, (&by(), SystemClock.now())).await?;
                 return Ok(vec!["An earlier rotation had broken off; its secret is in use now.".to_owned()]);
             }
+            // It may count at the hypervisor all the same.
+            if has_both(way) && old.retire_secret(self.name, &begun).await.is_err() {
+                told.push(
+                    "An earlier rotation had broken off: look at the hypervisor for a secret that it left.".into(),
+                );
+            }
             store.drop_next_secret(hypervisor, credential).await?;
         }
         if let Some(given) = given {
@@ -212,7 +219,8 @@ impl Turn<'_> {
             new.known_as(self.name).await.context("the new secret was tried, and the old one stays in use")?;
             self.take(&given).await?;
             let note = "The old one counts at the hypervisor still: take it away there.";
-            return Ok(vec![self.taken().await?, note.to_owned()]);
+            told.extend([self.taken().await?.1.to_owned(), note.to_owned()]);
+            return Ok(told);
         }
         if let Rotation::ByHand(why) = way {
             bail!("{why}: make a new one there and give it with --from");
@@ -246,7 +254,14 @@ impl Turn<'_> {
                 return Err(why.context(undone));
             }
         };
-        let mut told = vec![self.taken().await?];
+        let (is_taken, words) = self.taken().await?;
+        told.push(words.to_owned());
+        if !is_taken && has_both(way) {
+            told.push(
+                "The old one counts at the hypervisor still: take it away there when the new one is in use.".into(),
+            );
+            return Ok(told);
+        }
         match fleet.retire_secret(self.name, &was).await {
             Ok(()) => told.push("The old one counts no more.".to_owned()),
             Err(why) => told.push(format!("The old one counts at the hypervisor still, take it away there: {why}.")),
@@ -290,15 +305,24 @@ impl Turn<'_> {
     }
 
     /// Waits until a running gateway uses it.
-    async fn taken(&self) -> anyhow::Result<String> {
+    async fn taken(&self) -> anyhow::Result<(bool, &'static str)> {
         let until = std::time::Instant::now() + TAKEN;
         while std::time::Instant::now() < until {
             if self.row().await?.is_some_and(|row| row.taken_version >= row.version) {
-                return Ok("The new one is in use.".to_owned());
+                return Ok((true, "The new one is in use."));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Ok("The new one is kept; no running gateway has taken it into use yet.".to_owned())
+        Ok((false, "The new one is kept; no running gateway has taken it into use yet."))
+    }
+}
+
+/// Whether an old secret counts beside a new one.
+const fn has_both(way: Rotation) -> bool {
+    match way {
+        Rotation::Made => true,
+        Rotation::Given(form) => form.has_both(),
+        Rotation::ByHand(_) => false,
     }
 }
 

@@ -6,8 +6,10 @@
 //! given whole, because the place to go on from names an object, and how many pages there are counts those that are
 //! hidden.
 
+mod request;
 mod watch;
 
+use self::request::{Shape, asks, is_list, negotiate, rewrite};
 use super::{Shown, Way, bearer};
 use crate::{
     api::{self, Going},
@@ -17,7 +19,7 @@ use crate::{
     state::{House, Shard},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use portcullis_audit::OpenEntry;
 use portcullis_domain::{
@@ -28,9 +30,9 @@ use portcullis_policy::{
     Decision, Permit,
     classify::{self, Asked, Canonical, Json, Upgrade, Verdict, Written},
 };
-use portcullis_upstream::{Answer as Got, Cut, Cutter, Gaze, RequestContext, ResponseBody};
+use portcullis_upstream::{Answer as Got, Basis, Cut, Cutter, Gaze, RequestContext, ResponseBody};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// How many objects one page has.
 const PAGE: usize = 500;
@@ -67,14 +69,14 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
 pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, asked: &Asked<'_>) -> Verdict {
     let classify::Body::Json(said) = asked.body else { return verdict };
     match way.house.fleet.cutter(way.hypervisor) {
-        Some(cutter) => settle(verdict, asked.method, said, cutter, &way.house.fleet.inventory()),
+        Some(cutter) => settle(verdict, said, cutter, &way.house.fleet.inventory()),
         None => Verdict::Denied("This hypervisor has no objects.".into()),
     }
 }
 
 /// What is asked, where that depends on what the machine is now. Labels can give and take away tags, on which access is
 /// given; where the tags stay the same, they do neither.
-fn settle(verdict: Verdict, method: &str, said: &Json, cutter: &Cutter, inventory: &Inventory) -> Verdict {
+fn settle(verdict: Verdict, said: &Json, cutter: &Cutter, inventory: &Inventory) -> Verdict {
     if said.texts().any(Cutter::is_cut) {
         let why = "The body holds the text that stands for a secret which is not shown, and would put it in the \
                    secret's place: send only what changes, or the whole with the secret.";
@@ -96,7 +98,8 @@ fn settle(verdict: Verdict, method: &str, said: &Json, cutter: &Cutter, inventor
     // All of them put in other ones' place: what goes away is not said.
     let replaced = said.value("/metadata/labels").is_some();
     let same = match (said.written(), edited) {
-        (Written::Whole, Some(machine)) => tags() == machine.tags,
+        // What it leaves out goes away, and nobody says what that is.
+        (Written::Whole, Some(_)) => false,
         (Written::Changes, Some(machine)) => {
             let changes = |(key, value): (&str, Option<&str>)| match value {
                 _ if !cutter.is_tag(key) => false,
@@ -105,10 +108,14 @@ fn settle(verdict: Verdict, method: &str, said: &Json, cutter: &Cutter, inventor
             };
             !replaced && !labels().any(changes)
         }
-        // A machine that is new.
-        (_, None) => operation.action == Action::Create && tags().is_empty(),
+        (_, None) => match operation.action {
+            // One that the inventory does not know.
+            Action::Configure | Action::AccessAdmin => false,
+            Action::Create => tags().is_empty(),
+            // Labels of a snapshot and the like are no tags.
+            _ => true,
+        },
     };
-    let is_about = method == "PATCH" || operation == access || also.contains(&access);
     if same {
         also.retain(|o| *o != access);
         if operation == access
@@ -116,11 +123,14 @@ fn settle(verdict: Verdict, method: &str, said: &Json, cutter: &Cutter, inventor
         {
             operation = also.remove(at);
         }
-    } else if edited.is_some() && is_about && said.written() == Written::Whole && operation != access {
+    } else if edited.is_some() && said.written() == Written::Whole && operation != access && !also.contains(&access) {
         // An applied configuration takes back the labels that it does not name any more.
-        if !also.contains(&access) {
-            also.push(access);
-        }
+        also.push(access.clone());
+    }
+    // So it is with places, devices and what cleans up after it.
+    let strict = Operation { action: Action::NodeAdmin, ..access };
+    if edited.is_some() && said.written() == Written::Whole && operation != strict && !also.contains(&strict) {
+        also.push(strict);
     }
     Verdict::Operation { operation, also, answer }
 }
@@ -207,82 +217,6 @@ impl<'a> Eyes<'a> {
     }
 }
 
-/// What of the query and the head goes to the cluster: written anew.
-fn rewrite(request: &mut Request<Sent>, path: &str, more: &[(&str, &str)]) -> Result<(), Refusal> {
-    let bad = |why: &str| Refusal::Bad(why.to_owned());
-    let pairs = classify::read_pairs(request.uri().query()).map_err(bad)?;
-    let said = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    // Ours counts, whatever was said under its name.
-    let kept = said.filter(|(key, _)| !more.iter().any(|(ours, _)| ours == key));
-    let mut address = path.to_owned();
-    for (n, (key, value)) in kept.chain(more.iter().copied()).enumerate() {
-        address.push(if n == 0 { '?' } else { '&' });
-        encode(key, &mut address);
-        address.push('=');
-        encode(value, &mut address);
-    }
-    let address = PathAndQuery::try_from(address).map_err(|_| bad("The address cannot be sent on."))?;
-    *request.uri_mut() = Uri::from(address);
-    Ok(())
-}
-
-fn encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-}
-
-/// Leaves what can be read and cut of what a client accepts: JSON, also as a table and as a list of groups.
-fn negotiate(headers: &mut HeaderMap) -> Shape {
-    let said = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let is_read = |one: &&str| {
-        let mut parts = one.split(';').map(str::trim);
-        let is_json = parts.next().is_some_and(|t| t.eq_ignore_ascii_case("application/json"));
-        is_json && parts.all(|p| p.is_ascii() && !p.starts_with("as=Partial"))
-    };
-    let mut accepted: Vec<&str> = said.map(str::trim).filter(is_read).collect();
-    let shape = if accepted.iter().any(|a| a.contains("as=Table")) { Shape::Table } else { Shape::Objects };
-    if !accepted.contains(&"application/json") {
-        accepted.push("application/json");
-    }
-    let value = HeaderValue::from_str(&accepted.join(",")).unwrap_or(HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT, value);
-    headers.remove(header::ACCEPT_ENCODING);
-    shape
-}
-
-/// In which shape a client wants objects.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Objects,
-    Table,
-}
-
-/// Whether a query asks for something, as the cluster reads it; none where readers differ.
-fn asks(pairs: &[(String, String)], name: &str) -> Option<bool> {
-    let value = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_ascii_lowercase());
-    match value.as_deref() {
-        None | Some("0" | "false") => Some(false),
-        Some("" | "1" | "true") => Some(true),
-        Some(_) => None,
-    }
-}
-
-/// Whether there are many objects at a path.
-fn is_list(path: &Canonical) -> bool {
-    let parts: Vec<&str> = path.segments().collect();
-    match parts.as_slice() {
-        ["apis", _, _, resource] => *resource != "namespaces",
-        ["apis", group, _, "namespaces", _, _] => *group != "subresources.kubevirt.io",
-        _ => false,
-    }
-}
-
 /// Answers a request whose answer is made of objects.
 pub(crate) async fn forward(
     going: Going<'_>,
@@ -290,115 +224,165 @@ pub(crate) async fn forward(
     actor: Arc<Actor>,
     open: OpenEntry,
 ) -> Result<Response, Refusal> {
-    let Going { house, shard, peer, path, mut request } = going;
-    let fail = |open: OpenEntry, outcome: Outcome, refusal: Refusal| {
-        end(open, outcome, &refusal.words().1, &[]);
-        Err(refusal)
-    };
+    let Going { house, shard, peer, path, request } = going;
     let name = permit.operation().resource.hypervisor().cloned();
     let found = name.as_ref().and_then(|name| Some((name, house.fleet.cutter(name)?)));
-    let Some((name, cutter)) = found else {
-        return fail(open, Outcome::Failed, Refusal::Unavailable("This hypervisor has no objects.".into()));
+    let came = match found {
+        Some((name, cutter)) => {
+            let id = peer.request;
+            Walk { house, shard, path: &path, name, cutter, permit: &permit, actor: &actor, id }.go(request).await
+        }
+        None => Err((Outcome::Failed, Refusal::Unavailable("This hypervisor has no objects.".into()))),
     };
-    let reads = *request.method() == Method::GET;
-    let pairs = classify::read_pairs(request.uri().query()).unwrap_or_default();
-    let Some(watches) = asks(&pairs, "watch") else {
-        return fail(open, Outcome::Denied, Refusal::Bad("Write watch=true, or leave it out.".into()));
-    };
-    let shape = negotiate(request.headers_mut());
-    let mut ours = Vec::new();
-    if shape == Shape::Table {
-        // To tell what an object is about takes the whole of it.
-        ours.push(("includeObject", "Object"));
+    match (came, &name) {
+        (Ok(Came::Watch(asks, got)), Some(name)) => Ok(watch::begin(house, actor, name, &path, &asks, got, open)),
+        (Ok(Came::Whole(parts, cut)), _) => finish(open, parts, cut),
+        (Err((outcome, refusal)), _) => {
+            end(open, outcome, &refusal.words().1, &[]);
+            Err(refusal)
+        }
+        (Ok(Came::Watch(..)), None) => Err(Refusal::Misdirected),
     }
-    if watches {
-        let asks = watch::Asks::new(&pairs);
+}
+
+/// What came of a request.
+enum Came {
+    /// Changes, for as long as they come.
+    Watch(watch::Asks, http::Response<ResponseBody<Sent>>),
+    /// An answer, and what of it may be shown, or why nothing can be told of it.
+    Whole(http::response::Parts, Result<Cut, String>),
+}
+
+/// One request that was permitted, on its way.
+struct Walk<'a> {
+    house: &'a Arc<House>,
+    shard: &'a Shard,
+    path: &'a Canonical,
+    name: &'a HypervisorName,
+    cutter: &'a Cutter,
+    permit: &'a Permit,
+    actor: &'a Actor,
+    id: RequestId,
+}
+
+impl Walk<'_> {
+    async fn go(&self, mut request: Request<Sent>) -> Result<Came, (Outcome, Refusal)> {
+        let pairs = classify::read_pairs(request.uri().query()).unwrap_or_default();
+        let watches = asks(&pairs, "watch")
+            .ok_or_else(|| (Outcome::Denied, Refusal::Bad("Write watch=true, or leave it out.".into())))?;
+        let mut ours = Vec::new();
+        if negotiate(request.headers_mut()) == Shape::Table {
+            // To tell what an object is about takes the whole of it.
+            ours.push(("includeObject", "Object"));
+        }
+        if !watches {
+            return self.gather(request, &ours).await;
+        }
         ours.extend([("watch", "true"), ("allowWatchBookmarks", "true")]);
-        if let Err(refusal) = rewrite(&mut request, path.as_str(), &ours) {
-            return fail(open, Outcome::Denied, refusal);
-        }
-        let got = match send(shard, &permit, &path, request, peer.request).await {
-            Ok(got) => got,
-            Err(refusal) => return fail(open, Outcome::Failed, refusal),
-        };
+        let got = self.send(request, &ours).await?;
         if got.status() == StatusCode::OK {
-            return Ok(watch::begin(house, actor, name, &path, &asks, got, open));
+            return Ok(Came::Watch(watch::Asks::new(&pairs), got));
         }
-        return match api::collect(got, MAX_LIST).await {
-            Ok((parts, text)) => {
-                let eyes = Eyes::new(house, &actor, name);
-                let cut = eyes.look(|sight| cutter.answer(path.as_str(), &text, false, sight));
-                finish(open, parts, cut.map_err(|f| f.to_string()))
-            }
-            Err(why) => fail(open, Outcome::Failed, Refusal::Upstream(why.to_owned())),
-        };
+        let (parts, text) = self.read(got).await?;
+        Ok(Came::Whole(parts, self.cut(&text, Basis::Objects)))
     }
-    let (method, headers, query) = (request.method().clone(), request.headers().clone(), request.uri().clone());
-    let mut first = Some(request);
-    let mut all: Option<(http::response::Parts, Value)> = None;
-    let (mut next, mut size) = (String::new(), 0);
-    let (page, lists) = (PAGE.to_string(), reads && is_list(&path));
-    for number in 0.. {
-        let mut request = first.take().unwrap_or_else(|| {
-            let mut again = Request::new(Sent::Whole(Full::default()));
-            *again.method_mut() = method.clone();
-            *again.headers_mut() = headers.clone();
-            *again.uri_mut() = query.clone();
-            again
-        });
-        let mut more = ours.clone();
-        if lists {
-            more.push(("limit", &page));
-        }
-        if !next.is_empty() {
-            more.push(("continue", &next));
-        }
-        if let Err(refusal) = rewrite(&mut request, path.as_str(), &more) {
-            return fail(open, Outcome::Denied, refusal);
-        }
-        let got = match send(shard, &permit, &path, request, peer.request).await {
-            Ok(got) => got,
-            Err(refusal) => return fail(open, Outcome::Failed, refusal),
-        };
-        let (parts, text) = match api::collect(got, MAX_LIST).await {
-            Ok(read) => read,
-            Err(why) => return fail(open, Outcome::Failed, Refusal::Upstream(why.to_owned())),
-        };
-        if text.is_empty() {
-            return finish(open, parts, Ok(Cut::Shown(Value::Null)));
-        }
+
+    /// A whole answer: of a list all its pages.
+    async fn gather(&self, request: Request<Sent>, ours: &[(&str, &str)]) -> Result<Came, (Outcome, Refusal)> {
+        let (method, headers, query) = (request.method().clone(), request.headers().clone(), request.uri().clone());
+        let reads = method == Method::GET;
         // What a decision was made on may be shown: the one machine, or the answer to a change.
-        let decided = matches!(permit.operation().resource, Resource::Machine(_)) || !reads;
-        let eyes = Eyes::new(house, &actor, name);
-        let mut shown = match eyes.look(|sight| cutter.answer(path.as_str(), &text, decided, sight)) {
-            Ok(Cut::Shown(shown)) => shown,
-            other => return finish(open, parts, other.map_err(|f| f.to_string())),
-        };
-        size += text.len();
-        let following = Cutter::next(&mut shown).filter(|_| lists && parts.status == StatusCode::OK);
-        all = Some(match all {
-            None => (parts, shown),
-            Some((head, before)) => match joined(before, shown) {
-                Some(both) => (head, both),
-                None => return finish(open, parts, Err("a page of another shape than the first".to_owned())),
-            },
-        });
-        match following {
-            None => break,
-            Some(same) if same == next || number >= MAX_PAGES || size > MAX_ALL => {
-                return fail(open, Outcome::Failed, Refusal::Upstream("Its list does not end, or is too long.".into()));
+        let is_decided = matches!(self.permit.operation().resource, Resource::Machine(_)) || !reads;
+        let basis = if is_decided { Basis::Decided } else { Basis::Objects };
+        let (page, lists) = (PAGE.to_string(), reads && is_list(self.path));
+        let (mut next, mut size, mut number) = (String::new(), 0, 0);
+        let mut first = Some(request);
+        let mut all: Option<(http::response::Parts, Value)> = None;
+        loop {
+            let request = first.take().unwrap_or_else(|| {
+                let mut again = Request::new(Sent::Whole(Full::default()));
+                *again.method_mut() = method.clone();
+                *again.headers_mut() = headers.clone();
+                *again.uri_mut() = query.clone();
+                again
+            });
+            let mut more = ours.to_vec();
+            if lists {
+                more.push(("limit", &page));
             }
-            Some(following) => next = following,
+            if !next.is_empty() {
+                more.push(("continue", &next));
+            }
+            let got = self.send(request, &more).await?;
+            let (parts, text) = self.read(got).await?;
+            // What is not there is told in the same words as what is hidden.
+            if basis == Basis::Objects && !lists && parts.status == StatusCode::NOT_FOUND {
+                return Ok(Came::Whole(parts, Ok(Cut::Hidden)));
+            }
+            if text.is_empty() {
+                return Ok(Came::Whole(parts, Ok(Cut::Shown(Value::Null))));
+            }
+            let mut shown = match self.cut(&text, basis) {
+                Ok(Cut::Shown(shown)) => shown,
+                other => return Ok(Came::Whole(parts, other)),
+            };
+            size += text.len();
+            number += 1;
+            let following = Cutter::next(&mut shown).filter(|_| lists && parts.status == StatusCode::OK);
+            let (head, whole) = match all {
+                None => (parts, shown),
+                Some((head, before)) => match joined(before, shown) {
+                    Some(both) => (head, both),
+                    None => return Ok(Came::Whole(parts, Err("a page of another shape than the first".to_owned()))),
+                },
+            };
+            match following {
+                None => {
+                    if method == Method::POST && head.status == StatusCode::CREATED {
+                        heard_of(self.house, self.name, &whole).await;
+                    }
+                    return Ok(Came::Whole(head, Ok(Cut::Shown(whole))));
+                }
+                Some(same) if same == next || number >= MAX_PAGES || size > MAX_ALL => {
+                    let why = Refusal::Upstream("Its list does not end, or is too long.".into());
+                    return Err((Outcome::Failed, why));
+                }
+                Some(following) => next = following,
+            }
+            all = Some((head, whole));
         }
     }
-    match all {
-        Some((parts, shown)) => {
-            if method == Method::POST && parts.status == StatusCode::CREATED {
-                heard_of(house, name, &shown).await;
+
+    fn cut(&self, text: &[u8], basis: Basis) -> Result<Cut, String> {
+        let eyes = Eyes::new(self.house, self.actor, self.name);
+        eyes.look(|gaze| self.cutter.answer(self.path.as_str(), text, basis, gaze)).map_err(|f| f.to_string())
+    }
+
+    async fn read(
+        &self,
+        got: http::Response<ResponseBody<Sent>>,
+    ) -> Result<(http::response::Parts, Bytes), (Outcome, Refusal)> {
+        api::collect(got, MAX_LIST).await.map_err(|why| (Outcome::Failed, Refusal::Upstream(why.to_owned())))
+    }
+
+    /// Sends one request on with these keys, and waits for the head of the answer.
+    async fn send(
+        &self,
+        mut request: Request<Sent>,
+        ours: &[(&str, &str)],
+    ) -> Result<http::Response<ResponseBody<Sent>>, (Outcome, Refusal)> {
+        rewrite(&mut request, self.path.as_str(), ours).map_err(|refusal| (Outcome::Denied, refusal))?;
+        let context = RequestContext { request: self.id, upgrade: Upgrade::None };
+        let refusal = match self.shard.forwarder.forward(self.permit, self.path, request, context).await {
+            Ok(Got::Response(got)) if got.status() != StatusCode::UNAUTHORIZED => return Ok(got),
+            // It is the gateway that it does not know: a client would take it for itself.
+            Ok(Got::Response(_)) => {
+                Refusal::Upstream("It does not take the gateway's own credential at the moment.".into())
             }
-            finish(open, parts, Ok(Cut::Shown(shown)))
-        }
-        None => fail(open, Outcome::Failed, Refusal::Upstream("It did not answer.".into())),
+            Ok(Got::Upgraded(..)) => Refusal::Upstream("It switched protocols without being asked.".into()),
+            Err(error) => reply::upstream(&error),
+        };
+        Err((Outcome::Failed, refusal))
     }
 }
 
@@ -415,26 +399,6 @@ async fn heard_of(house: &House, hypervisor: &HypervisorName, made: &Value) {
     };
     // One that it never hears of has no name of a machine.
     let _: Result<(), _> = tokio::time::timeout(PATIENCE, known).await;
-}
-
-/// Sends one request on, and waits for the head of the answer.
-async fn send(
-    shard: &Shard,
-    permit: &Permit,
-    path: &Canonical,
-    request: Request<Sent>,
-    id: RequestId,
-) -> Result<http::Response<ResponseBody<Sent>>, Refusal> {
-    let context = RequestContext { request: id, upgrade: Upgrade::None };
-    match shard.forwarder.forward(permit, path, request, context).await {
-        // It is the gateway that it does not know: a client would take it for itself.
-        Ok(Got::Response(got)) if got.status() == StatusCode::UNAUTHORIZED => {
-            Err(Refusal::Upstream("It does not take the gateway's own credential at the moment.".into()))
-        }
-        Ok(Got::Response(got)) => Ok(got),
-        Ok(Got::Upgraded(..)) => Err(Refusal::Upstream("It switched protocols without being asked.".into())),
-        Err(error) => Err(reply::upstream(&error)),
-    }
 }
 
 /// Two pages as one.
@@ -455,8 +419,7 @@ fn finish(open: OpenEntry, mut parts: http::response::Parts, cut: Result<Cut, St
         Ok(Cut::Shown(Value::Null)) => (parts.status, String::new()),
         Ok(Cut::Shown(value)) => (parts.status, value.to_string()),
         Ok(Cut::Hidden) => {
-            // As what does not exist.
-            end(open, Outcome::Denied, "it is about what they may not see", &[]);
+            end(open, Outcome::Denied, "it is not there, or about what they may not see", &[]);
             return Err(Refusal::NotFound);
         }
         Err(why) => {

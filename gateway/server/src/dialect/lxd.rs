@@ -14,9 +14,9 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use portcullis_domain::{Action, Effect, HypervisorName, Operation, Outcome, RequestId, Resource};
 use portcullis_identity::Error;
-use portcullis_policy::classify::{Asked, Body, Content, Extent, Json, Table, Verdict};
+use portcullis_policy::classify::{Asked, Body, Extent, Json, Table, Verdict};
 use portcullis_store::Digest;
-use portcullis_upstream::Standing;
+use portcullis_upstream::{Settings, Standing};
 
 /// What is asked before signing in.
 const SERVER: &str = "/1.0";
@@ -183,8 +183,9 @@ fn is_instance(path: &str) -> bool {
     path.strip_prefix("/1.0/instances/").is_some_and(|name| !name.contains('/'))
 }
 
+/// The snapshot that it is to go back to. `null` is none to LXD, whatever a snapshot is called.
 fn snapshot(said: &Json) -> Option<&str> {
-    said.value("/restore").filter(|name| !name.is_empty())
+    said.text("/restore").filter(|name| !name.is_empty())
 }
 
 /// What a request asks by what it changes: a PUT and a PATCH are asked like a PATCH of what becomes another, going back to
@@ -197,14 +198,14 @@ pub(super) fn changed(
     standing: &Standing,
     headers: &HeaderMap,
 ) -> Option<Verdict> {
-    let (Content::Json(now), Body::Json(said)) = (&standing.now, asked.body) else { return None };
+    let (Settings::Json(now), Body::Json(said)) = (&standing.now, asked.body) else { return None };
     let mark = standing.mark.as_ref()?;
     if headers.get_all(header::IF_MATCH).iter().any(|named| named != mark) {
         return None;
     }
     let extent = if asked.method == "PUT" { Extent::All } else { Extent::Named };
     let changes = match (snapshot(said), &standing.then) {
-        (Some(_), Some(Content::Json(then))) => {
+        (Some(_), Some(Settings::Json(then))) => {
             let [now, then] = [now, then].map(|side| side.clone().without(&OWN).without(&KEPT));
             // LXD does not look at what else is said beside a snapshot; it is asked for all the same.
             let beside = said.clone().without(&["/restore"]).changes(&now, &WITHIN, Extent::Named);
@@ -221,13 +222,14 @@ pub(super) fn changed(
     }
 }
 
-/// An answer of type `error`, with the fields of RFC 9457 beside its own.
+/// An answer of type `error`, with the fields of RFC 9457 beside its own; but for `status`, which is a text in LXD's answers:
+/// with a number there its clients read none of it.
 pub(super) fn refusal(refusal: &Refusal, said: &str, request: RequestId) -> serde_json::Value {
     let (title, detail) = refusal.words();
     let code = refusal.status().as_u16();
     serde_json::json!({
         "type": "error", "error": said, "error_code": code, "metadata": null,
-        "title": title, "detail": detail, "status": code, "request": request.to_string(),
+        "title": title, "detail": detail, "request": request.to_string(),
     })
 }
 
@@ -330,8 +332,8 @@ mod tests {
         let (verdict, look) = look(table.classify(&name, &asked), &asked);
         let Some(look) = look else { return in_words(verdict) };
         let standing = Standing {
-            now: Content::Json(json(NOW)),
-            then: look.snapshot.as_ref().map(|_| Content::Json(json(then))),
+            now: Settings::Json(json(NOW)),
+            then: look.snapshot.as_ref().map(|_| Settings::Json(json(then))),
             mark: Some(HeaderValue::from_static("\"e\"")),
         };
         assert_eq!(look.machine.to_string(), "i/default:c1");
@@ -426,6 +428,14 @@ mod tests {
         // What is said beside it counts, too.
         let beside = told("PUT", "/1.0/instances/c1", r#"{"restore": "s0", "config": {"raw.lxc": "y"}}"#, NOW);
         assert_eq!(beside, format!("{snapshot} + {OWN} + node-admin on i"));
+        // To LXD that is no way back but a whole configuration, in which nothing stands.
+        for none in ["null", "\"\""] {
+            let said = told("PUT", "/1.0/instances/c1", &format!(r#"{{"restore": {none}}}"#), NOW);
+            assert!(
+                said.starts_with(OWN) && said.contains("access-admin on i") && said.contains("node-admin on i"),
+                "{said}"
+            );
+        }
         let other = told("PUT", "/1.0/instances/c1", r#"{"restore": "c2/s0"}"#, NOW);
         assert!(other.contains("without a slash"), "{other}");
     }
@@ -444,12 +454,12 @@ mod tests {
         let path = classify::canonical(path).expect("a path");
         let asked = Asked { method, path: &path, query: None, upgrade: Upgrade::None, body: Body::Json(&said) };
         let table = Table::builtin(ApiKind::Lxd);
-        let now = || Content::Json(json(NOW));
+        let now = || Settings::Json(json(NOW));
         let mark = Some(HeaderValue::from_static("\"e\""));
         for standing in [
             Standing { now: now(), then: None, mark: None },
             Standing { now: now(), then: Some(now()), mark: mark.clone() },
-            Standing { now: Content::Params(classify::Form::default()), then: None, mark },
+            Standing { now: Settings::Params(classify::Form::default()), then: None, mark },
         ] {
             assert_eq!(changed(&table, &name, &asked, &standing, &HeaderMap::new()), None);
         }

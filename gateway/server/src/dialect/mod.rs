@@ -9,6 +9,7 @@ mod lxd;
 mod openstack;
 mod ovirt;
 mod proxmox;
+mod speech;
 mod vmm;
 pub(crate) mod vsphere;
 pub(crate) mod xapi;
@@ -23,12 +24,12 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use hyper::ext::ReasonPhrase;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{
-    Action, Actor, HypervisorName, MachineRef, Operation, Outcome, Pass, RequestId, Resource, Secret,
-};
+use portcullis_domain::{Action, Actor, HypervisorName, MachineRef, Operation, Outcome, Pass, Resource, Secret};
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Table, Verdict};
 use portcullis_store::Digest;
 use portcullis_upstream::Standing;
+pub(crate) use speech::Written;
+use speech::{Reads, Speech, speech};
 use std::{borrow::Cow, future::ready, sync::Arc};
 
 /// What somebody shows.
@@ -46,125 +47,6 @@ enum Shown<'h> {
 /// Whether the clients of an API show who they are by certificates.
 pub(crate) const fn takes_keys(kind: ApiKind) -> bool {
     matches!(kind, ApiKind::Lxd | ApiKind::Incus)
-}
-
-/// How far a dialect's clients read a refusal.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reads {
-    /// All of it.
-    Body,
-    /// No further than the status line.
-    StatusLine,
-}
-
-/// In what a client reads a refusal.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    Json,
-    Xml,
-}
-
-impl Written {
-    /// What the path and the head of a request say of it.
-    pub(crate) fn of(kind: ApiKind, path: &str, headers: &HeaderMap) -> Self {
-        (speech(kind).written)(path, headers)
-    }
-}
-
-/// How one kind of API speaks beside its operations.
-#[derive(Clone, Copy)]
-struct Speech {
-    /// What the head of a request shows.
-    shown: for<'h> fn(&'h HeaderMap, Option<&'h Digest>) -> Option<Shown<'h>>,
-    /// The path in the form that the table knows.
-    path: for<'p> fn(&'p str) -> Result<Cow<'p, str>, Refusal>,
-    /// Whether a request is the dialect's own sign-in, or what its clients ask before it.
-    is_sign_in: fn(&Method, &str) -> bool,
-    /// Whether a request ends, by its head, what a sign-in gave.
-    is_sign_out: fn(&Method, &str) -> bool,
-    /// What has to be known of a machine to say what is asked.
-    look: fn(Verdict, &classify::Asked<'_>) -> (Verdict, Option<Look>),
-    /// What is asked, by what that machine is; none where it cannot be told.
-    changed: fn(&Table, &HypervisorName, &classify::Asked<'_>, &Standing, &HeaderMap) -> Option<Verdict>,
-    /// What is asked, by what the inventory knows.
-    settle: fn(Way<'_>, Verdict, &classify::Asked<'_>) -> Verdict,
-    /// Refuses a head that changes what is asked in a way that nobody reviewed.
-    check: fn(&HeaderMap) -> Result<(), Refusal>,
-    /// The body of a refusal.
-    refusal: fn(&Refusal, &str, RequestId) -> serde_json::Value,
-    /// In what it is written.
-    written: fn(&str, &HeaderMap) -> Written,
-    reads: Reads,
-}
-
-/// The dialects: one row a kind of API.
-const fn speech(kind: ApiKind) -> Speech {
-    const PLAIN: Speech = Speech {
-        shown: |headers, _| lxd::shown(headers, None),
-        path: |raw| Ok(Cow::Borrowed(raw)),
-        is_sign_in: |_, _| false,
-        is_sign_out: |_, _| false,
-        look: |verdict, _| (verdict, None),
-        changed: |_, _, _, _, _| None,
-        settle: |_, verdict, _| verdict,
-        check: |_| Ok(()),
-        refusal: lxd::refusal,
-        written: |_, _| Written::Json,
-        reads: Reads::Body,
-    };
-    match kind {
-        ApiKind::Lxd | ApiKind::Incus => Speech {
-            shown: |headers, key| lxd::shown(headers, key),
-            is_sign_in: lxd::is_sign_in,
-            look: lxd::look,
-            changed: lxd::changed,
-            ..PLAIN
-        },
-        ApiKind::CloudHypervisor | ApiKind::Firecracker => Speech { refusal: vmm::refusal, ..PLAIN },
-        ApiKind::Proxmox => Speech {
-            shown: |headers, _| proxmox::shown(headers),
-            path: |raw| Ok(proxmox::path(raw)),
-            is_sign_in: proxmox::is_sign_in,
-            look: proxmox::look,
-            changed: |table, name, asked, standing, _| proxmox::changed(table, name, asked, standing),
-            refusal: |refusal, said, _| proxmox::refusal(refusal, said),
-            reads: Reads::StatusLine,
-            ..PLAIN
-        },
-        ApiKind::OpenStack => Speech {
-            shown: |headers, _| openstack::shown(headers),
-            path: |raw| Ok(without_slash(raw)),
-            is_sign_in: openstack::is_own,
-            is_sign_out: |method, raw| *method == Method::DELETE && without_slash(raw) == openstack::SIGN_IN,
-            check: openstack::check,
-            refusal: openstack::refusal,
-            ..PLAIN
-        },
-        ApiKind::Ovirt => Speech {
-            shown: |headers, _| ovirt::shown(headers),
-            path: |raw| ovirt::path(raw),
-            is_sign_in: ovirt::is_own,
-            check: ovirt::check,
-            refusal: ovirt::refusal,
-            written: ovirt::written,
-            ..PLAIN
-        },
-        ApiKind::Kubevirt => Speech {
-            shown: |headers, _| kubevirt::shown(headers),
-            path: |raw| Ok(without_slash(raw)),
-            settle: kubevirt::settle_said,
-            check: kubevirt::check,
-            refusal: kubevirt::refusal,
-            ..PLAIN
-        },
-        // Who calls stands in the calls.
-        ApiKind::Xapi => Speech { shown: |_, _| None, ..PLAIN },
-        ApiKind::Vsphere => Speech {
-            shown: |headers, _| vsphere::shown(headers).map(Shown::Pass),
-            refusal: |refusal, _, _| vsphere::refusal(refusal),
-            ..PLAIN
-        },
-    }
 }
 
 /// What has to be known of a machine before it can be said what a request changes.
@@ -193,6 +75,25 @@ const UNSEEN: &str = "The gateway could not compare it with what the machine is 
     became another: try again, or ask an administrator of this hypervisor.";
 const BACK: &str = "Going back to this snapshot brings back settings that the machine does not have now and that others \
     gave or took away: ask an administrator of this hypervisor.";
+
+/// What a machine is could not be read.
+struct Unseen;
+
+/// What a machine is, and was in a snapshot; nothing for somebody who may not see it.
+async fn look_at(
+    house: &House,
+    actor: &Actor,
+    machine: MachineRef,
+    snapshot: Option<&str>,
+) -> Result<Option<Standing>, Unseen> {
+    let resource = Resource::Machine(machine);
+    let sees = house.engine.may_see(actor, &resource, &house.fleet.inventory(), house.clock.now());
+    let (Resource::Machine(machine), true) = (&resource, sees) else { return Ok(None) };
+    house.fleet.standing(machine, snapshot).await.map(Some).map_err(|error| {
+        tracing::info!(error = %chain(&error), "what a machine is could not be read: more is asked");
+        Unseen
+    })
+}
 
 /// Whether a verdict asks something beside its operation.
 fn more(verdict: &Verdict) -> bool {
@@ -273,19 +174,11 @@ impl Way<'_> {
         let (verdict, look) = (speech.look)(verdict, asked);
         let Some(Look { machine, snapshot }) = look else { return verdict.into() };
         let actor = passage::from(Arc::clone(actor), peer);
-        let resource = Resource::Machine(machine);
-        let (Resource::Machine(machine), true) =
-            (&resource, house.engine.may_see(&actor, &resource, &house.fleet.inventory(), house.clock.now()))
-        else {
-            return verdict.into();
-        };
         let snapshot = snapshot.as_deref();
-        let standing = match house.fleet.standing(machine, snapshot).await {
-            Ok(standing) => standing,
-            Err(error) => {
-                tracing::info!(error = %chain(&error), "what a machine is could not be read: more is asked");
-                return Settled { verdict, mark: None, why: Some(UNSEEN) };
-            }
+        let standing = match look_at(house, &actor, machine, snapshot).await {
+            Ok(Some(standing)) => standing,
+            Ok(None) => return verdict.into(),
+            Err(Unseen) => return Settled { verdict, mark: None, why: Some(UNSEEN) },
         };
         match (speech.changed)(table, hypervisor, asked, &standing, headers) {
             Some(changed) => {

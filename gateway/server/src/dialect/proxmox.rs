@@ -10,8 +10,8 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use portcullis_domain::{HypervisorName, Outcome, Resource};
-use portcullis_policy::classify::{self, Asked, Content, Table, Verdict};
-use portcullis_upstream::Standing;
+use portcullis_policy::classify::{self, Asked, Table, Verdict};
+use portcullis_upstream::{Settings, Standing};
 use std::borrow::Cow;
 
 /// The cookie and the header of somebody who signed in at Proxmox VE.
@@ -134,7 +134,7 @@ pub(super) fn changed(
     asked: &Asked<'_>,
     standing: &Standing,
 ) -> Option<Verdict> {
-    let (Content::Params(now), Some(Content::Params(then))) = (&standing.now, &standing.then) else { return None };
+    let (Settings::Params(now), Some(Settings::Params(then))) = (&standing.now, &standing.then) else { return None };
     let (machine, _) = rollback(asked.path.as_str())?;
     let changes = then.changes(now, |key| LEFT.contains(&key) || key.starts_with("unused"));
     let path = classify::canonical(&format!("{machine}/config")).ok()?;
@@ -194,7 +194,7 @@ mod tests {
         let look = look.expect("it depends on the snapshot");
         assert_eq!((look.machine.to_string().as_str(), look.snapshot.as_deref()), ("p/100", Some("s0")));
         let standing =
-            Standing { now: Content::Params(form(now)), then: Some(Content::Params(form(then))), mark: None };
+            Standing { now: Settings::Params(form(now)), then: Some(Settings::Params(form(then))), mark: None };
         match changed(&table, &name, &asked, &standing).unwrap_or(verdict) {
             Verdict::Operation { operation, also, .. } => {
                 std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")

@@ -121,6 +121,12 @@ fn is_secret(name: &str) -> bool {
     ]
     .iter()
     .any(|word| name.contains(word))
+        || is_untyped(&name)
+}
+
+/// A value of a vApp's property by its own path, in small letters: whether it is a password is not said beside it.
+fn is_untyped(path: &str) -> bool {
+    path.contains("vappconfig.property[") && [".value", ".defaultvalue"].iter().any(|end| path.ends_with(end))
 }
 
 /// Takes secrets out, at any depth.

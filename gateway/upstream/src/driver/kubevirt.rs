@@ -9,7 +9,7 @@ mod objects;
 mod rows;
 mod watched;
 
-pub use objects::{Cut, Cutter, Gaze};
+pub use objects::{Basis, Cut, Cutter, Gaze};
 pub use watched::{Step, Watched};
 
 use super::{
@@ -28,7 +28,7 @@ use crate::{
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
-use http::{HeaderValue, Method, StatusCode, header::AUTHORIZATION};
+use http::{HeaderValue, Method, header::AUTHORIZATION};
 use portcullis_domain::{Machine, MachineId, Secret};
 use rows::{Page, Row, Vm, Vmi};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -141,7 +141,7 @@ struct Refusal {
     message: String,
 }
 
-fn refused(status: StatusCode, text: &[u8]) -> Fault {
+fn refused(status: u16, text: &[u8]) -> Fault {
     let said = serde_json::from_slice::<Refusal>(text).map(|r| clean_text(&r.message)).unwrap_or_default();
     Fault::Refused(if said.is_empty() { format!("status {status}") } else { said })
 }
@@ -199,11 +199,7 @@ impl<T: Row> Known<T> {
         let text = event.object.get();
         if event.kind == "ERROR" {
             let ended: Ended = serde_json::from_str(text).map_err(wrong)?;
-            return if ended.code == 410 {
-                Ok(Heard::Forgotten)
-            } else {
-                Err(refused(code(ended.code), text.as_bytes()))
-            };
+            return if ended.code == 410 { Ok(Heard::Forgotten) } else { Err(refused(ended.code, text.as_bytes())) };
         }
         let placed: Placed = serde_json::from_str(text).map_err(wrong)?;
         self.version = placed.metadata.resource_version;
@@ -227,10 +223,6 @@ impl<T: Row> Known<T> {
     }
 }
 
-fn code(number: u16) -> StatusCode {
-    StatusCode::from_u16(number).unwrap_or_default()
-}
-
 impl Kubevirt {
     async fn ask(&self, method: Method, target: &str, body: Option<String>) -> Result<Told, Fault> {
         let call = Call { method, target, body: body.map(|b| ("application/json", b)), patience: LIST };
@@ -240,7 +232,7 @@ impl Kubevirt {
     async fn read<T: DeserializeOwned>(&self, target: &str) -> Result<T, Fault> {
         let Told { status, text, .. } = self.ask(Method::GET, target, None).await?;
         if !status.is_success() {
-            return Err(refused(status, &text));
+            return Err(refused(status.as_u16(), &text));
         }
         let wrong = |e: serde_json::Error| Fault::Protocol(format!("an answer of another shape: {e}"));
         serde_json::from_slice(&text).map_err(wrong)
@@ -308,7 +300,7 @@ impl Kubevirt {
         }
         if !lines.status.is_success() {
             let status = lines.status;
-            return Err(refused(status, &lines.whole().await?));
+            return Err(refused(status.as_u16(), &lines.whole().await?));
         }
         known.begun_at = Instant::now();
         known.heard_at = known.begun_at;
@@ -417,13 +409,11 @@ async fn next<T>(known: &mut Known<T>) -> Result<Option<bytes::BytesMut>, Fault>
 
 fn take<T: Row>(known: &mut Known<T>, line: Option<bytes::BytesMut>) -> Result<Heard, Fault> {
     known.heard_at = Instant::now();
-    match line {
-        Some(line) => known.hear(&line),
-        None => {
-            known.watch = None;
-            Ok(Heard::Nothing)
-        }
+    if let Some(line) = line {
+        return known.hear(&line);
     }
+    known.watch = None;
+    Ok(Heard::Nothing)
 }
 
 #[async_trait]
@@ -460,7 +450,7 @@ impl Driver for Kubevirt {
         };
         let target = format!("{}/{word}", Self::place(kind, machine)?);
         let Told { status, text, .. } = self.ask(Method::PUT, &target, Some(body.to_owned())).await?;
-        if status.is_success() { Ok(()) } else { Err(refused(status, &text)) }
+        if status.is_success() { Ok(()) } else { Err(refused(status.as_u16(), &text)) }
     }
 
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault> {
@@ -472,7 +462,7 @@ impl Driver for Kubevirt {
             return Err(Fault::NoScreen("it is switched off".to_owned()));
         }
         if !status.is_success() {
-            return Err(refused(status, &text));
+            return Err(refused(status.as_u16(), &text));
         }
         let wrong = |_| Fault::Protocol("an instance of another shape".to_owned());
         let vmi: Vmi = serde_json::from_slice(&text).map_err(wrong)?;

@@ -11,7 +11,7 @@ mod link;
 mod rpc;
 mod xml;
 
-use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, UNVERIFIED};
+use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, Settings, Standing, UNVERIFIED};
 use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
@@ -231,6 +231,18 @@ impl Driver for Driven {
         libvirt.power(&domain, verb).await?;
         libvirt.close().await;
         Ok(())
+    }
+
+    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+        let mut libvirt = self.connect().await?;
+        let domain = libvirt.look_up(parse_id(machine)?).await?;
+        let now = Settings::Xml(libvirt.described(&domain).await?);
+        let then = match snapshot {
+            Some(name) => Some(Settings::Xml(vec![libvirt.snapshot(&domain, name).await?])),
+            None => None,
+        };
+        libvirt.close().await;
+        Ok(Standing { now, then, mark: None })
     }
 
     fn rpc(&self) -> Option<RpcFace<'_>> {

@@ -7,7 +7,7 @@
 mod rows;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, REFRESH, Screen, Standing,
+    Built, Driver, LIST, PowerVerb, REFRESH, Screen, Settings, Standing,
     rest::{Call, Rows, ask, content, encoded, tell},
 };
 use crate::{
@@ -28,7 +28,7 @@ use http::{HeaderValue, Method, header::ETAG};
 use portcullis_domain::{
     Action, ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret,
 };
-use portcullis_policy::classify::{Content, Json};
+use portcullis_policy::classify::Json;
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -260,7 +260,7 @@ impl Lxd {
     }
 
     /// The settings at an address, and what LXD calls them. A body is read like one of a person's.
-    async fn settings(&self, target: &str) -> Result<(Content, Option<HeaderValue>), Fault> {
+    async fn settings(&self, target: &str) -> Result<(Settings, Option<HeaderValue>), Fault> {
         let call = Call { method: Method::GET, target, body: None, patience: LIST };
         let (told, mut headers) = call.send_with(&self.dialer, &self.host, &[]).await?;
         let mut all: serde_json::Map<String, serde_json::Value> = content(&told)?;
@@ -268,7 +268,7 @@ impl Lxd {
         let text = serde_json::Value::Object(all).to_string();
         let said = Json::read(None, text.as_bytes());
         let said = said.map_err(|_| Fault::Protocol("settings that cannot be read".to_owned()))?;
-        Ok((Content::Json(said), headers.remove(ETAG)))
+        Ok((Settings::Json(said), headers.remove(ETAG)))
     }
 
     /// Starts a task and waits a while for it.

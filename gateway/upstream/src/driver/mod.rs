@@ -13,7 +13,7 @@ use crate::{
 use async_trait::async_trait;
 use http::HeaderValue;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
-use portcullis_policy::classify::Content;
+use portcullis_policy::classify::{Form, Json};
 
 pub(crate) mod kubevirt;
 pub(crate) mod libvirt;
@@ -29,7 +29,7 @@ pub(crate) mod xapi;
 
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
-pub use kubevirt::{Cut, Cutter, Gaze, Step, Watched};
+pub use kubevirt::{Basis, Cut, Cutter, Gaze, Step, Watched};
 
 pub(crate) use rest::collect;
 
@@ -124,13 +124,22 @@ impl RpcFace<'_> {
     }
 }
 
-/// What a machine's settings are, in the words in which its API writes them. For decisions, and for nobody to see: there
-/// may be secrets among them.
+/// A machine's settings, in the words in which its API writes them.
+pub enum Settings {
+    /// Nested JSON.
+    Json(Json),
+    /// Parameters.
+    Params(Form),
+    /// Descriptions in XML: as it runs, and as it is defined.
+    Xml(Vec<String>),
+}
+
+/// What a machine's settings are. For decisions, and for nobody to see: there may be secrets among them.
 pub struct Standing {
     /// What they are now.
-    pub now: Content,
+    pub now: Settings,
     /// What they are in the snapshot that was asked for.
-    pub then: Option<Content>,
+    pub then: Option<Settings>,
     /// What the API calls these settings (RFC 9110 section 8.8.3), where it does: a change on the condition that they
     /// are the same finds no later ones.
     pub mark: Option<HeaderValue>,

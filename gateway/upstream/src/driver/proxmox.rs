@@ -10,7 +10,7 @@ mod rows;
 mod token;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Standing, clean_text,
+    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Settings, Standing, clean_text,
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 use async_trait::async_trait;
 use http::{HeaderValue, Method};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
-use portcullis_policy::classify::{Content, Form};
+use portcullis_policy::classify::Form;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
@@ -256,9 +256,9 @@ impl Proxmox {
     }
 
     /// The settings at an address. Whatever is no flat object (raw lines of a container) cannot be compared, and fails.
-    async fn settings(&self, target: &str) -> Result<Content, Fault> {
+    async fn settings(&self, target: &str) -> Result<Settings, Fault> {
         let form: Form = self.ask(Method::GET, target, None).await?;
-        Ok(Content::Params(form))
+        Ok(Settings::Params(form))
     }
 
     /// Waits a while for a task, and says how it failed.

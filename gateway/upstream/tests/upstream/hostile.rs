@@ -11,7 +11,7 @@ use portcullis_upstream::HealthState;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpListener, TcpStream, UnixStream},
     time::Instant,
 };
 
@@ -221,4 +221,60 @@ async fn a_qmp_socket_that_floods_or_lies_is_unknown() {
         assert!(began.elapsed() < 5 * SECOND, "{notes:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Answers one request of the driver for OpenStack: pages that name each other, and nothing that is a server.
+async fn go_round(mut stream: TcpStream) {
+    let mut came = Vec::new();
+    let head = loop {
+        if let Some(end) = came.windows(4).position(|w| w == b"\r\n\r\n") {
+            break String::from_utf8(came.drain(..end + 4).collect()).unwrap();
+        }
+        if stream.read_buf(&mut came).await.unwrap() == 0 {
+            return;
+        }
+    };
+    let length: usize = crate::support::fake::field(&head, "content-length").map_or(0, |n| n.parse().unwrap());
+    while came.len() < length {
+        stream.read_buf(&mut came).await.unwrap();
+    }
+    let (status, body) = if head.starts_with("POST /v3/auth/tokens") {
+        let token = r#"{"token": {"issued_at": "2026-11-28T18:00:00Z", "expires_at": "2026-11-28T19:00:00Z",
+            "project": {"id": "p", "name": "p"}}}"#;
+        ("201 Created\r\nX-Subject-Token: t", token.to_owned())
+    } else if head.starts_with("GET /v3/projects") {
+        ("200 OK", r#"{"projects": []}"#.to_owned())
+    } else {
+        let last = if head.contains("marker=page%20a") { "page b" } else { "page a" };
+        let rows = "{\"id\": \"no id\"},".repeat(499);
+        ("200 OK", format!("{{\"servers\": [{rows}{{\"id\": {last:?}}}], \"servers_links\": [{{\"rel\": \"next\"}}]}}"))
+    };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_that_name_each_other_and_no_server_come_to_an_end() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    crate::support::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            crate::support::spawn(go_round(stream));
+        }
+    });
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "s").unwrap();
+    std::fs::set_permissions(secret.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let running = Running::start(vec![config(serde_json::json!({
+        "kind": "openstack", "name": "cloud", "user": "u", "project": "p", "secret_file": secret.path(),
+        "identity": format!("http://127.0.0.1:{port}/v3"), "compute": format!("http://127.0.0.1:{port}/v2.1"),
+    }))]);
+    let began = Instant::now();
+    while running.fleet.health()[0].state != HealthState::Ok {
+        assert!(began.elapsed() < 30 * SECOND, "{:?}", running.fleet.health());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let health = running.fleet.health().swap_remove(0);
+    assert_eq!((health.machines, health.notes.len()), (0, 20), "{health:?}");
 }

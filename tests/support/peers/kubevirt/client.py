@@ -46,6 +46,16 @@ attempt("snapshots", lambda: names(api.list_cluster_custom_object("snapshot.kube
     "virtualmachinesnapshots")))
 attempt("foreign snapshot", lambda: api.get_namespaced_custom_object("snapshot.kubevirt.io", "v1beta1", "red",
     "virtualmachinesnapshots", "before-payroll"))
+
+
+def words(name):
+    try:
+        return api.get_namespaced_custom_object("snapshot.kubevirt.io", "v1beta1", "red", "virtualmachinesnapshots", name)
+    except ApiException as error:
+        return json.loads(error.body)["message"]
+
+
+say("told apart", words("before-payroll") != words("nothing"))
 found = api.get_namespaced_custom_object(GROUP, VERSION, "blue", PLURAL, "web-1")
 attempt("stale", lambda: api.replace_namespaced_custom_object(GROUP, VERSION, "blue", PLURAL, "web-1", found))
 change = {"metadata": {"resourceVersion": "1", "annotations": {"note": "x"}}}

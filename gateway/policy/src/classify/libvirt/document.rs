@@ -240,17 +240,18 @@ impl Read {
         if path.is_empty() && roots == 1 { Ok(read) } else { Err(BROKEN) }
     }
 
+    /// The labels that it says: tags, each once, and the pool.
+    pub(super) fn labels(&self) -> (BTreeSet<&str>, Option<&str>) {
+        let tags = self.tags.split(',').map(str::trim).filter(|t| !t.is_empty());
+        (tags.collect(), Some(self.pool.trim()).filter(|p| !p.is_empty()))
+    }
+
     /// Holds the labels that it says against those that the machine has.
     pub(super) fn hold_against(&mut self, machine: Option<&Machine>) {
-        let mut tags: Vec<&str> = self.tags.split(',').map(str::trim).filter(|t| !t.is_empty()).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        let pool = Some(self.pool.trim()).filter(|p| !p.is_empty());
-        let is_same = match machine {
-            Some(machine) => machine.pool.as_deref() == pool && machine.tags.iter().map(String::as_str).eq(tags),
-            None => tags.is_empty() && pool.is_none(),
-        };
-        if !is_same {
+        let has = machine.map_or((BTreeSet::new(), None), |machine| {
+            (machine.tags.iter().map(String::as_str).collect(), machine.pool.as_deref())
+        });
+        if self.labels() != has {
             self.asks.insert(Wish::Labels);
         }
     }

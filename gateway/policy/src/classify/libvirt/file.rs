@@ -128,6 +128,8 @@ pub enum Way {
     CountInactive,
     /// It is passed on twice where passwords are asked for, and the answer with them goes out only where there are none.
     Description,
+    /// It is passed on; what it asks is told better with what the machine is now and what the snapshot holds.
+    Back,
     /// A stream from the daemon follows.
     StreamDown,
     /// A stream to the daemon follows.
@@ -137,6 +139,12 @@ pub enum Way {
 }
 
 impl Way {
+    /// Whether the gateway itself reads an argument of such a call.
+    pub(super) const fn reads(self) -> bool {
+        use Way::{ActiveIds, Back, Feature, InactiveNames, List, Open, Rows};
+        matches!(self, Open | Feature | List | ActiveIds | InactiveNames | Rows | Back)
+    }
+
     /// Whether a stream follows the answer.
     pub const fn is_stream(self) -> bool {
         matches!(self, Self::StreamDown | Self::StreamUp | Self::StreamBoth)

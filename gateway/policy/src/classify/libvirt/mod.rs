@@ -3,6 +3,7 @@
 //! may see. One reviewed table (`policies/classify/libvirt.toml`) over one list of procedures; what is in neither, and
 //! whatever does not have its form to the last byte, is denied.
 
+mod back;
 mod document;
 mod file;
 mod shape;
@@ -12,6 +13,7 @@ use super::{
     xdr::{Broken, Writer},
 };
 use crate::{Error, Kind};
+pub use back::going_back;
 use document::{Read, Wish, is_plain_uri};
 pub use file::Way;
 use file::{Document, File, Flags, Object, Row, RowEffect};
@@ -50,7 +52,7 @@ pub struct Call {
     pub number: u32,
     /// Bits of its flags that ask for passwords: its answer goes out only where it is the same without them.
     pub secrets: u32,
-    /// The text that the gateway itself reads: the address of what is to be opened.
+    /// The text that the gateway itself reads: the address of what is to be opened, or the name of a snapshot.
     pub text: Option<String>,
 }
 
@@ -221,9 +223,9 @@ impl Procedures {
                 return call;
             }
         };
-        if way_reads(*way) {
+        if way.reads() {
             call.number = said.words.first().and_then(|(_, w)| u32::try_from(*w).ok()).unwrap_or(0);
-            call.text = said.texts.first().and_then(|(_, t)| t.map(str::to_owned));
+            call.text = said.texts.first().and_then(|(_, t)| *t).or(said.name).map(str::to_owned);
         }
         if let Meaning::Ask(ask) = meaning {
             let flags = said.word("flags").and_then(|flags| u32::try_from(flags).ok()).unwrap_or(0);
@@ -304,11 +306,6 @@ impl Procedures {
             Known { name: procedure.name.clone(), number: *number, action, effect, verdict }
         })
     }
-}
-
-/// Whether the gateway itself reads an argument of such a call.
-const fn way_reads(way: Way) -> bool {
-    matches!(way, Way::Open | Way::Feature | Way::List | Way::ActiveIds | Way::InactiveNames | Way::Rows)
 }
 
 /// What a row says, if it says something sensible.

@@ -62,6 +62,8 @@ pub(super) struct Said<'a> {
     pub(super) uuids: Vec<Uuid>,
     /// Machines, wherever they stand.
     pub(super) domains: Vec<Uuid>,
+    /// The name of the first thing that is no machine and has one: a snapshot, a volume.
+    pub(super) name: Option<&'a str>,
 }
 
 impl<'a> Said<'a> {
@@ -158,10 +160,23 @@ impl Shapes {
                     said.texts.push((name, found));
                 }
                 Type::Uuid => said.uuids.push(uuid(&mut reader)?),
-                of => self.pass(of, &mut reader, Texts::Plain, &mut |domain| said.domains.push(domain))?,
+                of => {
+                    let begin = bytes.len() - reader.left();
+                    self.pass(of, &mut reader, Texts::Plain, &mut |domain| said.domains.push(domain))?;
+                    if said.name.is_none() && self.has_name(of) {
+                        said.name = Some(text(&mut Reader::new(bytes.get(begin..).unwrap_or_default()))?);
+                    }
+                }
             }
         }
         if reader.left() > 0 { Err(Broken("it goes on after its end")) } else { Ok(said) }
+    }
+
+    /// Whether a value begins with the name of something that is no machine.
+    fn has_name(&self, of: &Type) -> bool {
+        let Type::Structure(n) = of else { return false };
+        let first = self.structures.get(*n).and_then(|fields| fields.first());
+        *n != self.domain && first.is_some_and(|(name, of)| name == "name" && *of == Type::Text)
     }
 
     /// Passes over a value, and tells every machine in it.

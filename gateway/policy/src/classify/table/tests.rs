@@ -43,7 +43,7 @@ fn told(method: &str, target: &str) -> String {
         Verdict::Task { task, answer } => format!("task {} {} ({answer:?})", task.action, task.id),
         Verdict::Visible { hypervisor, answer } => format!("visible of {hypervisor} ({answer:?})"),
         Verdict::Denied(why) => format!("denied: {why}"),
-        other => panic!("{other:?}"),
+        Verdict::Unread => "unread".to_owned(),
     }
 }
 

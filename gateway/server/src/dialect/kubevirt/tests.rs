@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use super::*;
+use http::Uri;
 use portcullis_domain::{ConsoleKind, MachineKind, PowerState};
 use portcullis_policy::classify::{ApiKind, Asked, Body, Table};
 
@@ -26,7 +27,7 @@ fn told(method: &Method, path: &str, media: &str, body: &str) -> String {
     let Body::Json(json) = said.said() else { panic!("nested JSON") };
     let asked = Asked { method: method.as_str(), path: &path, query: None, upgrade: Upgrade::None, body: said.said() };
     let cutter = Cutter::new(name.clone(), "t/".to_owned());
-    match settle(table.classify(&name, &asked), method.as_str(), json, &cutter, &inventory) {
+    match settle(table.classify(&name, &asked), json, &cutter, &inventory) {
         Verdict::Operation { operation, also, .. } => {
             std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
         }
@@ -65,14 +66,15 @@ fn labels_ask_for_access_only_where_the_tags_become_others() {
 }
 
 #[test]
-fn the_whole_of_a_machine_takes_away_the_labels_that_it_does_not_name() {
+fn the_whole_of_a_machine_takes_away_what_it_does_not_name() {
     let at = format!("{VM}/web-1");
     for (method, media) in [(Method::PUT, "application/json"), (Method::PATCH, "application/apply-patch+yaml")] {
         let whole = |labels: &str| told(&method, &at, media, &format!(r#"{{"metadata":{{"labels":{labels}}}}}"#));
-        assert_eq!(whole(r#"{"t/web": "true", "t/env": "prod", "app": "x"}"#), OWN, "{method}");
-        for other in [r#"{"t/web": ""}"#, "{}", r#"{"t/web": "", "t/env": "prod", "t/db": ""}"#] {
-            let said = whole(other);
-            assert!(said.contains(OWN) && said.contains(ACCESS), "{method} {other}: {said}");
+        // With the same labels, too: what else it does not name goes away as well.
+        for labels in [r#"{"t/web": "true", "t/env": "prod", "app": "x"}"#, r#"{"t/web": ""}"#, "{}"] {
+            let said = whole(labels);
+            let all = said.contains(OWN) && said.contains(ACCESS) && said.contains("node-admin on kv");
+            assert!(all, "{method} {labels}: {said}");
         }
         let said = told(&method, &at, media, r#"{"metadata":{"annotations":{"a":"b"}}}"#);
         assert!(said.contains(OWN) && said.contains(ACCESS), "{method}: {said}");
@@ -89,11 +91,15 @@ fn a_new_machine_with_tags_gives_access() {
         |labels: &str| told(&Method::POST, VM, "application/json", &format!(r#"{{"metadata":{{"labels":{labels}}}}}"#));
     assert_eq!(made(r#"{"app": "x"}"#), "create on kv");
     assert_eq!(made(r#"{"t/web": ""}"#), format!("create on kv + {ACCESS}"));
+    // Of a snapshot they give none.
+    let snapshots = "/apis/snapshot.kubevirt.io/v1beta1/namespaces/blue/virtualmachinesnapshots";
+    let body = r#"{"metadata":{"labels":{"t/db":""}},"spec":{"source":{"kind":"VirtualMachine","name":"web-1"}}}"#;
+    assert_eq!(told(&Method::POST, snapshots, "application/json", body), "snapshot on kv/blue:web-1");
 }
 
 #[test]
 fn what_stands_for_a_secret_is_not_written_over_it() {
-    let body = r##"{"spec":{"template":{"spec":{"volumes":[{"name":"v","cloudInitNoCloud":{"userData":"CUT"}}]}}}}"##;
+    let body = r#"{"spec":{"template":{"spec":{"volumes":[{"name":"v","cloudInitNoCloud":{"userData":"CUT"}}]}}}}"#;
     let said =
         told(&Method::PATCH, &format!("{VM}/web-1"), "application/merge-patch+json", &body.replace("CUT", Cutter::CUT));
     assert!(said.starts_with("denied") && said.contains("stands for a secret"), "{said}");

@@ -2,7 +2,7 @@
 //! A watch on its way to one person: each event is cut to what they may see at that instant, and it goes on for as long as
 //! they may see anything of the cluster with the token that they showed.
 
-use super::{AGAIN, Eyes, PATIENCE, asks, status};
+use super::{AGAIN, Eyes, PATIENCE, request::asks, status};
 use crate::{
     body::{Body, Response, Sent},
     passage::end,
@@ -23,6 +23,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 const MAX_EVENT: usize = 4 * 1024 * 1024;
 /// How often it is asked whether it may go on.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long nothing is waited for after something was waited for in vain.
+const VAIN: Duration = Duration::from_secs(10);
 /// At each how many of these it is looked for what left or entered the view without an event.
 const SWEEP: u32 = 3;
 
@@ -59,6 +61,10 @@ struct Watching {
     open: Option<OpenEntry>,
     look: tokio::time::Interval,
     looks: u32,
+    /// When it was last asked whether it may go on.
+    asked_at: Instant,
+    /// Until when no event is waited for: one before it waited in vain, and many may be like it.
+    vain_until: Instant,
     bytes: u64,
     over: bool,
 }
@@ -96,6 +102,8 @@ pub(super) fn begin(
         open: Some(open),
         look,
         looks: 0,
+        asked_at: Instant::now(),
+        vain_until: Instant::now(),
         bytes: 0,
         over: false,
     };
@@ -142,6 +150,12 @@ impl Watching {
         }
         loop {
             while let Some(line) = self.line() {
+                // Many may have come at once.
+                if self.asked_at.elapsed() >= LOOK
+                    && let Some(why) = self.pulled()
+                {
+                    return Some(self.last(403, &format!("Access ended: {why}"), Outcome::Failed));
+                }
                 match self.event(&line).await {
                     Ok(None) => {}
                     Ok(Some(event)) => return Some(self.sent(&[event])),
@@ -208,9 +222,14 @@ impl Watching {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        let until = Instant::now() + PATIENCE;
+        let (began, waits) = (Instant::now(), Instant::now() >= self.vain_until);
         loop {
-            match self.step(line, Instant::now() < until)? {
+            let is_patient = waits && began.elapsed() < PATIENCE;
+            let step = self.step(line, is_patient)?;
+            if waits && !is_patient {
+                self.vain_until = Instant::now() + VAIN;
+            }
+            match step {
                 Step::Send(event) => return Ok(Some(event)),
                 Step::Skip => return Ok(None),
                 Step::Wait => tokio::time::sleep(AGAIN).await,
@@ -247,6 +266,7 @@ impl Watching {
 
     /// Why it may not go on, if so: the token was revoked, the person disabled, nothing of it may be seen any more.
     fn pulled(&mut self) -> Option<String> {
+        self.asked_at = Instant::now();
         let lost = || Some("the token no longer counts".to_owned());
         let (Via::Token(token), Some(from)) = (self.actor.via, self.actor.from) else { return lost() };
         let Some(mut now) = self.house.identity.token_from(token, from) else { return lost() };

@@ -2,6 +2,7 @@
 //! One call: what it asks, whether that is allowed, and what comes of it.
 
 use super::{
+    super::{BACK, UNSEEN, Unseen, look_at, more},
     REMOTE, answer,
     error::{self, reply},
     session::{self, Session},
@@ -12,20 +13,20 @@ use crate::{
     layers::Peer,
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self as status, Refusal},
-    state::request_id,
+    state::{House, request_id},
 };
 use bytes::Bytes;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, Outcome};
+use portcullis_domain::{Actor, Outcome, Resource};
 use portcullis_policy::{
     Permit,
     classify::{
         Verdict,
-        libvirt::{Call, Place, Procedures, Way},
+        libvirt::{Call, Place, Procedures, Way, going_back},
         xdr::Writer,
     },
 };
-use portcullis_upstream::{Frame, FrameKind, FrameStatus};
+use portcullis_upstream::{Frame, FrameKind, FrameStatus, Settings};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -81,7 +82,12 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     let face = house.fleet.rpc(hypervisor).ok_or(Refusal::Misdirected)?;
     let inventory = house.fleet.inventory();
     let place = Place { hypervisor, inventory: &inventory, labels: face.labels };
-    let call = Procedures::builtin().classify(place, frame.program, frame.procedure, &frame.payload);
+    let mut call = Procedures::builtin().classify(place, frame.program, frame.procedure, &frame.payload);
+    let why = if call.way == Way::Back {
+        back(house, passage::from(Arc::clone(&actor), peer), place, &mut call).await
+    } else {
+        None
+    };
     let asked = match call.verdict.clone() {
         Verdict::Operation { operation, also, .. } => Asked::Operation(operation, also),
         Verdict::Visible { hypervisor, .. } => Asked::Visible(hypervisor),
@@ -92,7 +98,28 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at };
     let caller = std::future::ready(Ok(Caller::Known(actor)));
     let go = |passed: Passed| go(session, frame, call, passed);
-    passage::walk(house, visit, caller, || std::future::ready(Ok(None)), go).await
+    let walked = passage::walk(house, visit, caller, || std::future::ready(Ok(None)), go).await;
+    walked.map_err(|refusal| refusal.because(why))
+}
+
+/// Tells better what going back to a snapshot asks, for somebody who may see the machine; and why it asks more than one may
+/// expect.
+async fn back(house: &House, actor: Arc<Actor>, place: Place<'_>, call: &mut Call) -> Option<&'static str> {
+    let Verdict::Operation { operation, .. } = &call.verdict else { return None };
+    let Resource::Machine(machine) = &operation.resource else { return None };
+    let standing = match look_at(house, &actor, machine.clone(), call.text.as_deref()).await {
+        Ok(standing) => standing?,
+        Err(Unseen) => return Some(UNSEEN),
+    };
+    let (Settings::Xml(now), Some(Settings::Xml(then))) = (&standing.now, &standing.then) else { return Some(UNSEEN) };
+    let told = then.first().and_then(|then| going_back(place, &call.verdict, now, then));
+    match told {
+        Some(verdict) => {
+            call.verdict = verdict;
+            more(&call.verdict).then_some(BACK)
+        }
+        None => Some(UNSEEN),
+    }
 }
 
 /// Keeps to the pace of the token. These clients make many calls and repeat none: whoever is too fast waits for a while.
@@ -155,7 +182,7 @@ async fn act(
         Way::Feature if call.number == KEEPALIVE => own(1),
         Way::Feature if call.number == FD_PASSING => own(0),
         Way::Description if call.secrets != 0 => answer::description(session, frame, call, permit).await,
-        Way::Pass | Way::Feature | Way::Description => {
+        Way::Pass | Way::Feature | Way::Description | Way::Back => {
             let call = (frame.program, frame.procedure);
             ask(session, permit, call, frame.payload.clone()).await.map(Answer::Frame)
         }

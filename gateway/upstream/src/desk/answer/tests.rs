@@ -389,6 +389,8 @@ fn fields_that_hold_secrets_go_out_to_nobody_by_any_of_their_names() {
         "iscsi.CHAP.name",
         "config.extraConfig[\"session.key\"]",
         "sessionList",
+        "config.vAppConfig.property[0].value",
+        "vAppConfig.property[key-1].defaultValue",
     ] {
         let setting = format!(
             "<AnyResponse xmlns='urn:vim25'><returnval><key>{name}</key><value>hidden</value></returnval></AnyResponse>"
@@ -396,7 +398,8 @@ fn fields_that_hold_secrets_go_out_to_nobody_by_any_of_their_names() {
         assert!(!kept("Any", &setting, &everything()).contains("hidden"), "{name}");
         assert!(is_secret(name), "{name}");
     }
-    for open in ["name", "config.hardware", "guestinfo.hostname", "svga.present"] {
+    for open in ["name", "config.hardware", "guestinfo.hostname", "svga.present", "config.vAppConfig.property[0].label"]
+    {
         assert!(!is_secret(open), "{open}");
     }
 }

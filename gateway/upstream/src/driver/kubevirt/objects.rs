@@ -20,6 +20,8 @@ use std::{
 /// Keys whose text is a secret wherever they stand: what a machine is set up with holds passwords and keys.
 const SECRETS: [&str; 7] =
     ["userData", "userDataBase64", "networkData", "networkDataBase64", "password", "token", "launchSecret"];
+/// Keys of lists of texts that are: what is shown where a disk is fetched, and changes as text, with all that these hold.
+const SECRET_LISTS: [&str; 2] = ["extraHeaders", "patches"];
 /// Annotations that are one.
 const SECRET_ANNOTATIONS: [&str; 1] = ["kubevirt.io/ignitiondata"];
 /// The annotation in which `kubectl apply` keeps the whole object.
@@ -34,6 +36,15 @@ pub struct Gaze<'a> {
     pub machine: &'a dyn Fn(&Machine) -> bool,
     /// Whether they may see a machine that the inventory knows by this id.
     pub known: &'a dyn Fn(&MachineId) -> bool,
+}
+
+/// By what an answer may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// What it is about was decided on before it was asked for. Lists are looked at all the same.
+    Decided,
+    /// What each object tells of itself.
+    Objects,
 }
 
 /// What came of an answer.
@@ -100,6 +111,25 @@ impl About {
             Self::Named(_) | Self::Cluster => None,
         }
     }
+
+    /// The machine that an object is about.
+    pub(super) fn machine_of(self, object: &Value) -> Option<MachineId> {
+        let at = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        let namespace = at("/metadata/namespace")?;
+        match self {
+            Self::Vms | Self::Instances => rows::id(namespace, at("/metadata/name")?),
+            Self::Named(place) => match object.pointer(place)? {
+                Value::String(name) => rows::id(namespace, name),
+                Value::Object(reference) => {
+                    let kind = reference.get("kind").and_then(Value::as_str);
+                    let is_machine = kind == Some("VirtualMachine") || kind.is_none() && place.ends_with("/metadata");
+                    rows::id(namespace, reference.get("name").and_then(Value::as_str).filter(|_| is_machine)?)
+                }
+                _ => None,
+            },
+            Self::Cluster => None,
+        }
+    }
 }
 
 /// How a cluster's objects are cut.
@@ -137,8 +167,8 @@ impl Cutter {
         text.contains(Self::CUT)
     }
 
-    /// What of an answer may be shown. `decided` tells that the one object which was asked for may be seen.
-    pub fn answer(&self, path: &str, answer: &[u8], decided: bool, sight: &Gaze<'_>) -> Result<Cut, Fault> {
+    /// What of an answer may be shown.
+    pub fn answer(&self, path: &str, answer: &[u8], basis: Basis, sight: &Gaze<'_>) -> Result<Cut, Fault> {
         let wrong = || Fault::Protocol("an answer of another shape".to_owned());
         let mut value: Value = serde_json::from_slice(answer).map_err(|_| wrong())?;
         clean(&mut value);
@@ -150,11 +180,13 @@ impl Cutter {
             "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList" | "APIGroupDiscoveryList" => {
                 return Ok(discovered(object));
             }
-            "Table" => self.table(about, object, decided, sight).ok_or_else(wrong)?,
+            "Table" => self.table(about, object, basis, sight).ok_or_else(wrong)?,
+            // What a guest says of itself, which was decided on with its machine.
+            _ if basis == Basis::Decided && path.starts_with("/apis/subresources.kubevirt.io/") => object,
             _ if object.contains_key("items") => self.list(about, object, sight).ok_or_else(wrong)?,
             _ if path.starts_with("/openapi/") => described(path, object).ok_or_else(wrong)?,
             _ if path == "/version" => object,
-            _ if decided || self.sees(about, &Value::Object(object.clone()), sight) => object,
+            _ if basis == Basis::Decided || self.sees(about, &Value::Object(object.clone()), sight) => object,
             _ => return Ok(Cut::Hidden),
         };
         Ok(Cut::Shown(Value::Object(shown)))
@@ -185,7 +217,7 @@ impl Cutter {
         &self,
         about: About,
         mut table: Map<String, Value>,
-        decided: bool,
+        basis: Basis,
         sight: &Gaze<'_>,
     ) -> Option<Map<String, Value>> {
         let rows = match table.remove("rows") {
@@ -195,7 +227,7 @@ impl Cutter {
         };
         let kept = rows.into_iter().filter_map(|mut row| {
             let object = row.get_mut("object")?;
-            if !decided && !self.sees(about, object, sight) {
+            if basis == Basis::Objects && !self.sees(about, object, sight) {
                 return None;
             }
             reduce(object);
@@ -214,7 +246,7 @@ impl Cutter {
         match about {
             About::Vms => self.vm(object).is_some_and(|m| (sight.machine)(&m)),
             About::Instances | About::Named(_) => {
-                self.machine_of(about, object).is_some_and(|machine| (sight.known)(&machine))
+                about.machine_of(object).is_some_and(|machine| (sight.known)(&machine))
             }
             About::Cluster => false,
         }
@@ -223,25 +255,6 @@ impl Cutter {
     /// A VirtualMachine as the inventory would know it.
     fn vm(&self, object: &Value) -> Option<Machine> {
         self.machine(Some(&Vm::deserialize(object).ok()?), None)
-    }
-
-    /// The machine that an object is about.
-    pub(super) fn machine_of(&self, about: About, object: &Value) -> Option<MachineId> {
-        let at = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        let namespace = at("/metadata/namespace")?;
-        match about {
-            About::Vms | About::Instances => rows::id(namespace, at("/metadata/name")?),
-            About::Named(place) => match object.pointer(place)? {
-                Value::String(name) => rows::id(namespace, name),
-                Value::Object(reference) => {
-                    let kind = reference.get("kind").and_then(Value::as_str);
-                    let is_machine = kind == Some("VirtualMachine") || kind.is_none() && place.ends_with("/metadata");
-                    rows::id(namespace, reference.get("name").and_then(Value::as_str).filter(|_| is_machine)?)
-                }
-                _ => None,
-            },
-            About::Cluster => None,
-        }
     }
 }
 
@@ -261,6 +274,11 @@ pub(super) fn clean(value: &mut Value) {
                     Value::String(text) if SECRETS.contains(&key.as_str()) && !text.is_empty() => {
                         Cutter::CUT.clone_into(text);
                     }
+                    Value::String(url) if key == "url" && has_login(url) => Cutter::CUT.clone_into(url),
+                    Value::Array(all) if SECRET_LISTS.contains(&key.as_str()) => all.iter_mut().for_each(cut),
+                    Value::Array(all) if key == "httpHeaders" => {
+                        all.iter_mut().filter_map(|one| one.get_mut("value")).for_each(cut);
+                    }
                     Value::Object(annotations) if key == "annotations" => annotate(annotations),
                     other => clean(other),
                 }
@@ -268,6 +286,16 @@ pub(super) fn clean(value: &mut Value) {
         }
         _ => {}
     }
+}
+
+fn cut(value: &mut Value) {
+    *value = Cutter::CUT.into();
+}
+
+/// Whether an address says as whom it is asked.
+fn has_login(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
 
 fn annotate(annotations: &mut Map<String, Value>) {

@@ -9,7 +9,7 @@
 use super::objects::{About, Cutter, Gaze, clean};
 use crate::error::Fault;
 use portcullis_domain::MachineId;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 
 /// Most objects that one watch keeps in mind.
@@ -40,6 +40,15 @@ pub struct Watched {
     at_first: HashSet<MachineId>,
     /// Machines that could not, and of which something was left out.
     hidden: HashSet<MachineId>,
+}
+
+/// What an event is about.
+struct Told {
+    uid: String,
+    machine: Option<MachineId>,
+    name: Value,
+    /// Whether it may be seen.
+    sees: bool,
 }
 
 #[derive(Debug)]
@@ -74,13 +83,13 @@ impl Watched {
         match kind.as_str() {
             "ERROR" => Ok(Step::Send(event)),
             "BOOKMARK" if self.bookmarks => {
-                let version = object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-                let end = object.pointer("/metadata/annotations/k8s.io~1initial-events-end").cloned();
-                let mut metadata = json!({"resourceVersion": version});
-                if let Some(end) = end {
-                    metadata["annotations"] = json!({"k8s.io/initial-events-end": end});
+                let at = |pointer: &str| object.pointer(pointer).cloned();
+                let mut metadata = Map::new();
+                metadata.extend(at("/metadata/resourceVersion").map(|v| ("resourceVersion".to_owned(), v)));
+                if let Some(end) = at("/metadata/annotations/k8s.io~1initial-events-end") {
+                    metadata.insert("annotations".to_owned(), json!({"k8s.io/initial-events-end": end}));
                 }
-                let (kind, version) = (object["kind"].take(), object["apiVersion"].take());
+                let (kind, version) = (at("/kind"), at("/apiVersion"));
                 let mark = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
                 Ok(Step::Send(json!({"type": "BOOKMARK", "object": mark})))
             }
@@ -96,13 +105,14 @@ impl Watched {
                     return Err(wrong());
                 }
                 let uid = subject.pointer("/metadata/uid").and_then(Value::as_str).ok_or_else(wrong)?.to_owned();
-                let machine = cutter.machine_of(self.about, &subject);
+                let machine = self.about.machine_of(&subject);
                 let by_inventory = kind != "DELETED" && self.about != About::Vms && !sight.whole;
                 if by_inventory && machine.as_ref().is_some_and(|m| !is_known(m)) {
                     return Ok(Step::Wait);
                 }
-                let sees = cutter.sees(self.about, &subject, sight);
-                Ok(self.tell(&kind, event, &subject, uid, machine, sees, sight))
+                let told =
+                    Told { sees: cutter.sees(self.about, &subject, sight), name: name_of(&subject), uid, machine };
+                Ok(self.tell(&kind, event, told, sight))
             }
             _ => Err(wrong()),
         }
@@ -121,30 +131,19 @@ impl Watched {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is known of one event; it is called in one place")]
-    fn tell(
-        &mut self,
-        kind: &str,
-        mut event: Value,
-        subject: &Value,
-        uid: String,
-        machine: Option<MachineId>,
-        sees: bool,
-        sight: &Gaze<'_>,
-    ) -> Step {
+    fn tell(&mut self, kind: &str, mut event: Value, told: Told, sight: &Gaze<'_>) -> Step {
+        let Told { uid, machine, name, sees } = told;
         let was_listed = machine.as_ref().is_some_and(|m| self.at_first.contains(m));
         let was_shown = self.shown.contains_key(&uid);
         if kind == "DELETED" || !sees {
             self.shown.remove(&uid);
-            if let Some(machine) =
-                machine.as_ref().filter(|_| self.about == About::Vms || self.about == About::Instances)
-            {
+            if let Some(machine) = machine.as_ref().filter(|_| self.about.kind().is_some()) {
                 self.at_first.remove(machine);
             }
             if kind == "DELETED" {
                 return match (was_shown || was_listed || sight.whole, sees) {
-                    (true, true) => self.sent(event),
-                    (true, false) => Step::Send(self.gone(&name_of(subject))),
+                    (true, true) => sent(event),
+                    (true, false) => Step::Send(self.gone(&name)),
                     // The client was never told of it, or was told already that it is gone.
                     (false, _) => Step::Skip,
                 };
@@ -152,24 +151,21 @@ impl Watched {
             if let Some(machine) = machine.filter(|_| self.hidden.len() < MAX_KEPT) {
                 self.hidden.insert(machine);
             }
-            return if was_shown || was_listed { Step::Send(self.gone(&name_of(subject))) } else { Step::Skip };
+            return if was_shown || was_listed { Step::Send(self.gone(&name)) } else { Step::Skip };
         }
-        if !was_shown && !was_listed && kind == "MODIFIED" && !sight.whole {
-            event["type"] = json!("ADDED");
+        let is_new = !was_shown && !was_listed && kind == "MODIFIED" && !sight.whole;
+        if let Some(kind) = event.get_mut("type").filter(|_| is_new) {
+            *kind = json!("ADDED");
+        }
+        // It came into view with an event of its own. What belongs to a machine may be several objects.
+        if let Some(machine) = machine.as_ref().filter(|_| self.about.kind().is_some()) {
+            self.hidden.remove(machine);
         }
         if self.shown.len() < MAX_KEPT {
             let was_known = machine.as_ref().is_some_and(|m| (sight.known)(m));
-            self.shown.insert(uid, Shown { machine, was_known, name: name_of(subject) });
+            self.shown.insert(uid, Shown { machine, was_known, name });
         }
-        self.sent(event)
-    }
-
-    /// An event as it goes out: of a table's object the metadata alone.
-    fn sent(&self, mut event: Value) -> Step {
-        if let Some(object) = event.pointer_mut("/object/rows/0/object") {
-            super::objects::reduce(object);
-        }
-        Step::Send(event)
+        sent(event)
     }
 
     /// What left the view without an event of its own. None where something came into it: the client lists anew.
@@ -231,14 +227,22 @@ impl Watched {
     }
 }
 
+/// An event as it goes out: of a table's object the metadata alone.
+fn sent(mut event: Value) -> Step {
+    if let Some(object) = event.pointer_mut("/object/rows/0/object") {
+        super::objects::reduce(object);
+    }
+    Step::Send(event)
+}
+
 /// What is said of something that left the view: its name, and not what it is now.
 fn name_of(object: &Value) -> Value {
     let at = |key: &str| object.pointer(key).cloned().unwrap_or_default();
-    let mut metadata = json!({
-        "name": at("/metadata/name"), "uid": at("/metadata/uid"), "resourceVersion": at("/metadata/resourceVersion"),
-    });
-    if let Some(namespace) = object.pointer("/metadata/namespace") {
-        metadata["namespace"] = namespace.clone();
+    let mut metadata = Map::new();
+    for key in ["name", "namespace", "uid", "resourceVersion"] {
+        if let Some(value) = object.pointer(&format!("/metadata/{key}")) {
+            metadata.insert(key.to_owned(), value.clone());
+        }
     }
     json!({"kind": at("/kind"), "apiVersion": at("/apiVersion"), "metadata": metadata})
 }

@@ -18,6 +18,8 @@ const DOMAIN_SUSPEND: u32 = 34;
 const SUPPORTS_FEATURE: u32 = 60;
 const AUTH_LIST: u32 = 66;
 const AUTH_POLKIT: u32 = 70;
+const SNAPSHOT_GET_XML_DESC: u32 = 186;
+const SNAPSHOT_LOOKUP_BY_NAME: u32 = 189;
 const DOMAIN_GET_STATE: u32 = 212;
 const DOMAIN_RESET: u32 = 245;
 const LIST_ALL_DOMAINS: u32 = 273;
@@ -31,6 +33,8 @@ const WATCHED: [i32; 2] = [0, 23];
 const FEATURE_KEEPALIVE: i32 = 10;
 /// `VIR_DOMAIN_XML_SECURE`.
 const XML_SECURE: u32 = 1;
+/// `VIR_DOMAIN_XML_INACTIVE`.
+const XML_INACTIVE: u32 = 2;
 /// `REMOTE_DOMAIN_LIST_MAX`.
 const MAX_DOMAINS: usize = 16_384;
 const MAX_AUTH: usize = 20;
@@ -145,6 +149,28 @@ impl Libvirt {
     /// The live XML with its passwords. Only while a screen is being opened.
     pub(super) async fn describe_with_secrets(&mut self, domain: &Domain) -> Result<String, Fault> {
         self.rpc.call(DOMAIN_GET_XML_DESC, domain.write().u32(XML_SECURE)).await?.text()
+    }
+
+    /// The public XML of a domain as it is, and as it is defined.
+    pub(super) async fn described(&mut self, domain: &Domain) -> Result<Vec<String>, Fault> {
+        let mut all = Vec::with_capacity(2);
+        for flags in [0, XML_INACTIVE] {
+            all.push(self.rpc.call(DOMAIN_GET_XML_DESC, domain.write().u32(flags)).await?.text()?);
+        }
+        Ok(all)
+    }
+
+    /// The public XML of a snapshot, with what the domain was.
+    pub(super) async fn snapshot(&mut self, domain: &Domain, name: &str) -> Result<String, Fault> {
+        let asked = domain.write().text(name).u32(0);
+        let mut found = self.rpc.call(SNAPSHOT_LOOKUP_BY_NAME, asked).await?;
+        let (found, of) = (found.text()?, Domain::read(&mut found)?);
+        if found != name || of.uuid != domain.uuid {
+            return Err(Fault::Protocol("another snapshot than the one asked for".to_owned()));
+        }
+        let Writer(of) = domain.write();
+        let asked = Writer::default().text(name).fixed(&of).u32(0);
+        self.rpc.call(SNAPSHOT_GET_XML_DESC, asked).await?.text()
     }
 
     pub(super) async fn power(&mut self, domain: &Domain, verb: PowerVerb) -> Result<(), Fault> {

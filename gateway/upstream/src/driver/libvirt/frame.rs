@@ -261,7 +261,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_message_that_is_held_holds_no_long_buffer() {
-        let long = frame(FrameKind::Reply, &[7; 60_000]).bytes().unwrap();
+        static LONG: [u8; 60_000] = [7; 60_000];
+        let long = frame(FrameKind::Reply, &LONG).bytes().unwrap();
         let short = frame(FrameKind::Reply, b"abcd").bytes().unwrap();
         let all = [&long[..], &short[..], &short[..], &long[..]].concat();
         let mut frames = Frames::new(&all[..], 64 * 1024, 1024 * 1024);

@@ -226,7 +226,7 @@ fn read_error(mut reader: Reader) -> Result<(i32, String), Fault> {
 
 /// XDR out.
 #[derive(Default, Clone)]
-pub(super) struct Writer(Vec<u8>);
+pub(super) struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
     pub(super) fn u32(mut self, value: u32) -> Self {

@@ -21,6 +21,8 @@ const WHOLE: [&str; 3] = ["summary", "authenticated_user", "effective_user"];
 /// Whether something in a thing goes to nobody. `screen`: the thing says where a screen is.
 fn is_hidden(thing: &str, screen: bool, name: &str) -> bool {
     is_secret_name(name)
+        // What a machine is given on a disk to start with: answers to installers, with their passwords.
+        || thing == "file" && name == "content"
         || SECRETS.contains(&name)
         || screen && PLACE.contains(&name)
         // The whole of a machine once more, as text.

@@ -38,7 +38,7 @@ fn told(method: &str, this: (&str, &str), arguments: &str) -> String {
         }
         Told::Visible { named, also } => {
             let named = named.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(" ");
-            let also: String = also.iter().map(|o| format!(" + {o}")).collect();
+            let also = also.iter().fold(String::new(), |all, o| format!("{all} + {o}"));
             format!("visible: {named}{also}")
         }
         Told::Task { id, other } => format!("task {id}, else {other}"),

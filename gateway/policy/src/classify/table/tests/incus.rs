@@ -119,7 +119,7 @@ fn what_a_body_reaches_is_asked_for() {
             r#"{"name": "c1", "migration": true, "target": {"operation": "https://x"}}"#,
             "migrate on i/c1 + access-admin on i",
         ),
-        ("POST", "/1.0/instances/c1/snapshots/s0", r#"{"name": "s1"}"#, "snapshot on i/c1"),
+        ("POST", "/1.0/instances/c1/snapshots/s0", r#"{"name": "s1"}"#, "snapshot on i/c1 + access-admin on i"),
         (
             "POST",
             "/1.0/instances/c1/snapshots/s0",

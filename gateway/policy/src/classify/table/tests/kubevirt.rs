@@ -172,7 +172,10 @@ fn what_reaches_the_node_or_a_secret_asks_for_more_than_the_machine() {
         (patched(r#"{"metadata": {"labels": {"tag.portcullis/web": ""}}}"#), format!("{OWN} + access-admin on kv")),
         (patched(r#"{"metadata": {"labels": null}}"#), format!("{OWN} + access-admin on kv")),
         (patched(r#"{"metadata": {"finalizers": []}}"#), node.clone()),
-        (patched(r#"{"metadata": {"finalizers": ["kubevirt.io/virtualMachineControllerFinalize"]}}"#), OWN.to_owned()),
+        // The list as a whole: every other one would be gone.
+        (patched(r#"{"metadata": {"finalizers": ["kubevirt.io/virtualMachineControllerFinalize"]}}"#), node.clone()),
+        (devices("null"), node.clone()),
+        (devices(r#"{"autoattachPodInterface": true}"#), format!("{OWN} + network on kv/blue:web-1")),
         (patched(r#"{"metadata": {"ownerReferences": [{"kind": "X", "name": "y"}]}}"#), node.clone()),
         (patched(r#"{"spec": {"instancetype": {"name": "gpu"}}}"#), node.clone()),
         (patched(r#"{"spec": {"preference": null}}"#), node.clone()),

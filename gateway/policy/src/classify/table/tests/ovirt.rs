@@ -332,3 +332,19 @@ fn a_set_of_words_says_which_and_no_other_set_does() {
         assert!(table(bad).is_err_and(|e| e.to_string().contains("words")), "{bad}");
     }
 }
+
+#[test]
+fn going_back_to_a_snapshot_asks_all_that_it_may_bring_back() {
+    for path in ["previewsnapshot", "commitsnapshot", "undosnapshot", &format!("snapshots/{OTHER}/restore")] {
+        let said = told("POST", &format!("/vms/{ID}/{path}"), "<action/>");
+        for asked in [
+            "snapshot on rhv/web",
+            "network on rhv/web",
+            "storage on rhv/web",
+            "node-admin on rhv",
+            "access-admin on rhv",
+        ] {
+            assert!(said.split(" + ").any(|one| one == asked), "{path}: {asked}: {said}");
+        }
+    }
+}

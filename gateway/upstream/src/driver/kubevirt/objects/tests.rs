@@ -8,15 +8,15 @@ fn cutter() -> Cutter {
 }
 
 /// Somebody who may see what has the tag `web`, and what the inventory knows as `blue:web-1`.
-fn told(path: &str, answer: &Value, decided: bool) -> Result<Cut, Fault> {
+fn told(path: &str, answer: &Value, basis: Basis) -> Result<Cut, Fault> {
     let machine = |m: &Machine| m.tags.iter().any(|t| t == "web");
     let known = |m: &MachineId| m.as_str() == "blue:web-1";
     let gaze = Gaze { whole: false, machine: &machine, known: &known };
-    cutter().answer(path, answer.to_string().as_bytes(), decided, &gaze)
+    cutter().answer(path, answer.to_string().as_bytes(), basis, &gaze)
 }
 
 fn shown(path: &str, answer: &Value) -> Value {
-    match told(path, answer, false).unwrap() {
+    match told(path, answer, Basis::Objects).unwrap() {
         Cut::Shown(value) => value,
         Cut::Hidden => json!("hidden"),
     }
@@ -43,10 +43,12 @@ fn a_list_holds_what_may_be_seen_by_the_labels_that_came_with_it() {
     posing["kind"] = json!("SecretList");
     assert_eq!(super::tests::shown(VMS, &posing)["items"].as_array().map(Vec::len), Some(1));
     for bad in [json!([]), json!("text"), json!({"items": {"a": 1}}), json!(null)] {
-        assert!(told(VMS, &bad, false).is_err(), "{bad}");
+        assert!(told(VMS, &bad, Basis::Objects).is_err(), "{bad}");
     }
     assert!(
-        cutter().answer(VMS, b"<html>", false, &Gaze { whole: true, machine: &|_| true, known: &|_| true }).is_err()
+        cutter()
+            .answer(VMS, b"<html>", Basis::Objects, &Gaze { whole: true, machine: &|_| true, known: &|_| true })
+            .is_err()
     );
 }
 
@@ -79,10 +81,10 @@ fn what_belongs_to_a_machine_is_seen_with_it() {
         ("/apis/kubevirt.io/v1/namespaces/blue/virtualmachineinstances/web-1", json!({}), false),
     ] {
         let object = json!({"kind": "X", "metadata": {"name": "m", "namespace": "blue"}, "spec": spec});
-        assert_eq!(told(path, &object, false).unwrap() != Cut::Hidden, seen, "{path} {object}");
+        assert_eq!(told(path, &object, Basis::Objects).unwrap() != Cut::Hidden, seen, "{path} {object}");
         let elsewhere = json!({"kind": "X", "metadata": {"name": "m", "namespace": "red"}, "spec": spec});
-        assert_eq!(told(path, &elsewhere, false).unwrap(), Cut::Hidden, "{path}");
-        assert_ne!(told(path, &elsewhere, true).unwrap(), Cut::Hidden, "it was decided on");
+        assert_eq!(told(path, &elsewhere, Basis::Objects).unwrap(), Cut::Hidden, "{path}");
+        assert_ne!(told(path, &elsewhere, Basis::Decided).unwrap(), Cut::Hidden, "it was decided on");
     }
 }
 
@@ -109,7 +111,7 @@ fn secrets_are_cut_wherever_they_stand() {
             {"cloudInitConfigDrive": {"networkData": "canary", "networkDataBase64": "canary"}},
             {"secret": {"secretName": "kept"}}]},
         "status": {"nested": [{"password": "canary", "token": "canary", "tokenSecretRef": "kept"}]}});
-    let shown = match told(&format!("{VMS}/web-1"), &object, true).unwrap() {
+    let shown = match told(&format!("{VMS}/web-1"), &object, Basis::Decided).unwrap() {
         Cut::Shown(value) => value,
         Cut::Hidden => panic!("hidden"),
     };
@@ -120,14 +122,16 @@ fn secrets_are_cut_wherever_they_stand() {
     assert_eq!(shown["metadata"]["annotations"]["note"], "userData");
     // Not even for who may see everything.
     let gaze = Gaze { whole: true, machine: &|_| true, known: &|_| true };
-    let Ok(Cut::Shown(whole)) = cutter().answer(VMS, object.to_string().as_bytes(), false, &gaze) else {
+    let Ok(Cut::Shown(whole)) = cutter().answer(VMS, object.to_string().as_bytes(), Basis::Objects, &gaze) else {
         panic!("shown")
     };
     assert!(!whole.to_string().contains("canary"));
     // What cannot be read in an annotation goes as a whole.
     let odd = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{canary"}}});
     let gaze = Gaze { whole: true, machine: &|_| true, known: &|_| true };
-    let Ok(Cut::Shown(odd)) = cutter().answer(VMS, odd.to_string().as_bytes(), false, &gaze) else { panic!("shown") };
+    let Ok(Cut::Shown(odd)) = cutter().answer(VMS, odd.to_string().as_bytes(), Basis::Objects, &gaze) else {
+        panic!("shown")
+    };
     assert!(!odd.to_string().contains("canary"));
 }
 
@@ -159,7 +163,7 @@ fn of_the_cluster_only_kubevirts_part_is_found() {
         ("/apis/kubevirt.io", json!({"kind": "APIGroup", "name": "apps", "versions": [{"groupVersion": "apps/v1"}]})),
         ("/apis/kubevirt.io/v1", json!({"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": []})),
     ] {
-        assert_eq!(told(path, &object, false).unwrap(), Cut::Hidden);
+        assert_eq!(told(path, &object, Basis::Objects).unwrap(), Cut::Hidden);
     }
     let index = json!({"paths": {"apis/kubevirt.io/v1": {"a": 1}, "apis/apps/v1": {"b": 1}, "api/v1": {}}});
     assert_eq!(shown("/openapi/v3", &index), json!({"paths": {"apis/kubevirt.io/v1": {"a": 1}}}));

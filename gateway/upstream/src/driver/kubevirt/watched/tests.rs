@@ -113,6 +113,11 @@ fn what_changes_without_an_event_is_told_or_ends_the_watch() {
     assert_eq!(bob.looks(), Some(vec![]));
     bob.known.push("blue:d");
     assert_eq!(bob.looks(), None, "an event of it was left out");
+    // One that came into view by an event of its own needs no new list.
+    let mut bob = Person::new(VMS, &[], &["blue:f"]);
+    assert_eq!(bob.told("MODIFIED", &object("f", "t/web")).as_deref(), Some("ADDED"));
+    bob.known.push("blue:f");
+    assert_eq!(bob.looks(), Some(vec![]));
     // One that was told of before the inventory heard of it has not left.
     let mut bob = Person::new(VMS, &[], &[]);
     bob.told("ADDED", &object("e", "t/web"));
