@@ -108,14 +108,8 @@ impl Accounts {
         let store = open(&self.dir).await?;
         let keys = Keys::load(&self.dir.join("portcullis.key"))?;
         let now = SystemClock.now();
-        let tool = person(&store, "tool", now).await?;
-        store.add_grant(tool, &grant("viewer", Selector::Everything, Record::Yes, now)?, None, now).await?;
-        let (token, hash) = secret("pct_")?;
-        let id = TokenId::new(Uuid::now_v7());
-        let (networks, expires_at) = (vec![], now + LASTS);
-        let name = "bench".into();
-        let new = NewToken { id, hash, user: tool, name, hypervisor: None, networks, expires_at, made_by: None };
-        store.add_token(&new, now).await?;
+        let token = tool(&store, "tool", "viewer", now).await?;
+        let changer = tool(&store, "changer", "administrator", now).await?;
         let plain = watcher(&store, "plain", Record::No, now).await?;
         let recorded = watcher(&store, "recorded", Record::Yes, now).await?;
         if self.people > 0 {
@@ -125,9 +119,23 @@ impl Accounts {
             }
         }
         store.close().await;
-        println!("{}", serde_json::json!({ "token": token, "plain": plain, "recorded": recorded }));
+        println!("{}", serde_json::json!({ "token": token, "changer": changer, "plain": plain, "recorded": recorded }));
         Ok(())
     }
+}
+
+/// Somebody with a role on everything, and a token.
+async fn tool(store: &Store, name: &str, role: &str, now: OffsetDateTime) -> Result<String> {
+    let user = person(store, name, now).await?;
+    store.add_grant(user, &grant(role, Selector::Everything, Record::Yes, now)?, None, now).await?;
+    let (token, hash) = secret("pct_")?;
+    let id = TokenId::new(Uuid::now_v7());
+    let (networks, expires_at) = (vec![], now + LASTS);
+    let name = "bench".into();
+    store
+        .add_token(&NewToken { id, hash, user, name, hypervisor: None, networks, expires_at, made_by: None }, now)
+        .await?;
+    Ok(token)
 }
 
 /// Somebody who may open every screen, with a session that both factors were proven for.

@@ -8,6 +8,7 @@
 mod accounts;
 mod past;
 mod relay;
+mod requests;
 mod screen;
 mod sign_in;
 mod upstream;
@@ -28,6 +29,10 @@ enum Verb {
     Relay(relay::Relay),
     /// Viewers of screens
     Viewer(viewer::Viewer),
+    /// Uploads one long body
+    Upload(requests::Upload),
+    /// Opens connections, asks once on each, and keeps them
+    Connections(requests::Connections),
     /// Signs people in, as fast as the gateway lets it
     SignIn(sign_in::SignIn),
     /// Hashes passwords at the gateway's cost, nothing else
@@ -49,6 +54,8 @@ fn main() -> Result<()> {
         Verb::Screen(verb) => runtime.block_on(verb.run()),
         Verb::Relay(verb) => runtime.block_on(verb.run()),
         Verb::Viewer(verb) => runtime.block_on(verb.run()),
+        Verb::Upload(verb) => runtime.block_on(verb.run()),
+        Verb::Connections(verb) => runtime.block_on(verb.run()),
         Verb::SignIn(verb) => runtime.block_on(verb.run()),
         Verb::Accounts(verb) => runtime.block_on(verb.run()),
         Verb::Tickets(verb) => runtime.block_on(verb.run()),

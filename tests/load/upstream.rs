@@ -6,8 +6,8 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, UnixListener},
     task::JoinSet,
 };
 use tokio_tungstenite::{
@@ -23,16 +23,35 @@ pub(crate) struct Upstream {
     /// The unix socket to listen on
     #[arg(long)]
     socket: PathBuf,
+    /// An address of loopback to listen on as well: what is asked there is asked without anything in between
+    #[arg(long)]
+    listen: Option<String>,
 }
 
 impl Upstream {
     pub(crate) async fn run(self) -> Result<()> {
         let listener = UnixListener::bind(&self.socket)?;
+        let beside = match &self.listen {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
         let answers = Answers::new()?;
         let mut connections = JoinSet::new();
         loop {
-            let (stream, _) = listener.accept().await?;
-            connections.spawn(serve(stream, answers.clone()));
+            let direct = async {
+                match &beside {
+                    Some(listener) => listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                accepted = listener.accept() => { connections.spawn(serve(accepted?.0, answers.clone())); }
+                accepted = direct => {
+                    let (stream, _) = accepted?;
+                    stream.set_nodelay(true)?;
+                    connections.spawn(serve(stream, answers.clone()));
+                }
+            }
             while connections.try_join_next().is_some() {}
         }
     }
@@ -68,8 +87,8 @@ fn answer(body: &str) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Requests of one connection, one after the other; bodies are not read: the load sends none.
-async fn serve(mut stream: UnixStream, answers: Answers) -> Result<()> {
+/// Requests of one connection, one after the other; what they carry is thrown away.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answers: Answers) -> Result<()> {
     let mut held = Vec::with_capacity(8 * 1024);
     loop {
         let end = loop {
@@ -95,6 +114,10 @@ async fn serve(mut stream: UnixStream, answers: Answers) -> Result<()> {
             }
             _ => &answers.small,
         };
+        let sized = |line: &&str| line.to_ascii_lowercase().starts_with("content-length:");
+        let length =
+            head.lines().find(sized).and_then(|l| l.split_once(':')).map_or(Ok(0), |(_, v)| v.trim().parse())?;
+        swallow(&mut stream, &mut held, length).await?;
         stream.write_all(bytes).await?;
         if head.to_ascii_lowercase().contains("connection: close") {
             return Ok(());
@@ -102,8 +125,26 @@ async fn serve(mut stream: UnixStream, answers: Answers) -> Result<()> {
     }
 }
 
+/// Reads a body of so many bytes, some of which may be there already.
+async fn swallow<S: AsyncRead + Unpin>(stream: &mut S, held: &mut Vec<u8>, length: u64) -> Result<()> {
+    let early = held.len().min(usize::try_from(length)?);
+    held.drain(..early);
+    let mut left = length - early as u64;
+    if left == 0 {
+        return Ok(());
+    }
+    let mut part = vec![0; 256 * 1024];
+    while left > 0 {
+        let most = part.len().min(usize::try_from(left)?);
+        let read = stream.read(part.get_mut(..most).unwrap_or_default()).await?;
+        anyhow::ensure!(read > 0, "the body broke off, {left} bytes before its end");
+        left -= read as u64;
+    }
+    Ok(())
+}
+
 /// The events of a server on which nothing happens.
-async fn watch(mut stream: UnixStream, head: &str) -> Result<()> {
+async fn watch<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, head: &str) -> Result<()> {
     let named = |line: &&str| line.to_ascii_lowercase().starts_with("sec-websocket-key:");
     let key = head.lines().find(named).and_then(|l| l.split_once(':')).map_or("", |(_, v)| v.trim());
     let accept = derive_accept_key(key.as_bytes());
