@@ -59,7 +59,7 @@ pub(crate) async fn proxy(
         _ => request,
     };
     if way.is_sign_out(request.method(), request.uri().path()) {
-        return way.leave(request.headers()).await.unwrap_or_else(|refusal| way.refuse(&refusal));
+        return Box::pin(way.leave(request.headers())).await.unwrap_or_else(|refusal| way.refuse(&refusal));
     }
     let walked = match read(way, shard, request.map(Sent::Stream)) {
         Ok(Read::Whole(visit, caller, call)) => go(house, visit, caller, call).await,
@@ -315,7 +315,7 @@ pub(crate) async fn unrecorded(house: &House, permit: &Permit, actor: &Actor) ->
                    browser, or ask for access without a recording.";
         return Err(Refusal::Forbidden(why.into()));
     }
-    house.trained(actor.user).await.map(drop)
+    Box::pin(house.trained(actor.user)).await.map(drop)
 }
 
 /// An answer that is read whole and cleaned before it goes out.

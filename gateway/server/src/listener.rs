@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -118,40 +119,59 @@ pub(crate) async fn accept(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>
             }
         };
         let Some(counted) = house.connections.count(peer.ip(), &house.config.limits) else { continue };
-        let (shard, door) = (Arc::clone(&shard), Arc::clone(&door));
-        let serving = serve(Arc::clone(&house), shard, door, stream, peer);
+        let (held, shard, door) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&door));
         house.tasks.spawn(async move {
-            serving.await;
+            // What an idle connection holds is what this future has room for: the handshake's is given back before the
+            // first request, and what serves it is built where it stays.
+            let begun = Box::pin(begin(held, shard, door, stream, peer)).await;
+            if let Some(serving) = begun {
+                serving.await;
+            }
             drop(counted);
         });
     }
 }
 
-async fn serve(house: Arc<House>, shard: Arc<Shard>, door: Arc<Door>, stream: TcpStream, peer: SocketAddr) {
+/// All that becomes of one connection.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn begin(
+    house: Arc<House>,
+    shard: Arc<Shard>,
+    door: Arc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Serving> {
     stream.set_nodelay(true).ok();
     let keepalive =
         socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).ok();
     let ip = peer.ip().to_canonical();
     let Some(tls) = door.tls.clone() else {
-        return http1(house, shard, Line { door, ip, key: None }, Joined(stream)).await;
+        return Some(http1(house, shard, Line { door, ip, key: None }, Joined(stream)));
     };
     match tokio::time::timeout(HANDSHAKE, shake(&house, tls, stream)).await {
         Ok(Ok(stream)) if let Purpose::Rpc(name) = &door.purpose => {
-            Box::pin(dialect::libvirt::serve(house, name.clone(), stream, ip)).await;
+            Some(Box::pin(dialect::libvirt::serve(house, name.clone(), stream, ip)))
         }
         Ok(Ok(stream)) => {
             let tls = stream.get_ref().1;
             let key = tls.peer_certificates().and_then(<[_]>::first).map(|leaf| fingerprint(leaf));
             let line = Line { door, ip, key };
-            if tls.alpn_protocol() == Some(b"h2") {
-                http2(house, shard, line, stream).await;
+            Some(if tls.alpn_protocol() == Some(b"h2") {
+                http2(house, shard, line, stream)
             } else {
-                http1(house, shard, line, stream).await;
-            }
+                http1(house, shard, line, stream)
+            })
         }
-        Ok(Err(error)) => tracing::debug!(%error, %ip, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%ip, "TLS handshake took too long"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %ip, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%ip, "TLS handshake took too long");
+            None
+        }
     }
 }
 
@@ -165,7 +185,7 @@ async fn shake(house: &House, tls: DoorTls, stream: TcpStream) -> io::Result<Tls
     hello.into_stream(if asks { asking } else { tls.usual }).await
 }
 
-async fn http1<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S)
+fn http1<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S) -> Serving
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -173,7 +193,8 @@ where
     let line = Arc::new(line);
     let service = hyper::service::service_fn(move |request| {
         let (house, shard, line) = (Arc::clone(&house), Arc::clone(&shard), Arc::clone(&line));
-        async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &line, request).await) }
+        // hyper keeps room for this future on every connection, with or without a request: boxed, that is a pointer.
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(layers::answer(house, shard, &line, request).await) })
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -183,21 +204,22 @@ where
         .max_header_size(MAX_HEAD)
         .max_buf_size(64 * 1024)
         .half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    Box::pin(async move {
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, %ip, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, %ip, "connection ended");
-    }
+    })
 }
 
-async fn http2<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S)
+fn http2<S>(house: Arc<House>, shard: Arc<Shard>, line: Line, stream: S) -> Serving
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -223,19 +245,20 @@ where
         .max_pending_accept_reset_streams(Some(20))
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(HEAD);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = closing.cancelled() => {}, () = idle.rest() => {} } } => {
-            // Answers on their way go on to their end.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+    Box::pin(async move {
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = async { tokio::select! { () = closing.cancelled() => {}, () = idle.rest() => {} } } => {
+                // Answers on their way go on to their end.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, %ip, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, %ip, "connection ended");
-    }
+    })
 }
 
 /// The requests of one HTTP/2 connection: one that asks for nothing is closed, or whoever only answers pings could
