@@ -8,6 +8,7 @@ use crate::{
     dialect::{self, Settled, Way},
     events,
     layers::{self, Peer},
+    leash::{Cut, Leash},
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self, Refusal},
     state::{House, Shard, chain},
@@ -19,7 +20,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use portcullis_audit::OpenEntry;
-use portcullis_domain::{Actor, Effect, HypervisorName, Outcome, Resource, Via};
+use portcullis_domain::{Actor, Effect, HypervisorName, Outcome, Resource};
 use portcullis_policy::{
     Permit,
     classify::{self, Answer, ApiKind, Canonical, Content, Table, Upgrade, Verdict},
@@ -250,10 +251,10 @@ impl Call<'_> {
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };
-        let leash = Leash { house: Arc::clone(house), permit, actor };
-        let may_last = !request.body().is_end_stream() || shard.forwarder.waits(&leash.permit, &path);
+        let leash = Leash::new(house, permit, actor);
+        let may_last = !request.body().is_end_stream() || shard.forwarder.waits(leash.permit(), &path);
         let got = {
-            let mut sent = pin!(shard.forwarder.forward(&leash.permit, &path, request, context));
+            let mut sent = pin!(shard.forwarder.forward(leash.permit(), &path, request, context));
             if may_last { Box::pin(leash.hold(sent.as_mut())).await } else { Ok(sent.await) }
         };
         let got = match got {
@@ -262,7 +263,7 @@ impl Call<'_> {
             Err(cut) => return Err(cut.close(open)),
         };
         // Whoever may see the whole of it needs no row left out.
-        let whole = matches!(leash.permit.operation().resource, Resource::Hypervisor(_));
+        let whole = matches!(leash.permit().operation().resource, Resource::Hypervisor(_));
         let answer = match answer {
             Answer::Rows if whole => Answer::Pass,
             Answer::CleanRows if whole => Answer::StripSecrets,
@@ -325,7 +326,7 @@ async fn answered(
     answer: Answer,
     got: http::Response<ResponseBody<Sent>>,
 ) -> Result<Response, Refusal> {
-    let Leash { house, permit, actor } = leash;
+    let (house, permit, actor) = (leash.house(), leash.permit(), leash.actor());
     let status = got.status();
     let most = match answer {
         Answer::ConsoleSecrets => MAX_ANSWER,
@@ -408,7 +409,7 @@ impl Stream {
         let (mut client, mut tunnel) = (TokioIo::new(client), tunnel);
         let copied = async {
             match answer {
-                Answer::Events => events::copy(&leash.house, &leash.actor, &leash.permit, client, tunnel).await,
+                Answer::Events => events::copy(leash.house(), leash.actor(), leash.permit(), client, tunnel).await,
                 _ => copy_bidirectional_with_sizes(&mut client, &mut tunnel, 16 * 1024, 16 * 1024).await,
             }
         };
@@ -418,83 +419,8 @@ impl Stream {
                 Err(error) => (Outcome::Failed, error.to_string(), (0, 0)),
             },
             reason = leash.lost() => (Outcome::Failed, format!("access ended: {reason}"), (0, 0)),
-            () = leash.house.closing.cancelled() => (Outcome::Done, "the gateway is shutting down".to_owned(), (0, 0)),
+            () = leash.house().closing.cancelled() => (Outcome::Done, "the gateway is shutting down".to_owned(), (0, 0)),
         };
         end(open, outcome, &reason, &[("bytes up", &up.to_string()), ("bytes down", &down.to_string())]);
-    }
-}
-
-/// What holds a stream or a long answer: it goes on for as long as its permit would be given again.
-pub(crate) struct Leash {
-    house: Arc<House>,
-    permit: Permit,
-    actor: Arc<Actor>,
-}
-
-impl Leash {
-    pub(crate) fn new(house: &Arc<House>, permit: Permit, actor: Arc<Actor>) -> Self {
-        Self { house: Arc::clone(house), permit, actor }
-    }
-
-    pub(crate) const fn permit(&self) -> &Permit {
-        &self.permit
-    }
-
-    /// Why it may not go on, if so: the token was revoked, the person disabled, the grant ended, the policy changed.
-    pub(crate) fn pulled(&self) -> Option<String> {
-        let Via::Token(token) = self.actor.via else { return Some("the token no longer counts".into()) };
-        let Some(now) = self.house.identity.token_owner(token) else {
-            return Some("the token no longer counts".into());
-        };
-        if self.actor.pass.is_some_and(|pass| self.house.identity.is_pass_ended(&pass)) {
-            return Some("the session of this API was ended".into());
-        }
-        self.house.pulled(&self.permit, &now)
-    }
-
-    /// Does something that may take long, an upload or a wait, for as long as it may go on.
-    pub(crate) async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, Cut> {
-        tokio::select! {
-            biased;
-            done = work => Ok(done),
-            reason = self.lost() => Err(Cut::Pulled(reason)),
-            () = self.house.closing.cancelled() => Err(Cut::Closing),
-        }
-    }
-
-    /// Waits until it may not go on.
-    pub(crate) async fn lost(&self) -> String {
-        let mut changes = self.house.identity.changes();
-        loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return "the gateway is shutting down".into() },
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-            if let Some(reason) = self.pulled() {
-                return reason;
-            }
-        }
-    }
-}
-
-/// Why something was not brought to its end.
-pub(crate) enum Cut {
-    /// Its permit would not be given again.
-    Pulled(String),
-    /// The gateway shuts down.
-    Closing,
-}
-
-impl Cut {
-    /// Closes its event, and says to the person why.
-    pub(crate) fn close(self, open: OpenEntry) -> Refusal {
-        let (reason, refusal) = match self {
-            Self::Pulled(why) => {
-                (format!("access ended: {why}"), Refusal::Forbidden(format!("Your access ended: {why}")))
-            }
-            Self::Closing => ("the gateway is shutting down".into(), Refusal::Unavailable("It shuts down.".into())),
-        };
-        end(open, Outcome::Failed, &reason, &[]);
-        refusal
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! One enum instead of a boxed body: the proxied path allocates nothing for it.
 
-use crate::api::Leash;
+use crate::leash::Leash;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;

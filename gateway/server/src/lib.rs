@@ -36,6 +36,7 @@ mod files_tests;
 mod guest;
 mod health;
 mod layers;
+mod leash;
 mod listener;
 mod lives;
 mod locks;

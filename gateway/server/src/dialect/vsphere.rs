@@ -5,8 +5,8 @@
 
 use super::{Shown, Way};
 use crate::{
-    api::Leash,
     body::{Body, Response},
+    leash::Leash,
     passage::{self, Asked, Caller, Passed, Trailed, Visit, end},
     reply::{self, Refusal},
     state::House,
