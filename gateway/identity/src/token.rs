@@ -50,12 +50,18 @@ impl Known {
 pub(crate) struct Table {
     /// By the digest of its text.
     tokens: HashMap<Digest, Known>,
+    /// The digests by what outlives a request knows: a stream asks every second.
+    digests: HashMap<TokenId, Digest>,
     pub(crate) keys: Keys,
 }
 
 impl Table {
     pub(crate) fn token(&self, digest: &Digest) -> Option<&Known> {
         self.tokens.get(digest)
+    }
+
+    fn token_of(&self, id: TokenId) -> Option<&Known> {
+        self.token(self.digests.get(&id)?)
     }
 }
 
@@ -131,7 +137,7 @@ fn table(live: Vec<LiveToken>, keys: Vec<TokenKey>) -> Table {
             (hash, known)
         })
         .collect();
-    Table { tokens, keys }
+    Table { tokens, digests, keys }
 }
 
 impl Identity {
@@ -233,28 +239,12 @@ impl Identity {
     /// Who a token acts as now, found without its text: for what outlives its request. None when it no longer counts,
     /// or when this node has not heard from the store for too long.
     pub fn token_owner(&self, token: TokenId) -> Option<Arc<Actor>> {
-        let tokens = &self.0.tokens;
-        let now = self.0.clock.now();
-        if now.unix_timestamp() - tokens.heard_at.load(Ordering::Relaxed) > STALE.whole_seconds() {
-            return None;
-        }
-        let table = tokens.table.load();
-        let found = table.as_ref()?.tokens.values().find(|known| known.id == token && now < known.until);
-        found.map(|known| Arc::clone(&known.actor))
+        self.find_known(|table| table.token_of(token), |known, _| Some(Arc::clone(&known.actor)))
     }
 
     /// Who a tool acts as by the id of its token, from where it comes.
     pub fn token_from(&self, token: TokenId, peer: IpAddr) -> Option<Arc<Actor>> {
-        let owner = self.token_owner(token)?;
-        let tokens = &self.0.tokens;
-        let table = tokens.table.load();
-        let known = table.as_ref()?.tokens.values().find(|known| known.id == token)?;
-        if !known.counts_from(peer) {
-            return None;
-        }
-        let mut used = tokens.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.insert(token, (self.0.clock.now(), peer));
-        Some(owner)
+        self.find_known(|table| table.token_of(token), |known, now| self.use_token(known, now, peer))
     }
 
     /// The tokens of a person, newest first.

@@ -188,3 +188,51 @@ async fn a_token_that_is_renewed_keeps_everything_that_it_is_limited_to() {
         assert!(matches!(b.id.renew_token(ada.user, new, Maker::Owner).await, Err(Error::NotFound(_))), "it is over");
     }
 }
+
+#[tokio::test]
+async fn what_outlives_a_request_finds_its_token_by_its_id() {
+    let b = Bench::new().await;
+    let (ada, _) = b.person("ada").await;
+    let end = b.clock.now() + Duration::DAY;
+    let mut limited = wish(ada.user, "lxc", None, end);
+    limited.networks = vec!["192.0.2.0/24".parse().unwrap()];
+    let (id, _) = b.id.mint_token(limited).await.unwrap();
+    let (other, _) = b.id.mint_token(wish(ada.user, "other", None, end)).await.unwrap();
+    let [inside, outside]: [IpAddr; 2] = ["192.0.2.7", "198.51.100.1"].map(|ip| ip.parse().unwrap());
+    assert_eq!(b.id.token_owner(id).unwrap().via, Via::Token(id));
+    assert_eq!(b.id.token_from(id, inside).unwrap().via, Via::Token(id));
+    assert!(b.id.token_from(id, outside).is_none(), "its networks count");
+    assert_eq!(b.id.token_from(other, outside).unwrap().via, Via::Token(other));
+    b.id.revoke_token(ada.user, id).await.unwrap();
+    assert!(b.id.token_owner(id).is_none() && b.id.token_from(id, inside).is_none());
+    b.clock.advance(Duration::DAY);
+    b.id.refresh().await.unwrap();
+    assert!(b.id.token_owner(other).is_none(), "over");
+
+    // Each stream asks every second: among many tokens it may not look at all of them.
+    let now = b.clock.now();
+    let live = |n: u128| {
+        let token = TokenRow {
+            id: TokenId::new(Uuid::from_u128(n)),
+            user: ada.user,
+            name: "t".to_owned(),
+            hypervisor: None,
+            networks: vec![],
+            made_by: None,
+            created_at: now,
+            expires_at: now + Duration::DAY,
+            last_used_at: None,
+            last_used_from: None,
+            revoked_at: None,
+        };
+        LiveToken { hash: chance::sha256(&n.to_be_bytes()), user_name: "ada".to_owned(), token }
+    };
+    let many = 1..=20_000;
+    b.id.0.tokens.table.store(Some(Arc::new(table(many.clone().map(live).collect(), vec![]))));
+    let began = std::time::Instant::now();
+    for n in many {
+        assert!(b.id.token_owner(TokenId::new(Uuid::from_u128(n))).is_some());
+    }
+    // Half a second even on a slow machine; half a minute where all are looked at.
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
