@@ -139,12 +139,21 @@ impl Guard {
         if let Some(why) = given.find_map(|g| self.named(&plan.engine, &g.role, &g.selector)) {
             return Err(Error::Waits(why));
         }
+        // What a role means may be taken away in the same files.
+        let either = |g: &Grant| {
+            self.named(&plan.engine, &g.role, &g.selector).or_else(|| self.named(engine, &g.role, &g.selector))
+        };
+        // What forbids and goes gives to whoever comes into its group later, though nobody is in it now.
+        let forbidden = plan.revoke.iter().map(|held| &held.grant).filter(|g| g.effect == GrantEffect::Deny);
+        if let Some(why) = forbidden.into_iter().find_map(either) {
+            return Err(Error::Waits(why));
+        }
         let none = Vec::new();
         let more = plan.before.keys().chain(plan.after.keys()).find_map(|user| {
             let (before, after) = (plan.before.get(user).unwrap_or(&none), plan.after.get(user).unwrap_or(&none));
             let comes = after.iter().filter(|g| g.effect == GrantEffect::Allow && !before.iter().any(|b| b.id == g.id));
             let goes = before.iter().filter(|g| g.effect == GrantEffect::Deny && !after.iter().any(|a| a.id == g.id));
-            comes.chain(goes).find_map(|g| self.named(&plan.engine, &g.role, &g.selector))
+            comes.chain(goes).find_map(either)
         });
         // A role that means more than before reaches whoever holds it, and whoever comes into a group that does.
         let wider = plan.all.iter().find_map(|g| {
@@ -153,9 +162,7 @@ impl Guard {
                     (engine.role_allows(&g.role, kind, action), plan.engine.role_allows(&g.role, kind, action));
                 if g.effect == GrantEffect::Allow { is && !was } else { was && !is }
             });
-            let either =
-                || self.named(&plan.engine, &g.role, &g.selector).or_else(|| self.named(engine, &g.role, &g.selector));
-            grows.then(either).flatten()
+            grows.then(|| either(g)).flatten()
         });
         more.or(wider).map_or(Ok(()), |why| Err(Error::Waits(why)))
     }
@@ -187,7 +194,9 @@ fn touches(on: &Selector, guarded: &Selector, inventory: &Inventory) -> bool {
         return meets;
     }
     let named = |m: &&Machine| guarded.covers(m);
-    if inventory.iter().filter(named).any(|m| reaches(on, m)) {
+    let mut there = inventory.iter().filter(named).peekable();
+    // A tag that nothing has yet, or a pool with nothing in it: it may come to be on anything.
+    if there.peek().is_none() || there.any(|m| reaches(on, m)) {
         return true;
     }
     let known = |at: &MachineRef| inventory.find(at).is_some();
@@ -297,5 +306,48 @@ mod tests {
         }
         assert!(touches(&selector("machine:lab/2"), &selector("hypervisor:lab"), &known));
         assert!(!touches(&selector("machine:dev/1"), &selector("hypervisor:lab"), &known));
+    }
+
+    #[test]
+    fn what_is_guarded_and_not_there_now_may_come_back() {
+        // Both hypervisors are known, with other machines; nothing that is guarded below is there.
+        let known = Inventory::new([machine("lab/2", "test"), machine("dev/1", "test")]);
+        for (guarded, on, expected) in [
+            ("machine:lab/9", "machine:lab/9", true),
+            ("machine:lab/9", "machine:lab/2", false),
+            ("machine:lab/9", "hypervisor:lab", true),
+            ("machine:lab/9", "hypervisor:dev", false),
+            ("machine:lab/9", "pool:lab/p", true),
+            ("machine:lab/9", "pool:dev/p", false),
+            ("machine:lab/9", "pattern:*/*/9", true),
+            ("machine:lab/9", "pattern:lab/p/*", true),
+            ("machine:lab/9", "pattern:lab/*/2", false),
+            ("machine:lab/9", "pattern:dev/*/*", false),
+            ("machine:lab/9", "tag:anything", true),
+            ("pool:lab/gone", "machine:lab/2", true),
+            ("pool:lab/gone", "machine:lab/9", true),
+            ("pool:lab/gone", "machine:dev/1", false),
+            ("pool:lab/gone", "pool:lab/p", true),
+            ("pool:lab/gone", "pool:dev/gone", false),
+            ("pool:lab/gone", "hypervisor:lab", true),
+            ("pattern:lab/gone/*", "machine:lab/2", true),
+            ("pattern:*/gone/9", "machine:lab/9", true),
+            ("pattern:*/gone/9", "machine:lab/2", false),
+            ("pattern:*/gone/9", "hypervisor:dev", true),
+            ("hypervisor:new", "machine:new/1", true),
+            ("hypervisor:new", "hypervisor:lab", false),
+            ("hypervisor:new", "pattern:*/*/2", true),
+            // A tag that nothing has now: anything may be given it.
+            ("tag:pay", "machine:lab/2", true),
+            ("tag:pay", "hypervisor:dev", true),
+            ("tag:pay", "pattern:lab/*/2", true),
+            ("tag:pay", "pool:dev/p", true),
+            // One that something else has.
+            ("tag:test", "hypervisor:new", true),
+            ("tag:test", "pattern:lab/*/2", true),
+            ("tag:test", "pattern:lab/*/9", false),
+        ] {
+            assert_eq!(touches(&selector(on), &selector(guarded), &known), expected, "{on} against {guarded}");
+        }
     }
 }

@@ -151,3 +151,42 @@ async fn each_kind_of_change_has_a_digest_of_its_own() {
     s.store.add_grant(ada, &grant("auditor", Selector::Everything), None, s.clock.now()).await.unwrap();
     assert_eq!(s.seen(&changes[0]).await, before);
 }
+
+#[tokio::test]
+async fn taking_back_what_forbids_an_empty_group_by_files_waits() {
+    let s = guarded().await;
+    s.person("ada", &["security-lead", "administrator"]).await;
+    let files = |rows: &str| Files([("rules.csv".to_owned(), format!("{}\n{rows}", portcullis_policy::RULES))].into());
+    let apply = async |rows: &str| s.grants.apply(&s.engine, By::Shell, &files(rows), "").await;
+    let (forbids, rest) = ("p, group:night, operator, tag:prod, , deny\n", "p, group:day, viewer, tag:x, , deny\n");
+    // What takes away waits for nobody, and what stays as it is neither.
+    apply(&format!("{forbids}{rest}")).await.unwrap();
+    apply(&format!("{rest}{forbids}")).await.unwrap();
+    // Nobody is in the group; a directory may put somebody there a moment later.
+    let gone = apply(rest).await;
+    assert!(matches!(&gone, Err(Error::Waits(why)) if why.contains("operator on tag prod")), "{gone:?}");
+    for weaker in [
+        "p, group:night, viewer, tag:prod, , deny\n",
+        "p, group:night, operator, tag:prod, hours=mon-fri 08:00-18:00 Europe/Berlin, deny\n",
+    ] {
+        let less = apply(&format!("{weaker}{rest}")).await;
+        assert!(matches!(less, Err(Error::Waits(_))), "{weaker}: {less:?}");
+    }
+    let held = s.store.grants().await.unwrap();
+    assert_eq!(held.iter().filter(|h| h.grant.effect == GrantEffect::Deny).count(), 2, "nothing was taken back");
+}
+
+#[tokio::test]
+async fn a_role_that_goes_with_its_last_row_counts_as_what_it_meant() {
+    let s = scene().await;
+    let right = "machine/console.control".parse().unwrap();
+    let eyes = FourEyes { on: vec![], rights: vec![right], files: false, lasts: Duration::HOUR };
+    let s = s.guarded(Guard::new(None, Some(eyes)));
+    s.person("ada", &["security-lead", "administrator"]).await;
+    let files = |more: &str| Files([("rules.csv".to_owned(), format!("{}\n{more}", portcullis_policy::RULES))].into());
+    let with = "g2, machine/console.control, screens\np, group:night, screens, everything, , deny\n";
+    let version = s.grants.apply(&s.engine, By::Shell, &files(with), "").await.unwrap();
+    crate::take_rights(&s.engine, Some(&version)).await.unwrap();
+    let gone = s.grants.apply(&s.engine, By::Shell, &files(""), "").await;
+    assert!(matches!(&gone, Err(Error::Waits(why)) if why.contains("screens holds")), "{gone:?}");
+}
