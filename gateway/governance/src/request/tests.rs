@@ -339,3 +339,28 @@ async fn roles_that_are_kept_apart_are_not_got_by_asking_either() {
     let refused = s.requests.grants.give(&s.engine, By::Person(&lead), operator).await;
     assert!(matches!(&refused, Err(crate::Error::Kept(why)) if why.contains("auditor")), "{refused:?}");
 }
+
+#[tokio::test]
+async fn whoever_asks_and_withdraws_in_turn_waits() {
+    let s = scene(vec![]).await;
+    let (zoe, kim) = (s.person("zoe", &[]).await, s.person("kim", &[]).await);
+    let told = |asked: &Result<AccessRequest, RequestError>, words: &str| matches!(asked, Err(RequestError::Bad("", why)) if why.contains(words));
+    // Whatever they ask for, and however many are open at the time: each writes letters.
+    for n in 0..5 {
+        let asked = s.ask(&zoe, wish("viewer", &format!("lab/m-{n}"))).await.unwrap();
+        assert!(matches!(s.requests.withdraw(&kim, asked.id).await, Err(RequestError::Unknown)), "another's");
+        s.requests.withdraw(&zoe, asked.id).await.unwrap();
+        assert_eq!(s.state(asked.id).await, "withdrawn");
+        s.clock.advance(Duration::minutes(1));
+    }
+    let sixth = s.ask(&zoe, wish("viewer", "lab/web-1")).await;
+    assert!(told(&sixth, "withdrawn five requests"), "{sixth:?}");
+    assert!(s.ask(&kim, wish("viewer", "lab/web-1")).await.is_ok(), "it counts for each person alone");
+    // The first of them was withdrawn ten minutes ago by then.
+    s.clock.advance(Duration::minutes(4));
+    assert!(told(&s.ask(&zoe, wish("viewer", "lab/web-1")).await, "withdrawn five requests"));
+    s.clock.advance(Duration::minutes(1));
+    let again = s.ask(&zoe, wish("viewer", "lab/web-1")).await.unwrap();
+    s.requests.withdraw(&zoe, again.id).await.unwrap();
+    assert!(told(&s.ask(&zoe, wish("viewer", "lab/web-1")).await, "withdrawn five requests"), "five again");
+}
