@@ -11,6 +11,7 @@ use crate::support::{
     Person, TestGateway,
     gateway::{files, free_port, letters},
     lab::ticket_for,
+    page,
     peers::Peer,
     screen::Screen,
 };
@@ -728,5 +729,78 @@ async fn a_cluster_that_lies_shows_nothing_and_stops_nothing() {
     happens(&lab.cluster, "closed", true);
     let (status, why) = tool.get(&machines).await;
     assert_eq!((status, &why["kind"]), (StatusCode::FORBIDDEN, &json!("Status")));
+    lab.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_many_pages_ends_with_the_access_to_it() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "viewer", "hypervisor", "kv").await;
+    sees(&bob, "red:payroll", "running").await;
+    let tool = Tool::new(&lab, &bob.token("kv").await);
+    let machines = format!("{KV}/virtualmachines");
+    let later =
+        || log(&lab.cluster).lines().filter(|l| l.contains("/virtualmachines?") && l.contains("continue=")).count();
+
+    happens(&lab.cluster, "slow", true);
+    let (status, list) = tool.get(&machines).await;
+    assert_eq!(
+        (status, names(&list), later()),
+        (StatusCode::OK, vec!["dns-1", "web-1", "payroll"], 2),
+        "whole as ever"
+    );
+    // It is taken away while the second page is on its way: the third is not asked for any more.
+    let began = std::time::Instant::now();
+    let (got, ()) = tokio::join!(tool.get(&machines), async {
+        while later() < 3 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        ada.revoke_grants("bob").await;
+    });
+    let (status, why) = got;
+    assert_eq!((status, &why["reason"]), (StatusCode::FORBIDDEN, &json!("Forbidden")), "{why}");
+    assert!(why["message"].as_str().is_some_and(|m| m.contains("access ended")), "{why}");
+    assert!(began.elapsed() < Duration::from_millis(3500), "it was not waited for to its end");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(later(), 3, "no page more was asked for");
+    let cut = |e: &Value| e["reason"].as_str().is_some_and(|r| r.starts_with("access ended"));
+    lab.gateway.find_event(&["--kind", "api", "--user", "bob", "--outcome", "failed"], cut).await;
+    lab.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_wait_behind_one_another_end_with_the_token() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "viewer", "tag", "web").await;
+    sees(&bob, "blue:web-1", "running").await;
+    let tool = Tool::new(&lab, &bob.token("kv").await);
+    let html = bob.page("/me").await;
+    let at = html.find("action=\"/me/tokens/revoke\"").expect("it is listed");
+    let id = page::field(&html[at..], "id").expect("an id");
+    let mut watch = tool.watch(&format!("{KV}/virtualmachineinstances?watch=true&timeoutSeconds=77")).await;
+    assert_eq!(watch.told().await.0, "ADDED");
+    // The first of many events is about a machine that nobody has heard of: it is waited for, and all the others with it.
+    let burst = || log(&lab.cluster).lines().filter(|l| *l == "burst").count();
+    let send = async |count: usize| {
+        happens(&lab.cluster, "burst", true);
+        while burst() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    send(1).await;
+    for _ in 0..50 {
+        assert_eq!(watch.told().await, ("MODIFIED".to_owned(), "web-1".to_owned()));
+    }
+    // For a while nothing is waited for again.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    send(2).await;
+    assert_eq!(bob.submit("/me/tokens/revoke", &[("id", &id)]).await.status(), StatusCode::SEE_OTHER);
+    let last = watch.event().await.expect("an event");
+    assert_eq!((&last["type"], &last["object"]["code"]), (&json!("ERROR"), &json!(403)), "{last}");
+    assert!(watch.event().await.is_none());
     lab.gateway.stop().await;
 }

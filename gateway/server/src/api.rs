@@ -241,9 +241,10 @@ impl Call<'_> {
         if let Err(refusal) = unrecorded(house, &permit, &actor).await {
             return Err(refuse(open, Outcome::Denied, refusal));
         }
+        let leash = Leash::new(house, permit, actor);
         if answer == Answer::Objects {
-            let going = Going { house, shard, peer, path, request };
-            return Box::pin(dialect::kubevirt::forward(going, permit, actor, open)).await;
+            let going = Going { shard, peer, path, request };
+            return Box::pin(dialect::kubevirt::forward(going, &leash, open)).await;
         }
         // What has to be read cannot come packed.
         if answer != Answer::Pass {
@@ -251,7 +252,6 @@ impl Call<'_> {
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };
-        let leash = Leash::new(house, permit, actor);
         let may_last = !request.body().is_end_stream() || shard.forwarder.waits(leash.permit(), &path);
         let got = {
             let mut sent = pin!(shard.forwarder.forward(leash.permit(), &path, request, context));
@@ -299,7 +299,6 @@ impl Call<'_> {
 
 /// A call that a dialect sends on by itself.
 pub(crate) struct Going<'a> {
-    pub(crate) house: &'a Arc<House>,
     pub(crate) shard: &'a Arc<Shard>,
     pub(crate) peer: Peer,
     pub(crate) path: Canonical,

@@ -14,6 +14,7 @@ use super::{Shown, Way, bearer};
 use crate::{
     api::{self, Going},
     body::{Body, Response, Sent, done},
+    leash::{Cut as Pulled, Leash},
     passage::end,
     reply::{self, Refusal},
     state::{House, Shard},
@@ -218,24 +219,30 @@ impl<'a> Eyes<'a> {
 }
 
 /// Answers a request whose answer is made of objects.
-pub(crate) async fn forward(
-    going: Going<'_>,
-    permit: Permit,
-    actor: Arc<Actor>,
-    open: OpenEntry,
-) -> Result<Response, Refusal> {
-    let Going { house, shard, peer, path, request } = going;
+pub(crate) async fn forward(going: Going<'_>, leash: &Leash, open: OpenEntry) -> Result<Response, Refusal> {
+    let Going { shard, peer, path, request } = going;
+    let (house, permit, actor) = (leash.house(), leash.permit(), leash.actor());
     let name = permit.operation().resource.hypervisor().cloned();
     let found = name.as_ref().and_then(|name| Some((name, house.fleet.cutter(name)?)));
     let came = match found {
         Some((name, cutter)) => {
-            let id = peer.request;
-            Walk { house, shard, path: &path, name, cutter, permit: &permit, actor: &actor, id }.go(request).await
+            let walk = Walk { house, shard, path: &path, name, cutter, permit, actor, id: peer.request };
+            // A list may have hundreds of pages, and a cluster all the time for each.
+            match leash.hold(walk.go(request)).await {
+                Ok(came) => came,
+                Err(cut) => return Err(cut.close(open)),
+            }
         }
         None => Err((Outcome::Failed, Refusal::Unavailable("This hypervisor has no objects.".into()))),
     };
+    // What may not be read by now is not shown. A change is done, and says so.
+    if let Some(why) = leash.pulled().filter(|_| permit.operation().effect == Effect::Safe) {
+        return Err(Pulled::Pulled(why).close(open));
+    }
     match (came, &name) {
-        (Ok(Came::Watch(asks, got)), Some(name)) => Ok(watch::begin(house, actor, name, &path, &asks, got, open)),
+        (Ok(Came::Watch(asks, got)), Some(name)) => {
+            Ok(watch::begin(house, Arc::clone(actor), name, &path, &asks, got, open))
+        }
         (Ok(Came::Whole(parts, cut)), _) => finish(open, parts, cut),
         (Err((outcome, refusal)), _) => {
             end(open, outcome, &refusal.words().1, &[]);

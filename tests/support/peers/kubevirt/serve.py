@@ -12,7 +12,8 @@ only what tests look at; label selectors are of the form a=b; bookmarks come eac
 configurations are JSON, merged without managed fields; a second session of a screen that is to be preserved is 409.
 Files that appear in DIR change it: `expire` forgets every version, `loop` lets lists never end, `odd` puts rows of wrong
 shapes into lists, `nothing` answers lists with something else, `closed` refuses everything with 403, `token` holds the only
-token that counts from then on.
+token that counts from then on, `slow` gives each page of a list one object and lets each but the first wait for a while,
+`burst` sends a watch with timeoutSeconds=77 an event of a machine that is in no list and fifty of web-1, all at once.
 
 Prints a line for each request: `asked METHOD TARGET`, and `wrong WHAT` for what no careful client does.
 """
@@ -416,6 +417,9 @@ class Handler(BaseHTTPRequestHandler):
                 and (not namespace or k[2] == namespace) and f"{k[2]}/{k[3]}" > start and fits(i, self.query)]
         meta = {"resourceVersion": str(at)}
         limit = int(self.query.get("limit") or 0)
+        if flag("slow"):
+            limit = 1
+            time.sleep(2 if start else 0)
         if flag("loop"):
             meta["continue"] = base64.b64encode(json.dumps({"v": "meta.k8s.io/v1", "rv": at, "start": "",
                 "n": uuid.uuid4().hex}).encode()).decode()
@@ -461,6 +465,15 @@ class Handler(BaseHTTPRequestHandler):
                 shown = table([item], self.query, {"resourceVersion": item["metadata"]["resourceVersion"]}, first)
                 send({"type": change, "object": shown if as_table else item})
                 first = False
+            if flag("burst") and self.query.get("timeoutSeconds") == "77":
+                os.remove(os.path.join(DIR, "burst"))
+                web = get(group, plural, "blue", "web-1")
+                ghost = copy.deepcopy(web)
+                ghost["metadata"].update(name="ghost", uid=str(uuid.uuid4()), labels={"tag.portcullis/red": ""})
+                lines = [{"type": "ADDED", "object": ghost}] + [{"type": "MODIFIED", "object": web}] * 50
+                data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                say("burst")
             with CHANGE:
                 forgotten = at < FORGOTTEN
                 fresh = [e for e in EVENTS if e[0] > at]
