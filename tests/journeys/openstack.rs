@@ -498,3 +498,23 @@ async fn what_the_body_asks_is_decided_and_nothing_of_the_client_goes_along() {
     assert_eq!(cloud.wrongs(), [""; 0]);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_name_each_other_hold_nobody_up() {
+    let cloud = FakeOpenStack::start(None).await;
+    cloud.go_in_circles(true);
+    let gateway = TestGateway::start(&cloud.config("os", free_port(), "application credential")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let lists = || cloud.came("GET /v2.1/servers/detail").len();
+    for _ in 0..100 {
+        if ada.page("/hypervisors").await.contains("does not end") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(ada.page("/hypervisors").await.contains("does not end"));
+    assert!((3..100).contains(&lists()), "{} pages were asked for", lists());
+    cloud.go_in_circles(false);
+    sees(&ada, WEB, "running").await;
+    gateway.stop().await;
+}

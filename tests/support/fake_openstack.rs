@@ -57,6 +57,7 @@ struct Inside {
     console: OnceLock<String>,
     compute: OnceLock<String>,
     elsewhere: Mutex<bool>,
+    circles: Mutex<bool>,
     password: Mutex<String>,
 }
 
@@ -79,6 +80,7 @@ impl FakeOpenStack {
             console: OnceLock::new(),
             compute: OnceLock::new(),
             elsewhere: Mutex::default(),
+            circles: Mutex::default(),
             password: Mutex::new(PASSWORD.to_owned()),
         });
         let (one, two, three) = (Arc::clone(&inside), Arc::clone(&inside), Arc::clone(&inside));
@@ -139,6 +141,11 @@ impl FakeOpenStack {
     /// Every token that it gave is worth nothing from now on.
     pub(crate) fn forget_tokens(&self) {
         self.inside.tokens.lock().expect("whole").clear();
+    }
+
+    /// Whether each page of servers names another one, the last one the first.
+    pub(crate) fn go_in_circles(&self, is: bool) {
+        *self.inside.circles.lock().expect("whole") = is;
     }
 
     /// From now on, consoles are said to be at another host.
@@ -349,10 +356,12 @@ impl Inside {
         };
         let named = |id: &&String| value("name").is_none_or(|name| self.server(id, 1)["name"] == name.as_str());
         let found: Vec<&String> = all[begin..].iter().filter(named).collect();
+        let circles = *self.circles.lock().expect("whole");
+        let found = if circles && found.is_empty() { all.iter().collect() } else { found };
         let page: Vec<Value> = found.iter().take(PAGE).map(|id| self.server(id, minor)).collect();
         let mut answer = json!({ "servers": page });
-        if found.len() > PAGE {
-            let (host, last) = (self.compute.get().expect("a place"), found[PAGE - 1]);
+        if found.len() > PAGE || circles {
+            let (host, last) = (self.compute.get().expect("a place"), found[PAGE.min(found.len()) - 1]);
             let href = format!("https://{host}/v2.1/servers/detail?limit={PAGE}&marker={last}");
             answer["servers_links"] = json!([{ "rel": "next", "href": href }]);
         }

@@ -30,7 +30,11 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::Notify, time::Instant};
 
 /// How often servers are read.
@@ -244,8 +248,7 @@ impl OpenStack {
     async fn list(&self, projects: &HashMap<String, String>) -> Result<(Vec<Machine>, Vec<String>), Fault> {
         let (mut machines, mut notes) = (Vec::new(), Vec::new());
         let mut marker: Option<String> = None;
-        // Rows, and not machines: pages that go round in a circle and name none would never end.
-        let mut rows = 0;
+        let (mut rows, mut markers) = (0, HashSet::new());
         loop {
             let after = marker.as_ref().map(|m| format!("&marker={}", encoded(m))).unwrap_or_default();
             let target = format!("{}/servers/detail?all_tenants=1&limit={PAGE}{after}", self.base);
@@ -259,10 +262,14 @@ impl OpenStack {
                     Err(note) => notes.push(note),
                 }
             }
-            if servers_links.is_empty() || last.is_none() || last == marker || rows > MAX_MACHINES {
+            let Some(last) = last.filter(|_| !servers_links.is_empty() && rows <= MAX_MACHINES) else {
                 return Ok((machines, notes));
+            };
+            // Pages that name each other go round in a circle.
+            if !markers.insert(last.clone()) {
+                return Err(Fault::Protocol("its list of servers does not end".to_owned()));
             }
-            marker = last;
+            marker = Some(last);
         }
     }
 
