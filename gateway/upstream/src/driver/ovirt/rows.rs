@@ -304,4 +304,29 @@ mod tests {
         );
         assert!(super::strip(b"PNG").is_err());
     }
+
+    #[test]
+    fn what_a_machine_is_given_on_a_disk_to_start_with_goes_to_nobody() {
+        let strip = |answer: &str| String::from_utf8(super::strip(answer.as_bytes()).unwrap()).unwrap();
+        let answer = "<vms><vm id='a'><payloads><payload><type>floppy</type><files><file><name>unattend.xml</name>\
+            <content>canary</content></file><file><name>b</name><content type='x'>canary</content></file></files>\
+            </payload></payloads></vm></vms>";
+        let wanted = "<vms><vm id=\"a\"><payloads><payload><type>floppy</type><files><file><name>unattend.xml</name></file>\
+            <file><name>b</name></file></files></payload></payloads></vm></vms>";
+        assert_eq!(strip(answer), xml(wanted));
+        assert_eq!(kept(answer), Some(xml(wanted)), "nor in a list");
+        let file = |content: &str| json!({"name": "b", "content": content});
+        for files in [json!([file("canary"), file("canary")]), file("canary")] {
+            let answer =
+                json!({"vm": [{"id": "a", "payloads": {"payload": [{"type": "cdrom", "files": {"file": files}}]}}]});
+            for said in [strip(&answer.to_string()), kept(&answer.to_string()).unwrap()] {
+                assert!(
+                    !said.contains("canary") && said.contains("\"name\":\"b\"") && said.contains("cdrom"),
+                    "{said}"
+                );
+            }
+        }
+        // A file of something else has a name and no content that is hidden.
+        assert!(strip("<file id='1'><content_type>iso</content_type></file>").contains("iso"));
+    }
 }

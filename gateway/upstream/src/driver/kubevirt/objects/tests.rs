@@ -136,6 +136,39 @@ fn secrets_are_cut_wherever_they_stand() {
 }
 
 #[test]
+fn what_is_shown_to_others_and_written_as_text_is_cut_too() {
+    let url = |url: &str| json!({"source": {"http": {"url": url}}});
+    let object = json!({"kind": "VirtualMachine", "metadata": {"name": "web-1", "namespace": "blue"}, "spec": {
+        "dataVolumeTemplates": [
+            {"spec": {"source": {"http": {"url": "https://images/kept", "secretExtraHeaders": ["kept"],
+                "extraHeaders": ["Authorization: Basic canary", "X-Token: canary"]}}}},
+            {"spec": url("https://user:canary@images/x")}, {"spec": url("docker://canary@images/x?y=@")},
+            {"spec": url("https://images/kept?mail=a@b#@")}, {"spec": url("canary@images:1/x")}],
+        "template": {"spec": {"readinessProbe": {"httpGet": {"port": 80, "httpHeaders": [
+            {"name": "Authorization", "value": "canary"}, {"name": "Host", "value": "canary"}]}}}},
+        "customizeComponents": {"patches": [{"resourceName": "canary", "patch": "{\"password\":\"canary\"}"}, "canary"]},
+        "patches": ["{\"op\":\"add\",\"path\":\"/spec/x/userData\",\"value\":\"canary\"}"]}});
+    for basis in [Basis::Decided, Basis::Objects] {
+        let gaze = Gaze { whole: true, machine: &|_| true, known: &|_| true };
+        let path = format!("{VMS}/web-1");
+        let Ok(Cut::Shown(shown)) = cutter().answer(&path, object.to_string().as_bytes(), basis, &gaze) else {
+            panic!("shown")
+        };
+        let text = shown.to_string();
+        assert!(!text.contains("canary") && text.matches(Cutter::CUT).count() == 10, "{text}");
+        assert_eq!(text.matches("kept").count(), 3, "{text}");
+        let headers = &shown["spec"]["template"]["spec"]["readinessProbe"]["httpGet"]["httpHeaders"];
+        assert_eq!(headers[0], json!({"name": "Authorization", "value": Cutter::CUT}));
+        // What a list holds is cut as well.
+        let list = json!({"kind": "VirtualMachineList", "items": [object.clone()]});
+        let Ok(Cut::Shown(list)) = cutter().answer(VMS, list.to_string().as_bytes(), basis, &gaze) else {
+            panic!("shown")
+        };
+        assert!(!list.to_string().contains("canary"), "{list}");
+    }
+}
+
+#[test]
 fn of_the_cluster_only_kubevirts_part_is_found() {
     let group = |name: &str, versions: &[&str]| {
         let all: Vec<Value> =
