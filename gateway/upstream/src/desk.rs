@@ -30,7 +30,9 @@ use tree::Tree;
 const IDLE: Duration = Duration::from_mins(30);
 /// How long one must have been idle before somebody else may take its place.
 const GIVEN_UP: Duration = Duration::from_mins(1);
-/// The most sessions of one person: one more takes the place of their oldest.
+/// The most sessions of one token, and of one person: one more takes the place of their oldest. The hypervisor's own limit
+/// is for all of them together.
+const OF_TOKEN: usize = 5;
 const OF_ONE: usize = 20;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_mins(1);
@@ -219,10 +221,16 @@ impl Desk {
         if let Some(first) = seats.get(&seat) {
             return Placed::Taken(Arc::clone(&first.session));
         }
-        let of_user = seats.keys().filter(|k| k.user == seat.user).count();
-        let given_up = if of_user >= OF_ONE {
-            let own = seats.iter().filter(|(k, _)| k.user == seat.user);
-            own.min_by_key(|(_, s)| s.used_at).map(|(k, _)| *k)
+        // The one that was used longest ago, where there are so many of a kind.
+        let crowded = |is_one: &dyn Fn(&Seat) -> bool, most: usize| {
+            let all = || seats.iter().filter(|(k, _)| is_one(k));
+            let oldest = all().min_by_key(|(_, s)| s.used_at).map(|(k, _)| *k);
+            oldest.filter(|_| all().count() >= most)
+        };
+        let own = crowded(&|k| k.pass.token == seat.pass.token, OF_TOKEN)
+            .or_else(|| crowded(&|k| k.user == seat.user, OF_ONE));
+        let given_up = if own.is_some() {
+            own
         } else if seats.len() >= self.most {
             let oldest = seats.iter().min_by_key(|(_, s)| s.used_at);
             let Some((oldest, _)) = oldest.filter(|(_, s)| s.used_at.elapsed() > GIVEN_UP) else { return Placed::Full };

@@ -21,6 +21,11 @@ fn seat(user: u128, which: u8) -> Seat {
     Seat { user: UserId::new(Uuid::from_u128(user)), pass }
 }
 
+/// The same by another token.
+fn by(seat: Seat, token: u128) -> Seat {
+    Seat { pass: Pass { token: TokenId::new(Uuid::from_u128(token)), ..seat.pass }, ..seat }
+}
+
 fn placed(desk: &Desk, seat: Seat) -> &'static str {
     match desk.place(seat, &Arc::new(Session::sample("key-12345678"))) {
         Placed::Here(None) => "here",
@@ -47,14 +52,38 @@ async fn nobody_takes_the_place_of_somebody_who_is_busy() {
 #[tokio::test(start_paused = true)]
 async fn one_person_cannot_take_every_place() {
     let desk = desk(1_000);
+    // Each with a token of its own.
+    let of = |n: u8| by(seat(1, n), 100 + u128::from(n));
     for n in 0..u8::try_from(OF_ONE).unwrap() {
+        assert_eq!(placed(&desk, of(n)), "here");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(placed(&desk, of(200)), "instead of another");
+    assert!(desk.seated(&of(0)).is_none(), "their own oldest");
+    assert!(desk.seated(&of(1)).is_some());
+    assert_eq!(placed(&desk, seat(2, 0)), "here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_token_has_no_more_than_a_few() {
+    let desk = desk(1_000);
+    let other = by(seat(1, 100), 7);
+    assert_eq!(placed(&desk, other), "here");
+    for n in 0..u8::try_from(OF_TOKEN).unwrap() {
         assert_eq!(placed(&desk, seat(1, n)), "here");
         tokio::time::advance(Duration::from_millis(1)).await;
     }
+    assert!(desk.seated(&seat(1, 0)).is_some(), "used just now");
     assert_eq!(placed(&desk, seat(1, 200)), "instead of another");
-    assert!(desk.seated(&seat(1, 0)).is_none(), "their own oldest");
-    assert!(desk.seated(&seat(1, 1)).is_some());
-    assert_eq!(placed(&desk, seat(2, 0)), "here");
+    assert!(desk.seated(&seat(1, 1)).is_none(), "the one of its own that was used longest ago");
+    for kept in [seat(1, 0), seat(1, 2), other] {
+        assert!(desk.seated(&kept).is_some(), "{kept:?}");
+    }
+    // Other tokens of the same person have as many.
+    for n in 101..100 + u8::try_from(OF_TOKEN).unwrap() {
+        assert_eq!(placed(&desk, by(seat(1, n), 7)), "here");
+    }
+    assert_eq!(placed(&desk, by(seat(1, 201), 7)), "instead of another");
 }
 
 #[tokio::test(start_paused = true)]
