@@ -45,6 +45,43 @@ async fn a_long_answer_is_cut_when_access_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_read_whole_is_not_shown_when_access_ended_meanwhile() {
+    let (lxd, port) = (FakeLxd::start(&["c1"]), free_port());
+    let gateway = TestGateway::start(&lxd.config("lxd", &format!("port = {port}"))).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    // Who sees a part gets a list that is read whole and cut.
+    ada.grant("bob", "administrator", "tag", "web").await;
+    let token = bob.token("lxd").await;
+    let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    drop(read_slowly(&client, port, &token).await);
+    let list = || {
+        let address = format!("https://localhost:{port}/1.0/instances?recursion=1&filter=late");
+        client.get(address).bearer_auth(&token).send()
+    };
+    let whole = list().await.expect("an answer");
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert!(whole.text().await.expect("text").contains("c1"), "it is waited for");
+    let before = lxd.asked("GET /1.0/instances");
+    let begun = Instant::now();
+    let (answer, ()) = tokio::join!(list(), async {
+        while lxd.asked("GET /1.0/instances") == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ada.revoke_grants("bob").await;
+    });
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    let said = answer.text().await.expect("text");
+    assert!(said.contains("Your access ended") && !said.contains("c1"), "{said}");
+    assert!(begun.elapsed() < Duration::from_millis(2900), "its end is not waited for: {:?}", begun.elapsed());
+    let cut = |e: &serde_json::Value| e["reason"].as_str().is_some_and(|r| r.starts_with("access ended"));
+    let event = gateway.find_event(&["--kind", "api", "--user", "bob", "--outcome", "failed"], cut).await;
+    assert!(event["details"]["presented"].as_str().is_some_and(|by| by.starts_with("token ")), "{event}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
 async fn an_upload_is_cut_when_access_ends() {
     let (lxd, port) = (FakeLxd::start(&["c1"]), free_port());

@@ -38,6 +38,19 @@ fn slow() -> AnyBody {
     http_body_util::StreamBody::new(parts).boxed_unsync()
 }
 
+/// A text that begins at once and ends after three seconds.
+fn late(text: String) -> AnyBody {
+    let parts = futures_util::stream::unfold(0, move |n| {
+        let text = text.clone();
+        async move {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let part = if n < 30 { " ".to_owned() } else { text };
+            (n < 31).then(|| (Ok(hyper::body::Frame::data(bytes::Bytes::from(part))), n + 1))
+        }
+    });
+    http_body_util::StreamBody::new(parts).boxed_unsync()
+}
+
 /// It runs until the test ends.
 pub(crate) struct FakeLxd {
     dir: TempDir,
@@ -124,6 +137,7 @@ impl FakeLxd {
 impl Inside {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<AnyBody> {
         let path = request.uri().path().to_owned();
+        let is_late = request.uri().query().is_some_and(|q| q.contains("filter=late"));
         self.asked.lock().expect("whole").push(format!("{} {path}", request.method()));
         if path == "/1.0/events" {
             return self.listen(&mut request);
@@ -164,13 +178,15 @@ impl Inside {
         if path.ends_with("/metadata/templates") {
             return Response::new(slow());
         }
-        let mut answer = Response::new(whole(answer.to_string()));
+        let body = if is_late { late(answer.to_string()) } else { whole(answer.to_string()) };
+        let mut answer = Response::new(body);
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer.headers_mut().insert(header::ETAG, HeaderValue::from_static(MARK));
         answer
     }
 
-    /// What an instance is, and what it was in its snapshots: `same`, `tagged` and `mapped`.
+    /// What an instance is, and what it was in its snapshots: `same`, `tagged` and `mapped`. One that is called `gpu` has
+    /// one of the host's.
     fn settings(&self, path: &str) -> serde_json::Value {
         let mut parts = path.trim_start_matches("/1.0/instances/").split('/');
         let name = parts.next().unwrap_or_default();
@@ -182,8 +198,9 @@ impl Inside {
             (Some("snapshots"), Some("mapped")) => ("web", "[]"),
             _ => ("web", "[a]"),
         };
+        let devices = if name == "gpu" { json!({ "g": { "type": "gpu" } }) } else { json!({}) };
         json!({
-            "name": name, "architecture": "x86_64", "ephemeral": false, "profiles": ["default"], "devices": {},
+            "name": name, "architecture": "x86_64", "ephemeral": false, "profiles": ["default"], "devices": devices,
             "config": { "user.tags": tags, "volatile.last_state.idmap": map, "volatile.last_state.power": "RUNNING" },
             "expanded_config": { "raw.lxc": "what profiles give is not the instance's own" },
         })

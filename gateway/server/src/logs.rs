@@ -15,13 +15,24 @@ use crate::{
     state::{LogOf, chain, open_trail},
 };
 use portcullis_audit::{Placed, Reader, Recovered, Trail, agrees, is_live};
-use portcullis_domain::{Clock, NodeId, Seq};
+use portcullis_domain::{Clock, Event, NodeId, Seq, Via};
 use portcullis_store::{Keys, Store, TrailLog, TrailLoss, TrailRow};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+/// What else an event says, in words: how whoever did it showed who they are, and its named details.
+pub(crate) fn details(event: &Event) -> Vec<(String, String)> {
+    let presented = event.subject.as_ref().map(|subject| match subject.via {
+        Via::Session(session) => format!("browser session {session}"),
+        Via::Token(token) => format!("token {token}"),
+        Via::CommandLine => "command line".to_owned(),
+    });
+    let named = event.details.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    presented.map(|words| ("presented".to_owned(), words)).into_iter().chain(named).collect()
+}
 
 /// A log's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

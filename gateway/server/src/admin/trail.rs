@@ -198,13 +198,9 @@ pub(crate) async fn show(
             .map(|closed| (format!("/trail/{node}/{closed}"), format!("closed by event {closed}"))),
         Phase::Noted => None,
     };
-    let mut details: Vec<(String, String)> =
-        event.details.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let mut details = logs::details(&event);
     if let Some(peer) = event.peer {
         details.insert(0, ("address".into(), peer.to_string()));
-    }
-    if let Some(subject) = &event.subject {
-        details.insert(0, ("presented".into(), presented(subject.via)));
     }
     page(&TrailEvent {
         shell: house.shell(&guest).await,
@@ -220,14 +216,6 @@ pub(crate) async fn show(
         request: event.request.to_string(),
         details,
     })
-}
-
-fn presented(via: portcullis_domain::Via) -> String {
-    match via {
-        portcullis_domain::Via::Session(s) => format!("browser session {s}"),
-        portcullis_domain::Via::Token(t) => format!("token {t}"),
-        portcullis_domain::Via::CommandLine => "command line".to_owned(),
-    }
 }
 
 impl House {

@@ -89,6 +89,8 @@ struct Line {
     on: String,
     outcome: &'static str,
     reason: String,
+    /// What else the log says of it, by name: `status`, `bytes`, `grants`, `presented` … No name or value is a secret.
+    details: serde_json::Map<String, serde_json::Value>,
     request: String,
     node: String,
     /// Where it was read: `log`; `index` when its log is not here; `mismatch` when the log says otherwise.
@@ -104,7 +106,7 @@ struct Finding {
 }
 
 const FOUND: &[&str] = &["grade", "log", "place", "what"];
-const COLUMNS: &[&str] = &["at", "seq", "phase", "who", "what", "on", "outcome", "reason"];
+const COLUMNS: &[&str] = &["at", "seq", "phase", "who", "what", "on", "outcome", "reason", "details"];
 
 impl Audit {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
@@ -172,6 +174,7 @@ fn line(row: &TrailRow, told: Told) -> Line {
         Told::Event(placed) => {
             let event: Event = placed.event;
             Line {
+                details: logs::details(&event).into_iter().map(|(k, v)| (k, v.into())).collect(),
                 at: at(event.at()),
                 seq,
                 phase: phase(event.phase),
@@ -200,6 +203,7 @@ fn line(row: &TrailRow, told: Told) -> Line {
                  portcullis audit rebuild",
                 row.segment, row.offset
             ),
+            details: serde_json::Map::new(),
             request: String::new(),
             node,
             source: "mismatch",
@@ -214,6 +218,8 @@ fn line(row: &TrailRow, told: Told) -> Line {
             on: row.resource.clone(),
             outcome: row.outcome.word(),
             reason: format!("not proven, its log is not here: {}", row.reason),
+            // The index holds none.
+            details: serde_json::Map::new(),
             request: row.request.to_string(),
             node,
             source: "index",

@@ -254,6 +254,9 @@ fn cell(value: Option<&serde_json::Value>) -> String {
         None | Some(serde_json::Value::Null) => String::new(),
         Some(serde_json::Value::String(s)) => s.clone(),
         Some(serde_json::Value::Array(a)) => a.iter().map(|v| cell(Some(v))).collect::<Vec<_>>().join(","),
+        Some(serde_json::Value::Object(o)) => {
+            o.iter().map(|(k, v)| format!("{k} {}", cell(Some(v)))).collect::<Vec<_>>().join(", ")
+        }
         Some(other) => other.to_string(),
     };
     text.chars().filter(|c| !c.is_control()).collect()
