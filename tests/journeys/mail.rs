@@ -3,6 +3,7 @@
 
 use crate::support::{
     Person, TestGateway,
+    gateway::{free_port, sql},
     peers::{Peer, python},
     person::location,
 };
@@ -191,4 +192,69 @@ async fn nothing_is_said_to_a_server_whose_certificate_is_not_the_one_and_a_day_
         assert!(!log.contains("RCPT"), "{log}");
         gateway.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_outbox_is_said_once_and_one_person_does_not_fill_it() {
+    let server = Peer::smtp("implicit", &[]);
+    let health = free_port();
+    let sections =
+        format!("[health]\nlisten = \"127.0.0.1:{health}\"\n{}", section(&server, "implicit", server.get("CA_FILE")));
+    let gateway = TestGateway::start(&sections).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let (kim, zoe) = (ada.invite("kim").await, ada.invite("zoe").await);
+    ada.invite("olga").await;
+    address(&gateway, "olga");
+    // Messages that wait, and go on waiting.
+    let user = gateway.user_id("kim").await;
+    let fill = |from: u32, count: u32, cause: &str| {
+        let (id, year) = ("printf('%08x-0000-4000-8000-000000000000', i)", 3_000_000_000_000_000_i64);
+        sql(
+            &gateway.dir.path().join("portcullis.db"),
+            &format!(
+                "insert into outbox (id, way, whom, body, made_at, due_at, tries, cause) \
+                 with recursive n(i) as (select {from} union all select i + 1 from n where i < {from} + {count} - 1) \
+                 select {id}, 'mail', 'x', '{{}}', 1, {year}, 0, '{cause}' from n"
+            ),
+        );
+    };
+    let ask = async |by: &Person<'_>, role: &str| {
+        let wish = [("role", role), ("on", "tag:web"), ("reason", "to look at it"), ("hours", "1")];
+        let asked = location(&by.submit("/requests", &wish).await);
+        assert!(asked.starts_with("/requests/"), "{asked}: a step is taken whether or not anybody hears of it");
+    };
+    let alarms = |about: &str| gateway.search(&["--kind", "alarm", "--resource", about]).len();
+    fill(1, 500, &user);
+    ask(&kim, "viewer").await;
+    let said = |e: &Value| e["reason"].as_str().is_some_and(|r| r.contains("this person's doing"));
+    gateway.find_event(&["--kind", "alarm", "--resource", "kim"], said).await;
+    ask(&zoe, "viewer").await;
+    assert_eq!(wait_for(&gateway, &server, 1).await[0]["Subject"], "zoe asks to act as viewer on tag web");
+
+    fill(1_000, 9_500, "");
+    for role in ["operator", "auditor"] {
+        ask(&zoe, role).await;
+    }
+    let said = |e: &Value| e["reason"].as_str().is_some_and(|r| r.contains("nobody is told of steps"));
+    gateway.find_event(&["--kind", "alarm", "--resource", "outbox"], said).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((alarms("outbox"), alarms("kim")), (1, 1), "once, and not for each message");
+    let metrics = reqwest::get(format!("http://127.0.0.1:{health}/metrics")).await.expect("an answer");
+    let metrics = metrics.text().await.expect("text");
+    assert!(metrics.contains("portcullis_messages_unposted 3\n"), "{metrics}");
+    assert!(metrics.contains("portcullis_messages_waiting 10000\n"), "{metrics}");
+    // An hour later it is said again.
+    gateway.clock.advance(time::Duration::hours(2));
+    let mut zoe = Person::with_key(&gateway, "zoe", zoe.key());
+    zoe.sign_in().await;
+    ask(&zoe, "administrator").await;
+    for _ in 0..50 {
+        if alarms("outbox") == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(alarms("outbox"), 2);
+    assert_eq!(letters(&server).len(), 1);
+    gateway.stop().await;
 }

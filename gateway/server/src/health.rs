@@ -71,6 +71,11 @@ async fn metrics(State(house): State<Arc<House>>) -> ([(header::HeaderName, &'st
         "Mails and webhook messages that are still to be delivered",
         house.store.waiting_messages().await.unwrap_or(-1),
     );
+    gauge(
+        "messages_unposted",
+        "Mails and webhook messages that were not posted since the start, because too many were waiting",
+        i64::try_from(house.tell.unposted()).unwrap_or(i64::MAX),
+    );
     let down = house.fleet.health().iter().filter(|h| !matches!(h.state, HealthState::Ok)).count();
     gauge("hypervisors_down", "Hypervisors that do not answer", count(down));
     let mut text = String::new();

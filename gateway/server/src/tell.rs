@@ -18,14 +18,23 @@ use crate::{
 };
 use hook::Hook;
 use letter::Post;
-use portcullis_domain::Clock;
-use portcullis_store::{AccessRequest, Message, StepWhat, Way};
-use std::{sync::Arc, time::Duration};
+use portcullis_domain::{Clock, UserId};
+use portcullis_store::{AccessRequest, Message, Room, StepWhat, Way};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Messages that wait at most, each way.
-const WAITING: i64 = 10_000;
+/// Messages that wait at most, each way: all of them, and those that are one person's doing.
+const ROOM: Room = Room { all: 10_000, each: 500 };
+/// How often it is said that messages are not posted: while a server stays away, each step would say so.
+const SAID: time::Duration = time::Duration::HOUR;
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a message belongs to the node that tries it: longer than any try takes.
@@ -74,12 +83,30 @@ pub(crate) enum Undelivered {
 pub(crate) struct Tell {
     hook: Option<Hook>,
     post: Option<Post>,
+    /// Messages that were not posted since the start.
+    unposted: AtomicU64,
+    /// When it was last said that there is no room: for anybody's messages, or for those of one person.
+    said: Mutex<HashMap<Option<UserId>, OffsetDateTime>>,
 }
 
 impl Tell {
     /// What the configuration names.
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
-        Ok(Self { hook: Hook::new(config)?, post: Post::new(config)? })
+        let (hook, post) = (Hook::new(config)?, Post::new(config)?);
+        Ok(Self { hook, post, unposted: AtomicU64::default(), said: Mutex::default() })
+    }
+
+    /// How many messages were not posted since the start, because too many were waiting.
+    pub(crate) fn unposted(&self) -> u64 {
+        self.unposted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be said now that there is no room for somebody's messages.
+    fn is_news(&self, whose: Option<UserId>, now: OffsetDateTime) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is older is said again, and need not be kept.
+        said.retain(|_, at| now - *at < SAID);
+        !said.contains_key(&whose) && said.insert(whose, now).is_none()
     }
 
     /// Whether there is anybody to tell.
@@ -104,8 +131,10 @@ impl Tell {
 }
 
 /// A message that is to go out.
-fn message(way: Way, whom: &str, body: String, now: OffsetDateTime) -> Message {
-    Message { id: Uuid::now_v7(), way, whom: whom.to_owned(), body, made: now, tries: 0 }
+fn message(way: Way, whom: &str, body: String, news: &News) -> Message {
+    // Whatever others do about a request, it is who asks that has them do it.
+    let cause = Some(news.request.user);
+    Message { id: Uuid::now_v7(), way, whom: whom.to_owned(), cause, body, made: news.at, tries: 0 }
 }
 
 impl House {
@@ -133,15 +162,32 @@ impl House {
         };
         let mut messages = Vec::new();
         if self.tell.hook.is_some() {
-            messages.push(message(Way::Webhook, &request.id.to_string(), hook::body(&news), news.at));
+            messages.push(message(Way::Webhook, &request.id.to_string(), hook::body(&news), &news));
         }
         if self.tell.post.is_some() {
             messages.extend(letter::letters(self, &news).await?);
         }
-        match self.store.post_messages(&messages, WAITING).await.map_err(failed)? {
-            0 => Ok(()),
-            left => Err(format!("{WAITING} messages are waiting already: {left} were not posted")),
+        let left = self.store.post_messages(&messages, ROOM).await.map_err(failed)?;
+        let count = left.full + left.one;
+        if count == 0 {
+            return Ok(());
         }
+        self.tell.unposted.fetch_add(count as u64, Ordering::Relaxed);
+        let (whose, words) = if left.full > 0 {
+            let all = ROOM.all;
+            (None, format!("{all} messages wait to be delivered: nobody is told of steps of access requests any more"))
+        } else {
+            let each = ROOM.each;
+            let words =
+                format!("{each} messages wait that are this person's doing: of their requests nobody is told any more");
+            (Some(request.user), words)
+        };
+        if self.tell.is_news(whose, news.at) {
+            let about = if whose.is_some() { news.asker.as_str() } else { "outbox" };
+            // It cannot be written down either: that is said where the trail fails.
+            let _ = self.note_about("alarm", about, &words).await;
+        }
+        Err(format!("{words}: {count} were not posted"))
     }
 }
 

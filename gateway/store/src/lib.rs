@@ -72,7 +72,7 @@ pub use hypervisor_secret::HypervisorSecret;
 pub use lock::{Lock, LockOf};
 pub use lockout::{Backoff, Limit, Try};
 pub use mail::{Address, AddressSource};
-pub use outbox::{Message, Way};
+pub use outbox::{Message, Room, Unposted, Way};
 pub use pass::{EndedPasses, MOST_ENDED};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use policy::{PolicyChange, PolicyVersion};

@@ -13,7 +13,7 @@ use crate::{
     Error, Store, from_micros,
     tx::{execute, fetch, from_word, parse, read, word},
 };
-use portcullis_domain::micros;
+use portcullis_domain::{UserId, micros};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub struct Message {
     pub way: Way,
     /// Whom or what it is about, for whoever reads that it was given up.
     pub whom: String,
+    /// Whose doing it is; none where it is nobody's.
+    pub cause: Option<UserId>,
     /// What is delivered, as whoever delivers it wrote it: at most 16 KiB.
     pub body: String,
     /// When it was made.
@@ -50,34 +52,60 @@ struct Row {
     id: String,
     way: String,
     whom: String,
+    cause: String,
     body: String,
     made_at: i64,
     due_at: i64,
     tries: i64,
 }
 
+/// How much room there is for messages that go the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// For all of them.
+    pub all: i64,
+    /// For those that are one person's doing.
+    pub each: i64,
+}
+
+/// How many messages were not posted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unposted {
+    /// Because there was no room for any.
+    pub full: usize,
+    /// Because too many wait that are the same person's doing.
+    pub one: usize,
+}
+
 const T: &str = "outbox";
 
 impl Store {
-    /// Posts messages, due now, all at once; gives how many there was no room for, because `most` are waiting already that
-    /// go the same way.
-    pub async fn post_messages(&self, messages: &[Message], most: i64) -> Result<usize, Error> {
+    /// Posts messages, due now, all at once; gives how many there was no room for.
+    pub async fn post_messages(&self, messages: &[Message], room: Room) -> Result<Unposted, Error> {
         let mut tx = self.begin().await?;
-        let mut left = 0;
+        let mut left = Unposted::default();
         for message in messages {
             let changed = execute!(
                 tx,
-                "insert into outbox (id, way, whom, body, made_at, due_at, tries) select $1, $2, $3, $4, $5, $5, 0 \
-                 where (select count(*) from outbox where way = $2) < $6",
+                "insert into outbox (id, way, whom, body, made_at, due_at, tries, cause) \
+                 select $1, $2, $3, $4, $5, $5, 0, $7 where (select count(*) from outbox where way = $2) < $6 \
+                 and ($7 = '' or (select count(*) from outbox where way = $2 and cause = $7) < $8)",
                 message.id.to_string(),
                 word(&message.way),
                 &message.whom,
                 &message.body,
                 micros(message.made),
-                most
+                room.all,
+                cause(message),
+                room.each
             )
             .map_err(|e| e.or_conflict("this message"))?;
-            left += usize::from(changed == 0);
+            if changed > 0 {
+                continue;
+            }
+            let waiting = fetch!(tx, (i64,), "select count(*) from outbox where way = $1", word(&message.way))?;
+            let is_full = waiting.first().is_some_and(|(n,)| *n >= room.all);
+            if is_full { left.full += 1 } else { left.one += 1 }
         }
         tx.commit().await?;
         Ok(left)
@@ -94,7 +122,7 @@ impl Store {
             let rows = read!(
                 self,
                 Row,
-                "select id, way, whom, body, made_at, due_at, tries from outbox where way = $1 and due_at <= $2 \
+                "select id, way, whom, cause, body, made_at, due_at, tries from outbox where way = $1 and due_at <= $2 \
                  order by due_at, id limit 1",
                 word(&way),
                 micros(now)
@@ -118,6 +146,7 @@ impl Store {
                 id: parse(T, "id", &row.id)?,
                 way: from_word(T, "way", row.way)?,
                 whom: row.whom,
+                cause: if row.cause.is_empty() { None } else { Some(parse(T, "cause", &row.cause)?) },
                 body: row.body,
                 made: from_micros(row.made_at),
                 tries: u32::try_from(*tries).map_err(|e| Error::corrupt(T, "tries", e))?,
@@ -154,6 +183,11 @@ impl Store {
     }
 }
 
+/// Whose doing it is, as the table has it.
+fn cause(message: &Message) -> String {
+    message.cause.map(|user| user.to_string()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,7 +195,7 @@ mod tests {
 
     fn message(n: u128, way: Way) -> Message {
         let body = format!("text {n}");
-        Message { id: Uuid::from_u128(n), way, whom: "ada".into(), body, made: NOON, tries: 0 }
+        Message { id: Uuid::from_u128(n), way, whom: "ada".into(), cause: None, body, made: NOON, tries: 0 }
     }
 
     #[tokio::test]
@@ -170,12 +204,15 @@ mod tests {
             let (store, other) = (b.open().await, b.open().await);
             let lease = Duration::MINUTE;
             let mail = |n| message(n, Way::Mail);
-            assert_eq!(store.post_messages(&[mail(1)], 2).await.unwrap(), 0);
-            let twice = store.post_messages(&[mail(2), mail(1)], 9).await;
+            let room = |all| Room { all, each: 9 };
+            let none = Unposted::default();
+            assert_eq!(store.post_messages(&[mail(1)], room(2)).await.unwrap(), none);
+            let twice = store.post_messages(&[mail(2), mail(1)], room(9)).await;
             assert!(matches!(twice, Err(Error::Conflict(_))), "all or none");
             assert_eq!(store.waiting_messages().await.unwrap(), 1);
             let some = [mail(2), mail(3), message(4, Way::Webhook)];
-            assert_eq!(store.post_messages(&some, 2).await.unwrap(), 1, "too many mails wait; the other way has room");
+            let left = store.post_messages(&some, room(2)).await.unwrap();
+            assert_eq!(left, Unposted { full: 1, one: 0 }, "too many mails wait; the other way has room");
             assert_eq!(store.waiting_messages().await.unwrap(), 3);
             assert_eq!(store.claim_message(Way::Mail, NOON - Duration::SECOND, lease).await.unwrap(), None);
             let (first, second) =
@@ -197,6 +234,30 @@ mod tests {
             assert_eq!(store.waiting_messages().await.unwrap(), 2);
             assert_eq!(store.drop_messages(Way::Mail).await.unwrap(), 1);
             assert_eq!(store.drop_messages(Way::Webhook).await.unwrap(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn nobody_fills_it_for_everybody_else() {
+        on_both(async |b| {
+            let store = b.open().await;
+            let [kim, zoe] = [1, 2].map(|n| Some(UserId::new(Uuid::from_u128(n))));
+            let of = |n, cause, way| Message { cause, ..message(n, way) };
+            let room = Room { all: 6, each: 3 };
+            let mine: Vec<Message> = (1..=5).map(|n| of(n, kim, Way::Mail)).collect();
+            assert_eq!(store.post_messages(&mine, room).await.unwrap(), Unposted { full: 0, one: 2 });
+            // The other way, somebody else, and what is nobody's doing has room.
+            let others = [of(6, kim, Way::Webhook), of(7, zoe, Way::Mail), of(8, None, Way::Mail)];
+            assert_eq!(store.post_messages(&others, room).await.unwrap(), Unposted::default());
+            // For all of them there is so much.
+            let more = [of(9, None, Way::Mail), of(10, None, Way::Mail), of(11, kim, Way::Mail)];
+            assert_eq!(store.post_messages(&more, room).await.unwrap(), Unposted { full: 2, one: 0 });
+            let first = store.claim_message(Way::Mail, NOON, Duration::MINUTE).await.unwrap().unwrap();
+            assert_eq!((first.id, first.cause), (Uuid::from_u128(1), kim));
+            // What was taken makes room again.
+            store.drop_message(first.id).await.unwrap();
+            assert_eq!(store.post_messages(&[of(11, kim, Way::Mail)], room).await.unwrap(), Unposted::default());
         })
         .await;
     }

@@ -73,7 +73,7 @@ pub(super) async fn letters(house: &House, news: &News) -> Result<Vec<Message>, 
     let mut post = |name: &str, to: &MailAddress, subject: String, text: String| {
         let letter = Letter { to: to.clone(), subject, text };
         let body = serde_json::to_string(&letter).map_err(|e| e.to_string())?;
-        letters.push(message(Way::Mail, name, body, news.at));
+        letters.push(message(Way::Mail, name, body, news));
         Ok::<(), String>(())
     };
     if news.what == Happens::Step(StepWhat::Asked) {
