@@ -103,10 +103,6 @@ fn every_operation_of_the_api_has_a_verdict_of_its_own() {
 fn a_get_that_does_more_than_look_is_no_view() {
     for (target, what) in [
         ("virtualmachineinstances/web-1/vnc?preserveSession=true", "console.control"),
-        // It takes the screen away from whoever has it.
-        ("virtualmachineinstances/web-1/vnc", "console.takeover"),
-        ("virtualmachineinstances/web-1/vnc?preserveSession=false", "console.takeover"),
-        ("virtualmachineinstances/web-1/vnc?preserveSession=1", "console.takeover"),
         ("virtualmachineinstances/web-1/console", "console.control"),
         ("virtualmachineinstances/web-1/vnc/screenshot", "console.screenshot"),
         ("virtualmachineinstances/web-1/usbredir", "console.usb"),
@@ -116,6 +112,11 @@ fn a_get_that_does_more_than_look_is_no_view() {
         ("virtualmachineinstances/web-1/userlist", "view"),
     ] {
         assert_eq!(told("GET", &format!("{SUB}/{target}"), ""), format!("{what} on kv/blue:web-1"), "{target}");
+    }
+    // It takes the screen away from whoever has it, and is a screen with a keyboard all the same.
+    for more in ["", "?preserveSession=false", "?preserveSession=1"] {
+        let said = told("GET", &format!("{SUB}/virtualmachineinstances/web-1/vnc{more}"), "");
+        assert_eq!(said, "console.control on kv/blue:web-1 + console.takeover on kv/blue:web-1", "{more}");
     }
     for path in ["/start-profiler", "/apis/subresources.kubevirt.io/v1/start-cluster-profiler"] {
         assert_eq!(told("GET", path, ""), NODE);
