@@ -95,3 +95,48 @@ async fn whoever_may_change_a_machine_changes_neither_its_tags_nor_its_host() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_takes_nothing_of_the_host_along_that_its_maker_could_not_give_it() {
+    let lxd = FakeLxd::start(&["c1", "gpu"]);
+    let port = free_port();
+    let gateway = TestGateway::start(&lxd.config("lxd", &format!("port = {port}"))).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    // Everything that copies take, and nothing of the host.
+    ada.grant("bob", "administrator", "tag", "web").await;
+    for right in ["hypervisor/create", "hypervisor/access-admin"] {
+        ada.grant_unrecorded("bob", right, "hypervisor", "lxd").await;
+    }
+    let token = bob.token("lxd").await;
+    let client = Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    let copy = async |source: &str, more: &str| {
+        let body = format!(r#"{{"name": "new", "source": {{"type": "copy", "source": "{source}"}}{more}}}"#);
+        let request = client.post(format!("https://localhost:{port}/1.0/instances")).bearer_auth(&token);
+        let answer = request.header(header::CONTENT_TYPE, "application/json").body(body).send().await;
+        let answer = answer.expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
+    };
+    let mut made = copy("c1", "").await;
+    for _ in 0..100 {
+        if made.0 != StatusCode::NOT_FOUND {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        made = copy("c1", "").await;
+    }
+    assert_eq!(made.0, StatusCode::OK, "{}", made.1);
+    let came = lxd.asked("POST /1.0/instances");
+    let (status, said) = copy("gpu", "").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{said}");
+    assert!(said.contains("The copy would have what this machine has of its host"), "{said}");
+    // With something else in its place it comes without.
+    assert_eq!(lxd.asked("POST /1.0/instances"), came, "it did not come through");
+    assert_eq!(copy("gpu", r#", "devices": {"g": {"type": "none"}}"#).await.0, StatusCode::OK);
+    assert!(lxd.marks().is_empty(), "what is new is made on no condition");
+    ada.grant_unrecorded("bob", "hypervisor/node-admin", "hypervisor", "lxd").await;
+    assert_eq!(copy("gpu", "").await.0, StatusCode::OK);
+    // A machine that nobody sees is none, whatever it has.
+    assert_eq!(copy("hidden", "").await.0, StatusCode::NOT_FOUND);
+    gateway.stop().await;
+}

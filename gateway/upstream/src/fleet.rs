@@ -12,7 +12,7 @@ use crate::{
     config::{ApiDoor, HypervisorConfig},
     credential::machine_of,
     desk::Desk,
-    driver::{Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
+    driver::{Beside, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
     error::{Error, Fault},
     kind::{self, Kind},
     secret::{Choice, DEFAULT, Duty, Kept, Secrets, Site},
@@ -277,11 +277,11 @@ impl Fleet {
         driver.open_screen(&machine.machine).await.map_err(|f| f.at(&member.name))
     }
 
-    /// What a machine's settings are now, and in a snapshot of it, for deciding on what would change them: the gateway's
+    /// What a machine's settings are now, and others beside them, for deciding on what would change them: the gateway's
     /// own look, like that at the inventory. At most half a minute.
-    pub async fn standing(&self, machine: &MachineRef, snapshot: Option<&str>) -> Result<Standing, Error> {
+    pub async fn standing(&self, machine: &MachineRef, beside: &Beside) -> Result<Standing, Error> {
         let member = self.member(&machine.hypervisor)?;
-        let look = tokio::time::timeout(LOOK, member.drivers.default.standing(&machine.machine, snapshot));
+        let look = tokio::time::timeout(LOOK, member.drivers.default.standing(&machine.machine, beside));
         let standing = look.await.unwrap_or(Err(Fault::TooSlow("to say what a machine is")));
         standing.map_err(|f| f.at(&member.name))
     }

@@ -69,8 +69,8 @@ pub use calls::{Calling, Objects as CallObjects};
 pub use config::{ApiDoor, HypervisorConfig, Reach, RpcDoor, Trust, Verify};
 pub use desk::{Face, Part, Reply, Seat, Sight, Wait};
 pub use driver::{
-    Basis, Cut, Cutter, Frame, FrameKind, FrameStatus, Frames, Gaze, LinkReader, LinkWriter, PowerVerb, RpcFace,
-    Screen, ScreenLogin, Settings, Standing, Step, Watched,
+    Basis, Beside, Cut, Cutter, Frame, FrameKind, FrameStatus, Frames, Gaze, LinkReader, LinkWriter, PowerVerb,
+    RpcFace, Screen, ScreenLogin, Settings, Standing, Step, Watched,
 };
 pub use error::{Error, Fault};
 pub use fleet::{Fleet, Health, HealthState, Seen, Work};

@@ -265,6 +265,16 @@ impl Json {
         all
     }
 
+    /// What of this another body leaves as it is: the settings, as of [`Self::changes`], of which it says nothing, or
+    /// `null`.
+    #[must_use]
+    pub fn left_by(&self, said: &Self, within: &[&str]) -> Self {
+        let says = |leaves: &Vec<&Leaf>| leaves.iter().any(|leaf| !leaf.is("null"));
+        let said = said.settings(within);
+        let left = self.settings(within).into_iter().filter(|(setting, _)| !said.get(setting).is_some_and(says));
+        Self { leaves: left.flat_map(|(_, leaves)| leaves).cloned().collect(), ..Self::default() }
+    }
+
     /// All but what these patterns speak of.
     #[must_use]
     pub fn without(mut self, patterns: &[&str]) -> Self {

@@ -128,6 +128,11 @@ fn settle(verdict: Verdict, said: &Json, cutter: &Cutter, inventory: &Inventory)
         // An applied configuration takes back the labels that it does not name any more.
         also.push(access.clone());
     }
+    // Applied under a name that no machine has, it makes one.
+    let makes = edited.is_none() && std::iter::once(&operation).chain(&also).any(|o| is_edit(&o));
+    if makes && said.written() == Written::Whole {
+        also.push(Operation { action: Action::Create, ..access.clone() });
+    }
     // So it is with places, devices and what cleans up after it.
     let strict = Operation { action: Action::NodeAdmin, ..access };
     if edited.is_some() && said.written() == Written::Whole && operation != strict && !also.contains(&strict) {

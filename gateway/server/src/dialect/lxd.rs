@@ -5,7 +5,7 @@
 //! and sends `POST /1.0/certificates` with a password (`incus`: a trust token): a token of ours, for which the
 //! certificate stands from then on.
 
-use super::{Look, Shown, Way, back, bearer, is_of_page};
+use super::{BACK, COPIED, Look, Shown, Way, back, bearer, copy, copying, is_of_page};
 use crate::{
     body::{Body as Answer, Response},
     passage::{self, Passed},
@@ -16,7 +16,7 @@ use portcullis_domain::{Action, Effect, HypervisorName, Operation, Outcome, Requ
 use portcullis_identity::Error;
 use portcullis_policy::classify::{Asked, Body, Extent, Json, Table, Verdict};
 use portcullis_store::Digest;
-use portcullis_upstream::{Settings, Standing};
+use portcullis_upstream::{Beside, Settings, Standing};
 
 /// What is asked before signing in.
 const SERVER: &str = "/1.0";
@@ -134,6 +134,8 @@ const OWN: [&str; 7] = [
 ];
 /// What a snapshot does not have, and the instance keeps.
 const KEPT: [&str; 2] = ["/description", "/stateful"];
+/// What a copy does not have of its instance, or what says nothing.
+const UNCOPIED: [&str; 5] = ["/architecture", "/config/volatile.*", "/description", "/ephemeral", "/stateful"];
 /// What is written whole even where the rest stays.
 const WHOLE: [&str; 2] = ["devices", "profiles"];
 /// Whose entries are settings of their own.
@@ -152,6 +154,12 @@ pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look
         let (operation, mut also, answer) = (operation.clone(), also.clone(), *answer);
         also.retain(|o| o.action != Action::AccessAdmin);
         return (Verdict::Operation { operation, also, answer }, None);
+    }
+    // LXD gives a copy whatever the request does not give another value.
+    if is_copy(asked, said)
+        && let Some((verdict, machine)) = copying(&verdict)
+    {
+        return (verdict, Some(Look { machine, beside: Beside::Nothing, why: Some(COPIED) }));
     }
     // What a PUT does not name is taken away, and so is what a device or the list of profiles does not name.
     let takes_away = asked.method == "PUT" || WHOLE.iter().any(|key| said.says(key));
@@ -176,7 +184,14 @@ pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look
         // For where it cannot be seen what that is.
         also.push(host);
     }
-    (Verdict::Operation { operation, also, answer }, Some(Look { machine, snapshot }))
+    let why = snapshot.is_some().then_some(BACK);
+    let beside = snapshot.map_or(Beside::Nothing, Beside::Snapshot);
+    (Verdict::Operation { operation, also, answer }, Some(Look { machine, beside, why }))
+}
+
+/// Whether a request copies an instance of this server. A move between servers says all of it itself.
+fn is_copy(asked: &Asked<'_>, said: &Json) -> bool {
+    asked.method == "POST" && asked.path.as_str() == "/1.0/instances" && said.value("/source/type") == Some("copy")
 }
 
 fn is_instance(path: &str) -> bool {
@@ -189,7 +204,7 @@ fn snapshot(said: &Json) -> Option<&str> {
 }
 
 /// What a request asks by what it changes: a PUT and a PATCH are asked like a PATCH of what becomes another, going back to
-/// a snapshot like that of what the snapshot has otherwise. LXD does it only where the instance is still what it was
+/// a snapshot like that of what the snapshot has otherwise, and a copy like a new one with all that is copied. LXD does it only where the instance is still what it was
 /// compared with; a client may have named that itself, and nothing else.
 pub(super) fn changed(
     table: &Table,
@@ -199,6 +214,12 @@ pub(super) fn changed(
     headers: &HeaderMap,
 ) -> Option<Verdict> {
     let (Settings::Json(now), Body::Json(said)) = (&standing.now, asked.body) else { return None };
+    if is_copy(asked, said) {
+        let brought = now.clone().without(&UNCOPIED).left_by(said, &WITHIN);
+        let all = said.clone().and(brought);
+        let made = Asked { body: Body::Json(&all), ..*asked };
+        return copy(table.classify(hypervisor, asked), table.classify(hypervisor, &made));
+    }
     let mark = standing.mark.as_ref()?;
     if headers.get_all(header::IF_MATCH).iter().any(|named| named != mark) {
         return None;
@@ -333,7 +354,7 @@ mod tests {
         let Some(look) = look else { return in_words(verdict) };
         let standing = Standing {
             now: Settings::Json(json(NOW)),
-            then: look.snapshot.as_ref().map(|_| Settings::Json(json(then))),
+            then: matches!(look.beside, Beside::Snapshot(_)).then(|| Settings::Json(json(then))),
             mark: Some(HeaderValue::from_static("\"e\"")),
         };
         assert_eq!(look.machine.to_string(), "i/default:c1");
@@ -494,12 +515,81 @@ mod tests {
         assert!(told("POST", "/1.0/instances", new, "").contains("node-admin on i"));
         let copy =
             r#"{"name": "c2", "source": {"type": "copy", "source": "c1"}, "config": {"volatile.base_image": "f"}}"#;
-        assert_eq!(told("POST", "/1.0/instances", copy, ""), "create on i + storage on i/default:c1");
+        assert!(told("POST", "/1.0/instances", copy, "").starts_with("create on i + storage on i/default:c1"));
         let over = r#"{"name": "c2", "source": {"type": "copy", "source": "c1", "refresh": true}}"#;
         let said = told("POST", "/1.0/instances", over, "");
         assert!(said.split(" + ").any(|asked| asked == "storage on i"), "a disk is written over: {said}");
         assert!(
             told("PATCH", "/1.0/profiles/p", r#"{"config": {"volatile.idmap.next": "[]"}}"#, "").contains("node-admin")
         );
+    }
+    #[test]
+    fn a_copy_asks_for_what_it_brings() {
+        let plain = "create on i + storage on i/default:c1";
+        let copy = |more: &str| {
+            let body = format!(r#"{{"name": "c2", "source": {{"type": "copy", "source": "c1"}}{more}}}"#);
+            told("POST", "/1.0/instances", &body, "")
+        };
+        // c1 has tags, a setting and a folder of the host, and a network.
+        let brings = |asked: &[&str], more: &str| {
+            let said = copy(more);
+            let mut all: Vec<&str> = said.strip_prefix(plain).expect("a copy").split(" + ").skip(1).collect();
+            all.sort_unstable();
+            assert_eq!(all, asked, "{more}");
+        };
+        brings(&["access-admin on i", "network on i", "node-admin on i"], "");
+        brings(&["access-admin on i", "network on i", "node-admin on i"], r#", "config": null, "devices": null"#);
+        // What the request gives another value is not copied.
+        let bare = r#""raw.lxc": "", "user.tags": """#;
+        let none = r#""d": {"type": "none"}, "eth0": {"type": "none"}"#;
+        // (To say anything of such a setting asks for it, too.)
+        brings(&["access-admin on i", "node-admin on i"], &format!(r#", "config": {{{bare}}}, "devices": {{{none}}}"#));
+        brings(
+            &["access-admin on i", "network on i", "node-admin on i"],
+            &format!(r#", "config": {{{bare}}}, "devices": {{"d": {{"type": "none"}}, "eth1": {{"type": "none"}}}}"#),
+        );
+    }
+
+    #[test]
+    fn a_copy_of_what_has_nothing_of_the_host_is_a_copy_alone() {
+        let (name, path) = ("i".parse().expect("a name"), classify::canonical("/1.0/instances").expect("a path"));
+        let table = Table::builtin(ApiKind::Lxd);
+        let copy = |now: &str, more: &str| {
+            let said = json(&format!(r#"{{"name": "c2", "source": {{"type": "copy", "source": "c1"}}{more}}}"#));
+            let asked =
+                Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None, body: Body::Json(&said) };
+            let standing = Standing { now: Settings::Json(json(now)), then: None, mark: None };
+            let (strict, look) = look(table.classify(&name, &asked), &asked);
+            assert!(look.is_some() && in_words(strict).contains("node-admin on i"), "where it cannot be seen");
+            in_words(changed(&table, &name, &asked, &standing, &HeaderMap::new()).expect("it can be told"))
+        };
+        let (plain, host) = ("create on i + storage on i/default:c1", " + node-admin on i");
+        let now = r#"{"architecture": "x86_64", "profiles": ["default"], "config": {"limits.cpu": "1",
+            "volatile.last_state.idmap": "[a]", "volatile.idmap.next": "[a]"}, "devices": {}}"#;
+        assert_eq!(copy(now, ""), plain);
+        for (old, new) in [
+            (r#""limits.cpu": "1""#, r#""security.privileged": "true""#),
+            (r#""limits.cpu": "1""#, r#""raw.qemu": "-device vfio-pci""#),
+            (r#""devices": {}"#, r#""devices": {"gpu": {"type": "gpu"}}"#),
+            (r#""devices": {}"#, r#""devices": {"u": {"type": "usb", "vendorid": "1d6b"}}"#),
+            (r#""devices": {}"#, r#""devices": {"p": {"type": "pci", "address": "0000:01:00.0"}}"#),
+            (r#""devices": {}"#, r#""devices": {"d": {"type": "disk", "source": "/dev/sdb", "path": "/d"}}"#),
+            (r#"["default"]"#, r#"["gpu"]"#),
+        ] {
+            assert_eq!(copy(&now.replace(old, new), ""), format!("{plain}{host}"), "{new}");
+        }
+        // Profiles that the request names are asked for as ever, and stand in the place of those that are there.
+        assert_eq!(copy(&now.replace(r#"["default"]"#, r#"["gpu"]"#), r#", "profiles": ["default"]"#), plain);
+        assert_eq!(copy(&now.replace(r#"["default"]"#, r#"["gpu"]"#), r#", "profiles": []"#), plain);
+        assert_eq!(
+            copy(&now.replace(r#"["default"]"#, r#"["gpu"]"#), r#", "profiles": null"#),
+            format!("{plain}{host}")
+        );
+        // What the gateway does not know of cannot be told: all is asked.
+        let odd = json(&now.replace(r#""limits.cpu""#, r#""unheard.of""#));
+        let said = json(r#"{"source": {"type": "copy", "source": "c1"}}"#);
+        let asked = Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None, body: Body::Json(&said) };
+        let standing = Standing { now: Settings::Json(odd), then: None, mark: None };
+        assert!(changed(&table, &name, &asked, &standing, &HeaderMap::new()).is_none());
     }
 }

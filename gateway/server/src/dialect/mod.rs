@@ -27,7 +27,7 @@ use portcullis_audit::OpenEntry;
 use portcullis_domain::{Action, Actor, HypervisorName, MachineRef, Operation, Outcome, Pass, Resource, Secret};
 use portcullis_policy::classify::{self, ApiKind, Canonical, Content, Table, Verdict};
 use portcullis_store::Digest;
-use portcullis_upstream::Standing;
+use portcullis_upstream::{Beside, Standing};
 pub(crate) use speech::Written;
 use speech::{Reads, Speech, speech};
 use std::{borrow::Cow, future::ready, sync::Arc};
@@ -52,8 +52,10 @@ pub(crate) const fn takes_keys(kind: ApiKind) -> bool {
 /// What has to be known of a machine before it can be said what a request changes.
 struct Look {
     machine: MachineRef,
-    /// A snapshot of it.
-    snapshot: Option<String>,
+    /// And what of it beside what it is now.
+    beside: Beside,
+    /// Why it may ask more than one may expect.
+    why: Option<&'static str>,
 }
 
 /// What a request asks.
@@ -76,20 +78,23 @@ const UNSEEN: &str = "The gateway could not compare it with what the machine is 
 const BACK: &str = "Going back to this snapshot brings back settings that the machine does not have now and that others \
     gave or took away: ask an administrator of this hypervisor.";
 
+const COPIED: &str = "The copy would have what this machine has of its host, its networks or its tags: ask an \
+    administrator of this hypervisor.";
+
 /// What a machine is could not be read.
 struct Unseen;
 
-/// What a machine is, and was in a snapshot; nothing for somebody who may not see it.
+/// What a machine is, and what is asked for beside that; nothing for somebody who may not see it.
 async fn look_at(
     house: &House,
     actor: &Actor,
     machine: MachineRef,
-    snapshot: Option<&str>,
+    beside: &Beside,
 ) -> Result<Option<Standing>, Unseen> {
     let resource = Resource::Machine(machine);
     let sees = house.engine.may_see(actor, &resource, &house.fleet.inventory(), house.clock.now());
     let (Resource::Machine(machine), true) = (&resource, sees) else { return Ok(None) };
-    house.fleet.standing(machine, snapshot).await.map(Some).map_err(|error| {
+    house.fleet.standing(machine, beside).await.map(Some).map_err(|error| {
         tracing::info!(error = %chain(&error), "what a machine is could not be read: more is asked");
         Unseen
     })
@@ -98,6 +103,37 @@ async fn look_at(
 /// Whether a verdict asks something beside its operation.
 fn more(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Operation { also, .. } if !also.is_empty())
+}
+
+/// What a copy of a machine asks, where making one with all that this one has is `made`: that and what the request asks.
+fn copy(asked: Verdict, made: Verdict) -> Option<Verdict> {
+    let Verdict::Operation { operation, mut also, answer } = asked else { return None };
+    let Verdict::Operation { operation: making, also: brought, .. } = made else { return None };
+    for more in std::iter::once(making).chain(brought) {
+        if more != operation && !also.contains(&more) {
+            also.push(more);
+        }
+    }
+    Some(Verdict::Operation { operation, also, answer })
+}
+
+/// What copying a machine asks where it cannot be seen what it brings, and the machine whose disks are asked for.
+fn copying(verdict: &Verdict) -> Option<(Verdict, MachineRef)> {
+    let Verdict::Operation { operation, also, answer } = verdict else { return None };
+    let source = also.iter().find_map(|o| match (&o.resource, o.action) {
+        (Resource::Machine(machine), Action::Storage) => Some(machine.clone()),
+        _ => None,
+    })?;
+    let host = Operation {
+        action: Action::NodeAdmin,
+        resource: Resource::Hypervisor(source.hypervisor.clone()),
+        effect: operation.effect,
+    };
+    let mut also = also.clone();
+    if !also.contains(&host) {
+        also.push(host);
+    }
+    Some((Verdict::Operation { operation: operation.clone(), also, answer: *answer }, source))
 }
 
 /// What going back to a snapshot asks, where writing what becomes another is `verdict`: `snapshot`, and where that asks
@@ -172,18 +208,19 @@ impl Way<'_> {
         let speech = self.speech();
         let verdict = (speech.settle)(self, table.classify(hypervisor, asked), asked);
         let (verdict, look) = (speech.look)(verdict, asked);
-        let Some(Look { machine, snapshot }) = look else { return verdict.into() };
+        let Some(Look { machine, beside, why }) = look else { return verdict.into() };
         let actor = passage::from(Arc::clone(actor), peer);
-        let snapshot = snapshot.as_deref();
-        let standing = match look_at(house, &actor, machine, snapshot).await {
+        let standing = match look_at(house, &actor, machine, &beside).await {
             Ok(Some(standing)) => standing,
             Ok(None) => return verdict.into(),
             Err(Unseen) => return Settled { verdict, mark: None, why: Some(UNSEEN) },
         };
         match (speech.changed)(table, hypervisor, asked, &standing, headers) {
             Some(changed) => {
-                let why = (snapshot.is_some() && more(&changed)).then_some(BACK);
-                Settled { verdict: changed, mark: standing.mark, why }
+                let why = why.filter(|_| more(&changed));
+                // What is made anew is none that could have become another one.
+                let mark = standing.mark.filter(|_| asked.method != "POST");
+                Settled { verdict: changed, mark, why }
             }
             None => Settled { verdict, mark: None, why: Some(UNSEEN) },
         }

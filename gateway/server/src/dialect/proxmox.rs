@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How clients of Proxmox VE show who they are, sign in, write the names of volumes and read a refusal.
 
-use super::{Look, Shown, authorization, back, is_of_page};
+use super::{BACK, COPIED, Look, Shown, authorization, back, copy, copying, is_of_page};
 use crate::{
     body::{Body, Response},
     passage::{self, Passed},
@@ -9,9 +9,9 @@ use crate::{
     state::House,
 };
 use http::{HeaderMap, HeaderValue, Method, header};
-use portcullis_domain::{HypervisorName, Outcome, Resource};
-use portcullis_policy::classify::{self, Asked, Table, Verdict};
-use portcullis_upstream::{Settings, Standing};
+use portcullis_domain::{Action, HypervisorName, Outcome, Resource};
+use portcullis_policy::classify::{self, Asked, Form, Table, Verdict};
+use portcullis_upstream::{Beside, Settings, Standing};
 use std::borrow::Cow;
 
 /// The cookie and the header of somebody who signed in at Proxmox VE.
@@ -109,17 +109,43 @@ const LEFT: [&str; 10] = [
     "vmstate",
 ];
 
+/// What Proxmox notes of when it made a machine: a copy has its own.
+const MADE: &str = "meta";
+
 /// The address of the machine, and the snapshot that it is to go back to.
 fn rollback(path: &str) -> Option<(&str, &str)> {
     let (machine, snapshot) = path.strip_suffix("/rollback")?.rsplit_once("/snapshot/")?;
     (!snapshot.is_empty() && !snapshot.contains('/')).then_some((machine, snapshot))
 }
 
+/// Where machines of one's kind are made, of the address of a copy.
+fn making(path: &str) -> Option<&str> {
+    path.strip_suffix("/clone")?.rsplit_once('/').map(|(making, _)| making)
+}
+
+/// What a copy is made of: a snapshot, or what is in effect where none is named.
+fn copied(asked: &Asked<'_>) -> Beside {
+    let in_body = if let classify::Body::Params(form) = asked.body { form.value("snapname") } else { None };
+    let pairs = classify::read_pairs(asked.query).unwrap_or_default();
+    let in_query = pairs.iter().find(|(key, _)| key == "snapname").map(|(_, value)| value.as_str());
+    in_body.or(in_query).filter(|n| !n.is_empty()).map_or(Beside::Effective, |name| Beside::Snapshot(name.to_owned()))
+}
+
 /// What has to be known to say what a request changes.
 pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look>) {
-    let look = match (&verdict, asked.method, rollback(asked.path.as_str())) {
-        (Verdict::Operation { operation, .. }, "POST", Some((_, snapshot))) => match &operation.resource {
-            Resource::Machine(machine) => Some(Look { machine: machine.clone(), snapshot: Some(snapshot.to_owned()) }),
+    let path = asked.path.as_str();
+    if asked.method != "POST" {
+        return (verdict, None);
+    }
+    if let (Some(_), Some((verdict, machine))) = (making(path), copying(&verdict)) {
+        return (verdict, Some(Look { machine, beside: copied(asked), why: Some(COPIED) }));
+    }
+    let look = match (&verdict, rollback(path)) {
+        (Verdict::Operation { operation, .. }, Some((_, snapshot))) => match &operation.resource {
+            Resource::Machine(machine) => {
+                let beside = Beside::Snapshot(snapshot.to_owned());
+                Some(Look { machine: machine.clone(), beside, why: Some(BACK) })
+            }
             _ => None,
         },
         _ => None,
@@ -127,7 +153,8 @@ pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look
     (verdict, look)
 }
 
-/// What going back to a snapshot asks: what it would to write the settings that become others.
+/// What going back to a snapshot asks: what it would to write the settings that become others. And what a copy asks: what
+/// it would to make a machine with all that is copied.
 pub(super) fn changed(
     table: &Table,
     hypervisor: &HypervisorName,
@@ -135,8 +162,20 @@ pub(super) fn changed(
     standing: &Standing,
 ) -> Option<Verdict> {
     let (Settings::Params(now), Some(Settings::Params(then))) = (&standing.now, &standing.then) else { return None };
+    let is_left = |key: &str| LEFT.contains(&key) || key.starts_with("unused");
+    if let Some(making) = making(asked.path.as_str()) {
+        // A container that is not privileged has less of its host than one of which nothing is said.
+        let less = |key: &str| key == "unprivileged" && then.value(key) == Some("1");
+        let held = then.changes(&Form::default(), |key| is_left(key) || less(key) || key == MADE);
+        let path = classify::canonical(making).ok()?;
+        let made = Asked { path: &path, query: None, body: classify::Body::Params(&held), ..*asked };
+        let Verdict::Operation { operation, mut also, answer } = table.classify(hypervisor, asked) else { return None };
+        // It was asked because nobody had looked at the snapshot.
+        also.retain(|o| o.action != Action::NodeAdmin);
+        return copy(Verdict::Operation { operation, also, answer }, table.classify(hypervisor, &made));
+    }
     let (machine, _) = rollback(asked.path.as_str())?;
-    let changes = then.changes(now, |key| LEFT.contains(&key) || key.starts_with("unused"));
+    let changes = then.changes(now, is_left);
     let path = classify::canonical(&format!("{machine}/config")).ok()?;
     let written = Asked { method: "PUT", path: &path, query: None, body: classify::Body::Params(&changes), ..*asked };
     back(table.classify(hypervisor, &written))
@@ -183,23 +222,89 @@ mod tests {
         "scsi0": "local:vm-100-disk-0,size=8G", "description": "now"}"#;
 
     fn going_back(now: &str, then: &str) -> String {
+        told(
+            "/api2/json/nodes/n1/qemu/100/snapshot/s0/rollback",
+            None,
+            "{}",
+            Beside::Snapshot("s0".into()),
+            now,
+            Some(then),
+        )
+    }
+
+    /// What a POST asks where the machine is `now`, and `then` what is looked at as well; without that it cannot be told.
+    fn told(path: &str, query: Option<&str>, said: &str, of: Beside, now: &str, then: Option<&str>) -> String {
         let form = |text: &str| Form::read(Some("application/json"), text.as_bytes()).expect("settings");
-        let (name, path) = ("p".parse().expect("a name"), "/api2/json/nodes/n1/qemu/100/snapshot/s0/rollback");
+        let name = "p".parse().expect("a name");
         let path = classify::canonical(path).expect("a path");
-        let none = Form::default();
-        let asked =
-            Asked { method: "POST", path: &path, query: None, upgrade: Upgrade::None, body: Body::Params(&none) };
+        let said = form(said);
+        let asked = Asked { method: "POST", path: &path, query, upgrade: Upgrade::None, body: Body::Params(&said) };
         let table = Table::builtin(ApiKind::Proxmox);
         let (verdict, look) = look(table.classify(&name, &asked), &asked);
-        let look = look.expect("it depends on the snapshot");
-        assert_eq!((look.machine.to_string().as_str(), look.snapshot.as_deref()), ("p/100", Some("s0")));
+        let look = look.expect("it depends on what the machine is");
+        assert_eq!((look.machine.to_string().as_str(), look.beside), ("p/100", of));
+        let Some(then) = then else { return in_words(verdict) };
         let standing =
             Standing { now: Settings::Params(form(now)), then: Some(Settings::Params(form(then))), mark: None };
-        match changed(&table, &name, &asked, &standing).unwrap_or(verdict) {
+        in_words(changed(&table, &name, &asked, &standing).unwrap_or(verdict))
+    }
+
+    fn in_words(verdict: Verdict) -> String {
+        match verdict {
             Verdict::Operation { operation, also, .. } => {
                 std::iter::once(&operation).chain(&also).map(ToString::to_string).collect::<Vec<_>>().join(" + ")
             }
             other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_copy_asks_for_what_it_brings_of_the_host() {
+        let guest = "/api2/json/nodes/n1/qemu/100/clone";
+        let (plain, host) = ("create on p + storage on p/100", "create on p + storage on p/100 + node-admin on p");
+        let copy = |then: &str| told(guest, None, r#"{"newid": 101}"#, Beside::Effective, NOW, Some(then));
+        assert_eq!(copy(NOW), plain);
+        let more = |key: &str| NOW.replace('{', &format!("{{{key}, "));
+        for left in [
+            r#""meta": "creation-qemu=9.0.2,ctime=1""#,
+            r#""lock": "backup""#,
+            r#""unused0": "local:vm-100-disk-9""#,
+            r#""net1": "virtio=BB,bridge=vmbr1""#,
+            r#""ide2": "local:iso/debian.iso,media=cdrom""#,
+        ] {
+            assert_eq!(copy(&more(left)), plain, "{left}");
+        }
+        for brings in [
+            r#""hostpci0": "0000:01:00.0""#,
+            r#""usb0": "host=1-2""#,
+            r#""args": "-x""#,
+            r#""virtiofs0": "home""#,
+            r#""hookscript": "local:snippets/x.pl""#,
+            r#""serial0": "/dev/ttyS0""#,
+            // A disk by its path on the host, and what nobody reviewed, cannot be told.
+            r#""scsi1": "/dev/disk/by-id/x,size=1T""#,
+            r#""unheard-of": 1"#,
+        ] {
+            assert_eq!(copy(&more(brings)), host, "{brings}");
+            assert_eq!(told(guest, None, "{}", Beside::Effective, NOW, None), host, "where it cannot be seen");
+        }
+        assert_eq!(copy(&more(r#""scsi1": "local:vm-200-disk-0""#)), format!("{plain} + storage on p/200"));
+        // A snapshot has what it has, whatever the machine is now, and wherever it is named.
+        let (old, named) = (more(r#""hostpci0": "0000:01:00.0""#), r#"{"newid": 101, "snapname": "s0"}"#);
+        for (query, said) in [(None, named), (Some("snapname=s0"), "{}")] {
+            assert_eq!(told(guest, query, said, Beside::Snapshot("s0".into()), NOW, Some(&old)), host);
+            assert_eq!(told(guest, query, said, Beside::Snapshot("s0".into()), &old, Some(NOW)), plain);
+            let unseen = told(guest, query, said, Beside::Snapshot("s0".into()), NOW, None);
+            assert_eq!(unseen, "create on p + node-admin on p + storage on p/100");
+        }
+        // Containers: what is not privileged has less of the host, not more.
+        let container = "/api2/json/nodes/n1/lxc/100/clone";
+        let copy = |then: &str| told(container, None, r#"{"newid": 101}"#, Beside::Effective, then, Some(then));
+        let ct = r#"{"hostname": "c", "rootfs": "local:vm-100-disk-0,size=8G", "unprivileged": 1}"#;
+        assert_eq!(copy(ct), plain);
+        assert_eq!(copy(&ct.replace(r#""unprivileged": 1"#, r#""unprivileged": 0"#)), host);
+        for brings in [r#""features": "nesting=1""#, r#""dev0": "/dev/dri/card0""#, r#""mp0": "/srv,mp=/srv""#] {
+            assert_eq!(copy(&ct.replace('{', &format!("{{{brings}, "))), host, "{brings}");
         }
     }
 

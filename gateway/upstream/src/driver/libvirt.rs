@@ -11,7 +11,7 @@ mod link;
 mod rpc;
 mod xml;
 
-use super::{Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, Settings, Standing, UNVERIFIED};
+use super::{Beside, Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, Settings, Standing, UNVERIFIED};
 use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
@@ -233,13 +233,14 @@ impl Driver for Driven {
         Ok(())
     }
 
-    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+    async fn standing(&self, machine: &MachineId, beside: &Beside) -> Result<Standing, Fault> {
         let mut libvirt = self.connect().await?;
         let domain = libvirt.look_up(parse_id(machine)?).await?;
         let now = Settings::Xml(libvirt.described(&domain).await?);
-        let then = match snapshot {
-            Some(name) => Some(Settings::Xml(vec![libvirt.snapshot(&domain, name).await?])),
-            None => None,
+        let then = match beside {
+            Beside::Nothing => None,
+            Beside::Snapshot(name) => Some(Settings::Xml(vec![libvirt.snapshot(&domain, name).await?])),
+            Beside::Effective | Beside::Saved => return Err(Fault::Unsupported("it has no such settings".to_owned())),
         };
         libvirt.close().await;
         Ok(Standing { now, then, mark: None })

@@ -7,7 +7,7 @@
 mod rows;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, REFRESH, Screen, Settings, Standing,
+    Beside, Built, Driver, LIST, PowerVerb, REFRESH, Screen, Settings, Standing,
     rest::{Call, Rows, ask, content, encoded, tell},
 };
 use crate::{
@@ -353,15 +353,16 @@ impl Driver for Lxd {
         self.run(&format!("/1.0/instances/{name}/state?project={project}"), body.to_string()).await
     }
 
-    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+    async fn standing(&self, machine: &MachineId, beside: &Beside) -> Result<Standing, Fault> {
         let (project, name) = place(machine)?;
         let (now, mark) = self.settings(&format!("/1.0/instances/{name}?project={project}")).await?;
-        let then = match snapshot {
-            Some(snapshot) => {
+        let then = match beside {
+            Beside::Snapshot(snapshot) => {
                 let target = format!("/1.0/instances/{name}/snapshots/{}?project={project}", encoded(snapshot));
                 Some(self.settings(&target).await?.0)
             }
-            None => None,
+            Beside::Nothing => None,
+            Beside::Effective | Beside::Saved => return Err(Fault::Unsupported("it has no such settings".to_owned())),
         };
         Ok(Standing { now, then, mark })
     }

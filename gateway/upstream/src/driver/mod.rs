@@ -134,11 +134,24 @@ pub enum Settings {
     Xml(Vec<String>),
 }
 
+/// What settings of a machine are asked for beside those of now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// None.
+    Nothing,
+    /// Those that a snapshot of it holds.
+    Snapshot(String),
+    /// Those that are in effect, without changes that wait for its next start: what a copy has.
+    Effective,
+    /// Those with which it goes on where it starts with the memory that was saved; none where nothing was saved.
+    Saved,
+}
+
 /// What a machine's settings are. For decisions, and for nobody to see: there may be secrets among them.
 pub struct Standing {
     /// What they are now.
     pub now: Settings,
-    /// What they are in the snapshot that was asked for.
+    /// What was asked for beside them.
     pub then: Option<Settings>,
     /// What the API calls these settings (RFC 9110 section 8.8.3), where it does: a change on the condition that they
     /// are the same finds no later ones.
@@ -154,8 +167,8 @@ pub(crate) trait Driver: Send + Sync {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault>;
     /// Connects to a machine's screen.
     async fn open_screen(&self, machine: &MachineId) -> Result<Screen, Fault>;
-    /// Reads what a machine's settings are now, and in a snapshot of it.
-    async fn standing(&self, _: &MachineId, _: Option<&str>) -> Result<Standing, Fault> {
+    /// Reads what a machine's settings are now, and what is asked for beside them.
+    async fn standing(&self, _: &MachineId, _: &Beside) -> Result<Standing, Fault> {
         Err(Fault::Unsupported("its settings cannot be read".to_owned()))
     }
     /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.

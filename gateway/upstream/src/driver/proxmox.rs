@@ -10,7 +10,7 @@ mod rows;
 mod token;
 
 use super::{
-    Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Settings, Standing, clean_text,
+    Beside, Built, Driver, LIST, PowerVerb, Screen, ScreenLogin, Settings, Standing, clean_text,
     rest::{Call, Rows, Told, encoded, screen},
 };
 use crate::{
@@ -348,13 +348,15 @@ impl Driver for Proxmox {
         done
     }
 
-    async fn standing(&self, machine: &MachineId, snapshot: Option<&str>) -> Result<Standing, Fault> {
+    async fn standing(&self, machine: &MachineId, beside: &Beside) -> Result<Standing, Fault> {
         let (at, _) = self.find(machine).await?;
         // Without `current`: what an administrator took away and is not gone yet counts as gone.
         let now = self.settings(&format!("{at}/config")).await?;
-        let then = match snapshot {
-            Some(snapshot) => Some(self.settings(&format!("{at}/config?snapshot={}", encoded(snapshot))).await?),
-            None => None,
+        let then = match beside {
+            Beside::Nothing => None,
+            Beside::Effective => Some(self.settings(&format!("{at}/config?current=1")).await?),
+            Beside::Snapshot(name) => Some(self.settings(&format!("{at}/config?snapshot={}", encoded(name))).await?),
+            Beside::Saved => return Err(Fault::Unsupported("it has no such settings".to_owned())),
         };
         Ok(Standing { now, then, mark: None })
     }

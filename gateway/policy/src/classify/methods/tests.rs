@@ -139,7 +139,7 @@ fn each_method_asks_what_was_reviewed() {
         ("VM.snapshot", &format!("\"{VM}\",\"s\""), "snapshot on xen/a"),
         ("VM.revert", &format!("\"{VM}\""), "snapshot on xen/a + access-admin on xen + node-admin on xen"),
         ("VM.destroy", &format!("\"{VM}\""), "destroy on xen/a"),
-        ("VM.clone", &format!("\"{VM}\",\"n\""), "create on xen + storage on xen/a"),
+        ("VM.clone", &format!("\"{VM}\",\"n\""), "create on xen + storage on xen/a + node-admin on xen"),
         ("VM.create", r#"{"name_label":"n"}"#, "create on xen + node-admin on xen"),
         (
             "VM.create",

@@ -83,6 +83,14 @@ fn the_whole_of_a_machine_takes_away_what_it_does_not_name() {
     let said =
         told(&Method::PUT, &format!("{VM}/web-2"), "application/json", r#"{"metadata":{"labels":{"t/web":""}}}"#);
     assert!(said.starts_with(ACCESS), "{said}");
+    // Applied under its name, it would be made.
+    let body = r#"{"metadata":{"annotations":{"a":"b"}}}"#;
+    let said = told(&Method::PATCH, &format!("{VM}/web-2"), "application/apply-patch+yaml", body);
+    assert!(said.split(" + ").any(|one| one == "create on kv"), "{said}");
+    let said = told(&Method::PATCH, &format!("{VM}/web-1"), "application/apply-patch+yaml", body);
+    assert!(!said.contains("create on kv"), "{said}");
+    let said = told(&Method::PATCH, &format!("{VM}/web-2"), "application/merge-patch+json", body);
+    assert!(!said.contains("create on kv"), "a change of what is not there makes nothing: {said}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use portcullis_policy::{
         xdr::Writer,
     },
 };
-use portcullis_upstream::{Frame, FrameKind, FrameStatus, Settings};
+use portcullis_upstream::{Beside, Frame, FrameKind, FrameStatus, Settings};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -107,7 +107,8 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
 async fn back(house: &House, actor: Arc<Actor>, place: Place<'_>, call: &mut Call) -> Option<&'static str> {
     let Verdict::Operation { operation, .. } = &call.verdict else { return None };
     let Resource::Machine(machine) = &operation.resource else { return None };
-    let standing = match look_at(house, &actor, machine.clone(), call.text.as_deref()).await {
+    let beside = call.text.clone().map_or(Beside::Nothing, Beside::Snapshot);
+    let standing = match look_at(house, &actor, machine.clone(), &beside).await {
         Ok(standing) => standing?,
         Err(Unseen) => return Some(UNSEEN),
     };

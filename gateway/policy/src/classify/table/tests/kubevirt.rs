@@ -308,3 +308,27 @@ fn what_belongs_to_a_machine_is_asked_of_the_machine_that_its_body_names() {
     assert_eq!(told("PUT", &format!("{SUB}/virtualmachines/web-1/start"), ""), "power on kv/blue:web-1");
     assert!(told("PUT", &format!("{SUB}/virtualmachines/web-1/start"), r#"{"x": 1}"#).starts_with("denied"));
 }
+
+#[test]
+fn a_copy_has_what_its_machine_has_of_the_node() {
+    let clones = "/apis/clone.kubevirt.io/v1beta1/namespaces/blue/virtualmachineclones";
+    let body = |source: &str| {
+        format!(r#"{{"metadata": {{"name": "c"}}, "spec": {{"source": {source}, "target": {{"name": "web-2"}}}}}}"#)
+    };
+    let said = told("POST", clones, &body(r#"{"kind": "VirtualMachine", "name": "web-1"}"#));
+    let mut all: Vec<&str> = said.split(" + ").collect();
+    all.sort_unstable();
+    assert_eq!(all, ["create on kv", NODE, "storage on kv/blue:web-1"]);
+    let other = told("POST", clones, &body(r#"{"kind": "VirtualMachineSnapshot", "name": "s"}"#));
+    assert!(other.starts_with("denied") && other.contains("whose it is"), "{other}");
+    // Applied under a name that nothing has, it makes one: what it says is not looked into.
+    let restores = "/apis/snapshot.kubevirt.io/v1beta1/namespaces/blue/virtualmachinerestores";
+    for address in [clones, restores] {
+        for (media, said) in [("application/apply-patch+yaml", "{}"), ("application/merge-patch+json", "{}")] {
+            let said = words(ask("PATCH", &format!("{address}/new?fieldManager=x"), media, said));
+            assert_eq!(said, NODE, "{address} {media}");
+        }
+        assert_eq!(told("PUT", &format!("{address}/new"), &body("{}")), NODE);
+    }
+    assert_eq!(told("DELETE", &format!("{clones}/c"), ""), "create on kv");
+}
