@@ -159,6 +159,54 @@ async fn whoever_takes_snapshots_goes_back_to_none_that_brings_something_back() 
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_was_saved_brings_nothing_back_that_was_taken_away() {
+    let libvirt = Peer::libvirt();
+    let tags = "<p:tags xmlns:p=\"urn:portcullis:1\">web</p:tags>";
+    let domain = libvirt.ask("domain", &["vm", "--security", "none", "--metadata", tags, "--disk", "--define"]);
+    let door = Door::new(&libvirt);
+    let gateway = TestGateway::start(&door.config(&libvirt)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    let all = door.client(&gateway, "ada", &ada.token("kvm").await);
+    until(&all, &["list", "--all", "--name"], "vm").await;
+    ada.grant("bob", "operator", "machine", &format!("kvm/{}", domain["UUID"])).await;
+    let client = door.client(&gateway, "bob", &bob.token("kvm").await);
+    until(&client, &["list", "--all"], "vm").await;
+    // Nothing was saved; and what was saved is what it is.
+    client.virsh(&["start", "vm"]).await;
+    client.virsh(&["managedsave", "vm"]).await;
+    client.virsh(&["start", "vm"]).await;
+    client.virsh(&["managedsave", "vm"]).await;
+    // Meanwhile somebody takes its disk away.
+    libvirt.ask("virsh", &["detach-disk", "vm", "vda", "--config"]);
+    let said = client.refused(&["start", "vm"]).await;
+    assert!(said.contains("when its memory was saved"), "{said}");
+    let press = async || {
+        let target = format!("/machines/kvm/{}/power", domain["UUID"]);
+        let answer = bob.submit(&target, &[("verb", "start"), ("next", "/")]).await;
+        answer.text().await.expect("a page")
+    };
+    let said = press().await;
+    assert!(said.contains("its memory was saved when it had other settings"), "nor by a page: {said}");
+    assert!(client.virsh(&["domstate", "vm"]).await.contains("shut off"));
+    // Whoever may do more starts it so, and an operator without what was saved.
+    all.virsh(&["start", "vm"]).await;
+    assert!(libvirt_disks(&all).await.contains("vda"), "that is what comes back");
+    client.virsh(&["managedsave", "vm"]).await;
+    client.virsh(&["start", "vm", "--force-boot"]).await;
+    assert!(!libvirt_disks(&all).await.contains("vda"));
+    client.virsh(&["destroy", "vm"]).await;
+    press().await;
+    until(&client, &["domstate", "vm"], "running").await;
+    client.virsh(&["destroy", "vm"]).await;
+    gateway.stop().await;
+}
+
+async fn libvirt_disks(client: &Client) -> String {
+    client.virsh(&["domblklist", "vm"]).await
+}
+
 async fn libvirt_id(client: &Client, name: &str) -> String {
     client.virsh(&["domid", name]).await.trim().to_owned()
 }

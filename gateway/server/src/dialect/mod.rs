@@ -78,6 +78,8 @@ const UNSEEN: &str = "The gateway could not compare it with what the machine is 
 const BACK: &str = "Going back to this snapshot brings back settings that the machine does not have now and that others \
     gave or took away: ask an administrator of this hypervisor.";
 
+const SAVED: &str = "The machine would go on with settings that it had when its memory was saved and that others gave or \
+    took away since: ask an administrator of this hypervisor, or throw the saved memory away (virsh start --force-boot).";
 const COPIED: &str = "The copy would have what this machine has of its host, its networks or its tags: ask an \
     administrator of this hypervisor.";
 

@@ -11,7 +11,9 @@ mod link;
 mod rpc;
 mod xml;
 
-use super::{Beside, Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, Settings, Standing, UNVERIFIED};
+use super::{
+    Beside, Built, Driver, LIST, PowerVerb, REFRESH, RpcFace, Screen, ScreenLogin, Settings, Standing, UNVERIFIED,
+};
 use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
@@ -25,6 +27,7 @@ use calls::{Domain, Libvirt};
 pub use frame::{Frame, FrameKind, FrameStatus, Frames};
 pub use link::{LinkReader, LinkWriter};
 use portcullis_domain::{ConsoleKind, HypervisorName, Machine, MachineId, MachineKind, MachineRef, PowerState, Secret};
+use portcullis_policy::classify::libvirt::is_same;
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
@@ -210,6 +213,19 @@ impl Driven {
             None => Ok(Address::Tcp("127.0.0.1".to_owned(), port)),
         }
     }
+
+    /// Refuses to start what goes on with other settings than it has now: by a page nobody is asked for more than `power`.
+    async fn check_saved(&self, libvirt: &mut Libvirt, domain: &Domain) -> Result<(), Fault> {
+        let Some(saved) = libvirt.saved(domain).await? else { return Ok(()) };
+        let now = libvirt.described(domain).await?;
+        let is_same = domain.uuid.to_string().parse().is_ok_and(|id| is_same(&id, &self.namespace, &now, &saved));
+        if is_same {
+            return Ok(());
+        }
+        let why = "its memory was saved when it had other settings, and it would go on with those: start it with virsh, where \
+                   that is decided on, or throw what was saved away (virsh managedsave-remove)";
+        Err(Fault::Refused(why.to_owned()))
+    }
 }
 
 #[async_trait]
@@ -228,6 +244,9 @@ impl Driver for Driven {
     async fn power(&self, machine: &MachineId, verb: PowerVerb) -> Result<(), Fault> {
         let mut libvirt = self.connect().await?;
         let domain = libvirt.look_up(parse_id(machine)?).await?;
+        if verb == PowerVerb::Start {
+            self.check_saved(&mut libvirt, &domain).await?;
+        }
         libvirt.power(&domain, verb).await?;
         libvirt.close().await;
         Ok(())
@@ -239,9 +258,15 @@ impl Driver for Driven {
         let now = Settings::Xml(libvirt.described(&domain).await?);
         let then = match beside {
             Beside::Nothing => None,
-            Beside::Snapshot(name) => Some(Settings::Xml(vec![libvirt.snapshot(&domain, name).await?])),
-            Beside::Effective | Beside::Saved => return Err(Fault::Unsupported("it has no such settings".to_owned())),
+            Beside::Snapshot(name) => Some(libvirt.snapshot(&domain, name).await?),
+            // While it runs, it may be saved at any moment.
+            Beside::Saved if libvirt.state(&domain).await? != PowerState::Off => {
+                return Err(Fault::Refused("it is not switched off".to_owned()));
+            }
+            Beside::Saved => libvirt.saved(&domain).await?,
+            Beside::Effective => return Err(Fault::Unsupported("it has no such settings".to_owned())),
         };
+        let then = then.map(|text| Settings::Xml(vec![text]));
         libvirt.close().await;
         Ok(Standing { now, then, mark: None })
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Going back to a snapshot: what of the machine that it describes is not there now, and what that would ask.
+//! Going back to a snapshot, or on with memory that was saved: what of the machine that it describes is not there now, and
+//! what that would ask.
 //!
 //! A description is taken apart into the elements of the domain and its devices, each in one form. One that the machine
 //! has now, as it runs or as it is defined, asks nothing; any other asks what it would in a definition of the machine.
@@ -8,10 +9,9 @@ use super::{
     Place,
     document::{Read, Wish},
     file::Document,
-    machine,
 };
 use crate::classify::Verdict;
-use portcullis_domain::{Action, Operation, Resource};
+use portcullis_domain::{Action, MachineId, Operation, Resource};
 use quick_xml::{
     XmlVersion,
     escape::escape,
@@ -23,6 +23,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The largest description, in bytes, and how deep its elements may nest.
 const MAX: usize = 2 * 1024 * 1024;
 const MAX_DEPTH: usize = 64;
+
+/// What the daemon writes into what runs, and so into what it saves, where a definition says nothing: that a disk's image
+/// stands on no other one, and where all machines are.
+const NO_BACKING: &str = "<backingStore>";
+const PARTITION: &str = "<resource><partition>/machine</partition></resource>";
 
 /// A domain as a description says it.
 #[derive(Default)]
@@ -54,41 +59,72 @@ impl Described {
 /// What going back to a snapshot of a machine asks, where `verdict` is what it asks if nothing is known of it, `now` holds
 /// descriptions of the machine, and `snapshot` that of the snapshot. None where they cannot be compared.
 pub fn going_back(place: Place<'_>, verdict: &Verdict, now: &[String], snapshot: &str) -> Option<Verdict> {
-    let Verdict::Operation { operation, answer, .. } = verdict else { return None };
+    asking(place, verdict, |id| news(id, place.labels, now, snapshot, 1))
+}
+
+/// What starting a machine asks, where `verdict` is what it asks if nothing is known of it, and `saved` describes with what
+/// it goes on; none where its memory was not saved. None where they cannot be compared.
+pub fn going_on(place: Place<'_>, verdict: &Verdict, now: &[String], saved: Option<&str>) -> Option<Verdict> {
+    asking(place, verdict, |id| {
+        saved.map_or_else(|| Some(BTreeSet::new()), |saved| news(id, place.labels, now, saved, 0))
+    })
+}
+
+/// Whether a machine that goes on with what was saved has nothing that it has not now; no where that cannot be told.
+/// `labels` is the namespace of the labels that grants speak of.
+pub fn is_same(machine: &MachineId, labels: &str, now: &[String], saved: &str) -> bool {
+    news(machine, labels, now, saved, 0).is_some_and(|wishes| wishes.is_empty())
+}
+
+/// A call with what is new about a machine asked for, too.
+fn asking(
+    place: Place<'_>,
+    verdict: &Verdict,
+    news: impl FnOnce(&MachineId) -> Option<BTreeSet<Wish>>,
+) -> Option<Verdict> {
+    let Verdict::Operation { operation, also, answer } = verdict else { return None };
     let Resource::Machine(at) = &operation.resource else { return None };
-    // What it says of this machine as a whole; another machine's says nothing.
-    let whole = |domain: &Described| {
-        let read = Read::of(Document::Domain, &domain.document(domain.parts.iter()), place.labels).ok()?;
-        (machine(place.hypervisor, read.uuid?).as_ref() == Some(at)).then_some(read)
-    };
-    let (mut here, mut labels) = (BTreeSet::new(), Vec::new());
-    for text in now {
-        for domain in read(text, 0)? {
-            labels.push(whole(&domain)?);
-            here.extend(domain.parts);
-        }
-    }
-    let then = read(snapshot, 1)?;
-    if then.is_empty() || labels.is_empty() {
-        return None;
-    }
-    let mut wishes = BTreeSet::new();
-    for domain in &then {
-        let read = whole(domain)?;
-        if labels.iter().any(|now| now.labels() != read.labels()) {
-            wishes.insert(Wish::Labels);
-        }
-        let news = domain.document(domain.parts.difference(&here));
-        wishes.extend(Read::of(Document::Domain, &news, place.labels).ok()?.asks);
-    }
-    let mut also = Vec::new();
-    if !wishes.is_empty() {
-        also.push(Operation { action: Action::Configure, ..operation.clone() });
+    let wishes = news(&at.machine)?;
+    // What its flags ask of the machine stays; of the hypervisor it asked what could not be told.
+    let mut also: Vec<_> = also.iter().filter(|o| matches!(o.resource, Resource::Machine(_))).cloned().collect();
+    let configure = Operation { action: Action::Configure, ..operation.clone() };
+    if !wishes.is_empty() && !also.contains(&configure) {
+        also.push(configure);
     }
     let host = || Resource::Hypervisor(place.hypervisor.clone());
     let of = |wish: Wish| Operation { action: wish.action(), resource: host(), effect: operation.effect };
     also.extend(wishes.into_iter().map(of));
     Some(Verdict::Operation { operation: operation.clone(), also, answer: *answer })
+}
+
+/// What a description asks for, at a depth of a document, that a machine has not now; none where that cannot be told.
+fn news(machine: &MachineId, labels: &str, now: &[String], text: &str, depth: usize) -> Option<BTreeSet<Wish>> {
+    // What it says of this machine as a whole; another machine's says nothing.
+    let whole = |domain: &Described| {
+        let read = Read::of(Document::Domain, &domain.document(domain.parts.iter()), labels).ok()?;
+        (read.uuid?.to_string() == machine.as_str()).then_some(read)
+    };
+    let (mut here, mut labelled) = (BTreeSet::new(), Vec::new());
+    for text in now {
+        for domain in read(text, 0)? {
+            labelled.push(whole(&domain)?);
+            here.extend(domain.parts);
+        }
+    }
+    let then = read(text, depth)?;
+    if then.is_empty() || labelled.is_empty() {
+        return None;
+    }
+    let mut wishes = BTreeSet::new();
+    for domain in &then {
+        let read = whole(domain)?;
+        if labelled.iter().any(|now| now.labels() != read.labels()) {
+            wishes.insert(Wish::Labels);
+        }
+        let news = domain.document(domain.parts.difference(&here));
+        wishes.extend(Read::of(Document::Domain, &news, labels).ok()?.asks);
+    }
+    Some(wishes)
 }
 
 /// The domains that stand at a depth of a document, taken apart; none where it cannot be read in one way.
@@ -179,9 +215,13 @@ fn end(
     let name = path.pop()?;
     let at = path.len();
     if part.is_some() && left.is_none() {
-        out.push_str("</");
-        out.push_str(&name);
-        out.push('>');
+        if out.ends_with(NO_BACKING) && name == "backingStore" {
+            out.truncate(out.len() - NO_BACKING.len());
+        } else {
+            out.push_str("</");
+            out.push_str(&name);
+            out.push('>');
+        }
     }
     if *left == Some(at) {
         *left = None;
@@ -189,7 +229,9 @@ fn end(
     if *part == Some(at) {
         let domain = all.last_mut()?;
         let (spaces, text) = (domain.spaces.clone(), std::mem::take(out));
-        domain.parts.insert(Part { spaces, is_device: at == depth + 2, text });
+        if text != PARTITION {
+            domain.parts.insert(Part { spaces, is_device: at == depth + 2, text });
+        }
         *part = None;
     }
     Some(())
@@ -358,6 +400,66 @@ mod tests {
         assert_eq!(back(&["<domain".to_owned()], &snapshot(&same)), STRICT);
         assert_eq!(back(&[same.replace(ID, "00000000-0000-0000-0000-000000000002")], &snapshot(&same)), STRICT);
         assert_eq!(back(&[], &snapshot(&same)), STRICT);
+    }
+
+    /// What starting the machine asks with these flags.
+    fn on(flags: u32, now: &[String], saved: Option<&str>) -> String {
+        let hypervisor: HypervisorName = "kvm".parse().unwrap();
+        let inventory = Inventory::default();
+        let place = Place { hypervisor: &hypervisor, inventory: &inventory, labels: LABELS };
+        let id = Uuid::try_parse(ID).unwrap();
+        let arguments = Writer::default().opaque(b"web").raw(id.as_bytes()).word(u32::MAX).word(flags).done();
+        let all = Procedures::builtin();
+        let number = all.known().find(|k| k.name == "DOMAIN_CREATE_WITH_FLAGS").unwrap().number;
+        let call = all.classify(place, number.0, number.1, &arguments);
+        assert_eq!((call.way, call.number), (super::super::Way::On, flags));
+        match going_on(place, &call.verdict, now, saved).unwrap_or(call.verdict) {
+            Verdict::Operation { operation, also, .. } => {
+                let all = std::iter::once(&operation).chain(&also).map(ToString::to_string);
+                all.collect::<Vec<_>>().join(", ").replace(ID, "web")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn going_on_with_saved_memory_asks_for_what_was_taken_away_since() {
+        let same = domain("domain", "web", &format!("{DISK}{NET}"), "");
+        let now = [same.clone(), same.clone()];
+        let plain = "power on kvm/web";
+        assert_eq!(on(0, &now, None), plain, "nothing was saved");
+        assert_eq!(on(0, &now, Some(&same)), plain);
+        assert_eq!(on(0, &now, Some(&domain("domain", "web", DISK, "").replace("1024", "2048"))), plain, "less");
+        // What the daemon adds itself to what runs.
+        let disk = DISK.replace("<alias", "<backingStore/><alias");
+        let added = "<resource>\n    <partition>/machine</partition>\n  </resource>";
+        assert_eq!(on(0, &now, Some(&domain("domain", "web", &disk, added))), plain);
+        let asks = |what: &str| format!("{plain}, configure on kvm/web, {what}");
+        let chain = "<backingStore type='file'><source file='/etc/shadow'/><backingStore/></backingStore><alias";
+        for (saved, what) in [
+            (domain("domain", "web", &DISK.replace("<alias", chain), ""), "node-admin on kvm"),
+            (domain("domain", "web", DISK, &added.replace("/machine", "/other")), "node-admin on kvm"),
+            (domain("domain", "web,pay", DISK, ""), "access-admin on kvm"),
+            (domain("domain", "web", "<hostdev mode='subsystem' type='usb'/>", ""), "node-admin on kvm"),
+            (domain("domain", "web", &DISK.replace("/v/a", "/dev/sdb"), ""), "node-admin on kvm"),
+            (domain("domain", "web", &NET.replace("default", "dmz"), ""), "network on kvm"),
+            (domain("domain", "web", DISK, "<os><kernel>/k</kernel></os>"), "node-admin on kvm"),
+        ] {
+            assert_eq!(on(0, &now, Some(&saved)), asks(what), "{saved}");
+            // A flag that asks for more of the machine still does, once.
+            assert_eq!(on(32, &now, Some(&saved)), asks(what), "{saved}");
+        }
+        assert_eq!(on(32, &now, None), format!("{plain}, configure on kvm/web"));
+        let strict = format!("{plain}, access-admin on kvm, node-admin on kvm");
+        for wrong in [String::new(), "<domain".to_owned(), same.replace(ID, "00000000-0000-0000-0000-000000000002")] {
+            assert_eq!(on(0, &now, Some(&wrong)), strict, "{wrong}");
+        }
+        assert_eq!(on(0, &[], Some(&same)), strict);
+        let id: MachineId = ID.parse().unwrap();
+        assert!(is_same(&id, LABELS, &now, &same));
+        for other in [domain("domain", "pay", DISK, ""), String::new()] {
+            assert!(!is_same(&id, LABELS, &now, &other), "{other}");
+        }
     }
 
     proptest::proptest! {

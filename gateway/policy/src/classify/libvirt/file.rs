@@ -130,6 +130,9 @@ pub enum Way {
     Description,
     /// It is passed on; what it asks is told better with what the machine is now and what the snapshot holds.
     Back,
+    /// It is passed on; what it asks is told better with what the machine is now and what it goes on with, where its memory
+    /// was saved.
+    On,
     /// A stream from the daemon follows.
     StreamDown,
     /// A stream to the daemon follows.
@@ -141,8 +144,8 @@ pub enum Way {
 impl Way {
     /// Whether the gateway itself reads an argument of such a call.
     pub(super) const fn reads(self) -> bool {
-        use Way::{ActiveIds, Back, Feature, InactiveNames, List, Open, Rows};
-        matches!(self, Open | Feature | List | ActiveIds | InactiveNames | Rows | Back)
+        use Way::{ActiveIds, Back, Feature, InactiveNames, List, On, Open, Rows};
+        matches!(self, Open | Feature | List | ActiveIds | InactiveNames | Rows | Back | On)
     }
 
     /// Whether a stream follows the answer.

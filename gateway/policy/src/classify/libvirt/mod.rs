@@ -13,7 +13,7 @@ use super::{
     xdr::{Broken, Writer},
 };
 use crate::{Error, Kind};
-pub use back::going_back;
+pub use back::{going_back, going_on, is_same};
 use document::{Read, Wish, is_plain_uri};
 pub use file::Way;
 use file::{Document, File, Flags, Object, Row, RowEffect};

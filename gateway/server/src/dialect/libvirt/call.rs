@@ -2,7 +2,7 @@
 //! One call: what it asks, whether that is allowed, and what comes of it.
 
 use super::{
-    super::{BACK, UNSEEN, Unseen, look_at, more},
+    super::{BACK, SAVED, UNSEEN, Unseen, look_at, more},
     REMOTE, answer,
     error::{self, reply},
     session::{self, Session},
@@ -22,7 +22,7 @@ use portcullis_policy::{
     Permit,
     classify::{
         Verdict,
-        libvirt::{Call, Place, Procedures, Way, going_back},
+        libvirt::{Call, Place, Procedures, Way, going_back, going_on},
         xdr::Writer,
     },
 };
@@ -83,11 +83,7 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     let inventory = house.fleet.inventory();
     let place = Place { hypervisor, inventory: &inventory, labels: face.labels };
     let mut call = Procedures::builtin().classify(place, frame.program, frame.procedure, &frame.payload);
-    let why = if call.way == Way::Back {
-        back(house, passage::from(Arc::clone(&actor), peer), place, &mut call).await
-    } else {
-        None
-    };
+    let why = better(house, passage::from(Arc::clone(&actor), peer), place, &mut call).await;
     let asked = match call.verdict.clone() {
         Verdict::Operation { operation, also, .. } => Asked::Operation(operation, also),
         Verdict::Visible { hypervisor, .. } => Asked::Visible(hypervisor),
@@ -102,25 +98,38 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     walked.map_err(|refusal| refusal.because(why))
 }
 
-/// Tells better what going back to a snapshot asks, for somebody who may see the machine; and why it asks more than one may
-/// expect.
-async fn back(house: &House, actor: Arc<Actor>, place: Place<'_>, call: &mut Call) -> Option<&'static str> {
+/// `VIR_DOMAIN_START_FORCE_BOOT`: memory that was saved is thrown away.
+const FORCE_BOOT: u32 = 8;
+
+/// Tells better what going back to a snapshot asks, and on with memory that was saved, for somebody who may see the machine;
+/// and why it asks more than one may expect.
+async fn better(house: &House, actor: Arc<Actor>, place: Place<'_>, call: &mut Call) -> Option<&'static str> {
+    let (beside, why) = match (call.way, &call.text) {
+        (Way::Back, Some(snapshot)) => (Beside::Snapshot(snapshot.clone()), BACK),
+        (Way::On, _) if call.number & FORCE_BOOT != 0 => (Beside::Nothing, SAVED),
+        (Way::On, _) => (Beside::Saved, SAVED),
+        _ => return None,
+    };
     let Verdict::Operation { operation, .. } = &call.verdict else { return None };
     let Resource::Machine(machine) = &operation.resource else { return None };
-    let beside = call.text.clone().map_or(Beside::Nothing, Beside::Snapshot);
     let standing = match look_at(house, &actor, machine.clone(), &beside).await {
         Ok(standing) => standing?,
         Err(Unseen) => return Some(UNSEEN),
     };
-    let (Settings::Xml(now), Some(Settings::Xml(then))) = (&standing.now, &standing.then) else { return Some(UNSEEN) };
-    let told = then.first().and_then(|then| going_back(place, &call.verdict, now, then));
-    match told {
-        Some(verdict) => {
-            call.verdict = verdict;
-            more(&call.verdict).then_some(BACK)
-        }
-        None => Some(UNSEEN),
-    }
+    let Settings::Xml(now) = &standing.now else { return Some(UNSEEN) };
+    let then = match &standing.then {
+        Some(Settings::Xml(then)) => then.first().map(String::as_str),
+        Some(_) => return Some(UNSEEN),
+        None => None,
+    };
+    let told = match (call.way, then) {
+        (Way::Back, Some(then)) => going_back(place, &call.verdict, now, then),
+        (Way::On, then) => going_on(place, &call.verdict, now, then),
+        _ => None,
+    };
+    let Some(verdict) = told else { return Some(UNSEEN) };
+    call.verdict = verdict;
+    more(&call.verdict).then_some(why)
 }
 
 /// Keeps to the pace of the token. These clients make many calls and repeat none: whoever is too fast waits for a while.
@@ -183,7 +192,7 @@ async fn act(
         Way::Feature if call.number == KEEPALIVE => own(1),
         Way::Feature if call.number == FD_PASSING => own(0),
         Way::Description if call.secrets != 0 => answer::description(session, frame, call, permit).await,
-        Way::Pass | Way::Feature | Way::Description | Way::Back => {
+        Way::Pass | Way::Feature | Way::Description | Way::Back | Way::On => {
             let call = (frame.program, frame.procedure);
             ask(session, permit, call, frame.payload.clone()).await.map(Answer::Frame)
         }

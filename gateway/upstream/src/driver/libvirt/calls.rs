@@ -18,6 +18,7 @@ const DOMAIN_SUSPEND: u32 = 34;
 const SUPPORTS_FEATURE: u32 = 60;
 const AUTH_LIST: u32 = 66;
 const AUTH_POLKIT: u32 = 70;
+const HAS_MANAGED_SAVE_IMAGE: u32 = 183;
 const SNAPSHOT_GET_XML_DESC: u32 = 186;
 const SNAPSHOT_LOOKUP_BY_NAME: u32 = 189;
 const DOMAIN_GET_STATE: u32 = 212;
@@ -26,6 +27,7 @@ const LIST_ALL_DOMAINS: u32 = 273;
 const EVENT_REGISTER: u32 = 316;
 const EVENT_LIFECYCLE: u32 = 318;
 const EVENT_METADATA: u32 = 379;
+const MANAGED_SAVE_GET_XML_DESC: u32 = 388;
 
 /// `VIR_DOMAIN_EVENT_ID_LIFECYCLE` and `…_METADATA_CHANGE`.
 const WATCHED: [i32; 2] = [0, 23];
@@ -171,6 +173,19 @@ impl Libvirt {
         let Writer(of) = domain.write();
         let asked = Writer::default().text(name).fixed(&of).u32(0);
         self.rpc.call(SNAPSHOT_GET_XML_DESC, asked).await?.text()
+    }
+
+    /// The public XML with which a domain goes on when it starts, where the daemon saved it itself.
+    pub(super) async fn saved(&mut self, domain: &Domain) -> Result<Option<String>, Fault> {
+        if self.rpc.call(HAS_MANAGED_SAVE_IMAGE, domain.write().u32(0)).await?.i32()? == 0 {
+            return Ok(None);
+        }
+        self.rpc.call(MANAGED_SAVE_GET_XML_DESC, domain.write().u32(0)).await?.text().map(Some)
+    }
+
+    /// Whether a domain runs.
+    pub(super) async fn state(&mut self, domain: &Domain) -> Result<PowerState, Fault> {
+        Ok(state_of(self.rpc.call(DOMAIN_GET_STATE, domain.write().u32(0)).await?.i32()?))
     }
 
     pub(super) async fn power(&mut self, domain: &Domain, verb: PowerVerb) -> Result<(), Fault> {
