@@ -52,6 +52,8 @@ mod journeys {
     mod recordings;
     mod refused_starts;
     mod requests;
+    mod rotation_kinds;
+    mod rotations;
     mod scim;
     mod scripts;
     mod second_person;

@@ -89,6 +89,43 @@ async fn what_is_wrong_is_named_with_what_to_do() {
     assert!(code == Some(1) && is == "wrong" && said.contains("colour"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_folder_of_the_policy_is_looked_at_as_a_start_looks_at_it_and_nothing_is_written_there() {
+    let gateway = TestGateway::start("[policy]\nsource = \"files\"\ndirectory = \"policy\"\n").await;
+    let folder = gateway.dir.path().join("policy");
+    let mode = |mode| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    let policy = || {
+        let (_, all) = examined(&gateway);
+        let (is, said) = of(&all, "policy");
+        (is.to_owned(), said)
+    };
+    let (is, said) = policy();
+    assert!(is == "wrong" && said.contains("No such file"), "{said}");
+    std::fs::create_dir(&folder).expect("made");
+    let file = folder.join("ours.csv");
+    std::fs::write(&file, "p, person:ada, administrator, everything, , allow\n").expect("written");
+    mode(0o755);
+    assert_eq!(policy().0, "well", "{}", policy().1);
+    // One that not even the gateway may write is as good.
+    mode(0o555);
+    assert_eq!(policy().0, "well", "{}", policy().1);
+    mode(0o777);
+    let (is, said) = policy();
+    assert!(is == "wrong" && said.contains("written by everybody") && said.contains("chmod o-w"), "{said}");
+    mode(0o755);
+    std::fs::write(&file, "what is this\n").expect("written");
+    assert_eq!(policy().0, "wrong");
+    std::fs::write(&file, "p, person:ada, administrator, everything, , allow\n").expect("written");
+    let left: Vec<_> =
+        std::fs::read_dir(&folder).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+    assert_eq!(left, ["ours.csv"], "nothing was written there");
+    // Whoever owns it decides who may do what. Only root gives a folder away.
+    if std::os::unix::fs::chown(&folder, Some(65_534), None).is_ok() {
+        let (is, said) = policy();
+        assert!(is == "doubtful" && said.contains("belongs to user 65534"), "{said}");
+    }
+}
+
 async fn lies(request: Request<Incoming>) -> Answer {
     let host = request.headers()[header::HOST].to_str().expect("a host").to_owned();
     let mut answer = Response::new(Full::from("{\"data\": {\"vmid\": \"many\"}}"));

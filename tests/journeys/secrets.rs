@@ -294,10 +294,13 @@ async fn the_password_of_a_pool_is_rotated_and_put_back_when_it_is_refused() {
     is_seen().await;
     let dir = std::path::Path::new(pool.get("DIR")).to_owned();
     std::fs::write(dir.join("keep"), "").expect("written");
+    // It is root's, everywhere: nobody is there to ask, so nothing is done.
     let (code, out) = gateway.shell(&["secrets", "rotate", "xen"]);
+    assert!(code == Some(2) && out.contains("root changes on every host") && out.contains("--yes"), "{out}");
+    let (code, out) = gateway.shell(&["secrets", "rotate", "xen", "--yes"]);
     assert!(code == Some(2) && out.contains("CHANGE_PASSWORD_REJECTED") && out.contains("stays in use"), "{out}");
     std::fs::remove_file(dir.join("keep")).expect("removed");
-    let (code, out) = gateway.shell(&["secrets", "rotate", "xen"]);
+    let (code, out) = gateway.shell(&["secrets", "rotate", "xen", "--yes"]);
     assert_eq!(code, Some(0), "{out}");
     // Every session ends: only who knows the new password signs in again.
     std::fs::write(dir.join("expire"), "").expect("written");
@@ -335,13 +338,18 @@ async fn the_certificate_that_a_real_lxd_trusts_is_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_password_of_a_cloud_is_rotated_and_an_application_credential_is_replaced_by_hand() {
+async fn the_password_of_a_cloud_is_rotated() {
     let cloud = FakeOpenStack::start(None).await;
-    let all = [cloud.config("cloud", free_port(), "password"), cloud.config("other", free_port(), "secret")].concat();
-    let gateway = TestGateway::start(&all).await;
+    let own = cloud.config("cloud", free_port(), "password");
+    let twice = format!("{own}{}", cloud.config("twin", free_port(), "password"));
+    let gateway = TestGateway::start(&twice).await;
+    let was = cloud.password();
+    // Where another one shows the same secret, it would be locked out.
+    let (code, out) = gateway.shell(&["secrets", "rotate", "cloud"]);
+    assert!(code == Some(2) && out.contains("twin/default") && cloud.password() == was, "{out}");
+    let gateway = TestGateway::start_in(gateway.stop().await, &own).await;
     let ada = Person::first_administrator(&gateway, "ada").await;
     sees(&ada, WEB, "running").await;
-    let was = cloud.password();
     let (code, out) = gateway.shell(&["secrets", "rotate", "cloud"]);
     assert_eq!(code, Some(0), "{out}");
     let now = cloud.password();
@@ -357,8 +365,66 @@ async fn the_password_of_a_cloud_is_rotated_and_an_application_credential_is_rep
     }
     assert_eq!(gateway.shell(&["hypervisor", "list"]).0, Some(0));
     sees(&ada, WEB, "running").await;
-    let (code, out) = gateway.shell(&["secrets", "rotate", "other"]);
-    assert!(code == Some(2) && out.contains("--from"), "{out}");
     holds_none(gateway, &[&now, &was]).await;
     assert!(fake_openstack::CANARIES.iter().all(|c| !out.contains(c)), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_of_a_cloud_is_done_with_the_credential_for_power_and_nothing_else_is() {
+    let cloud = FakeOpenStack::start(None).await;
+    cloud.add_application("acpower", "canary-power-only");
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("power");
+    secret_file(&file, "canary-power-only");
+    let more = format!(
+        "[[hypervisors.credentials]]\nfor = [\"power\"]\napplication_credential = \"acpower\"\nsecret_file = {file:?}\n"
+    );
+    let port = free_port();
+    let gateway = TestGateway::start(&cloud.config_with("cloud", port, "password", &more)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    sees(&ada, WEB, "running").await;
+    // By the page, and by a client of the API.
+    let power = async |verb: &str| {
+        let answer = ada.submit(&format!("/machines/cloud/{WEB}/power"), &[("verb", verb), ("next", "/")]).await;
+        answer.status()
+    };
+    assert!(power("pause").await.is_redirection());
+    sees(&ada, WEB, "paused").await;
+    let token = ada.token("").await;
+    let client = reqwest::Client::builder().tls_certs_only([gateway.ca()]).build().expect("a client");
+    let auth = serde_json::json!({ "auth": { "identity": { "methods": ["application_credential"],
+        "application_credential": { "id": "x", "secret": token } } } });
+    let signed =
+        client.post(format!("https://localhost:{port}/v3/auth/tokens")).json(&auth).send().await.expect("told");
+    assert_eq!(signed.status(), StatusCode::CREATED);
+    let pass = signed.headers()["x-subject-token"].to_str().expect("text").to_owned();
+    let call = async |method: reqwest::Method, path: &str, body: &str| {
+        let request = client.request(method, format!("https://localhost:{port}/v2.1{path}"));
+        let request = request.header("x-auth-token", &pass).header(header::CONTENT_TYPE, "application/json");
+        request.body(body.to_owned()).send().await.expect("an answer").status()
+    };
+    let action = format!("/servers/{WEB}/action");
+    assert!(call(reqwest::Method::POST, &action, r#"{"unpause": null}"#).await.is_success());
+    sees(&ada, WEB, "running").await;
+    assert!(call(reqwest::Method::GET, "/servers/detail", "").await.is_success());
+    let rename = r#"{"server": {"name": "web-1"}}"#;
+    assert!(call(reqwest::Method::PUT, &format!("/servers/{WEB}"), rename).await.is_success());
+    let actions = format!("POST /v2.1{action}");
+    assert_eq!(cloud.came(&actions).len(), 2);
+    assert_eq!(cloud.came_as(&actions), ["acpower"]);
+    assert_eq!(cloud.came_as("GET /v2.1/servers/detail"), ["password"]);
+    assert_eq!(cloud.came_as(&format!("PUT /v2.1/servers/{WEB}")), ["password"]);
+    assert_eq!(cloud.came_as("GET /v3/projects"), ["password"]);
+
+    // When it counts no more, nothing is done in its place, and everything else goes on.
+    cloud.remove_application("acpower");
+    assert!(!power("pause").await.is_success());
+    assert!(!call(reqwest::Method::POST, &action, r#"{"pause": null}"#).await.is_success());
+    assert!(cloud.came_as(&actions).iter().all(|holder| holder != "password"), "{:?}", cloud.came_as(&actions));
+    sees(&ada, WEB, "running").await;
+    assert!(call(reqwest::Method::GET, "/servers/detail", "").await.is_success());
+    let (code, out) = gateway.shell(&["doctor", "--json"]);
+    let line = out.lines().find(|l| l.contains("cloud: credential power")).expect("a line");
+    assert!(code == Some(1) && line.contains("\"wrong\""), "{line}");
+    holds_none(gateway, &["canary-power-only", "canary-0f3a7781-password"]).await;
 }

@@ -18,7 +18,10 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -59,6 +62,20 @@ struct Inside {
     elsewhere: Mutex<bool>,
     circles: Mutex<bool>,
     password: Mutex<String>,
+    /// Application credentials by id.
+    applications: Mutex<BTreeMap<String, Application>>,
+    made: AtomicUsize,
+    /// As whom each token was given.
+    holders: Mutex<BTreeMap<String, String>>,
+}
+
+/// One application credential.
+#[derive(Clone)]
+pub(crate) struct Application {
+    pub(crate) secret: String,
+    pub(crate) is_unrestricted: bool,
+    /// What was said when it was made.
+    pub(crate) said: Value,
 }
 
 impl FakeOpenStack {
@@ -82,7 +99,13 @@ impl FakeOpenStack {
             elsewhere: Mutex::default(),
             circles: Mutex::default(),
             password: Mutex::new(PASSWORD.to_owned()),
+            applications: Mutex::default(),
+            made: AtomicUsize::new(0),
+            holders: Mutex::default(),
         });
+        let first =
+            Application { secret: SECRET.to_owned(), is_unrestricted: false, said: json!({ "name": "gateway" }) };
+        inside.applications.lock().expect("whole").insert("ac1".to_owned(), first);
         let (one, two, three) = (Arc::clone(&inside), Arc::clone(&inside), Arc::clone(&inside));
         let keystone = move |request| {
             let inside = Arc::clone(&one);
@@ -104,6 +127,11 @@ impl FakeOpenStack {
 
     /// What the configuration says about it, with a password or an application credential.
     pub(crate) fn config(&self, name: &str, port: u16, by: &str) -> String {
+        self.config_with(name, port, by, "")
+    }
+
+    /// The same with these lines for more credentials.
+    pub(crate) fn config_with(&self, name: &str, port: u16, by: &str, more: &str) -> String {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         let (keystone, nova, proxy) = self.ports;
         let who = match by {
@@ -113,9 +141,44 @@ impl FakeOpenStack {
         format!(
             "[[hypervisors]]\nname = {name:?}\nkind = \"openstack\"\nidentity = \"https://localhost:{keystone}/v3\"\n\
              compute = \"https://localhost:{nova}/v2.1\"\nconsole = \"https://localhost:{proxy}\"\n{who}\n\
-             [hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n",
+             [hypervisors.tls]\nca_file = {:?}\n[hypervisors.api]\nport = {port}\n{more}",
             file("certificates/ca-cert.pem")
         )
+    }
+
+    /// The application credentials that there are, by id.
+    pub(crate) fn applications(&self) -> BTreeMap<String, Application> {
+        self.inside.applications.lock().expect("whole").clone()
+    }
+
+    /// The application credential of the configuration may make others from now on, or not.
+    pub(crate) fn unrestrict(&self, id: &str, is_unrestricted: bool) {
+        self.inside.applications.lock().expect("whole").get_mut(id).expect("there").is_unrestricted = is_unrestricted;
+    }
+
+    /// One more of them.
+    pub(crate) fn add_application(&self, id: &str, secret: &str) {
+        let one = Application { secret: secret.to_owned(), is_unrestricted: false, said: json!({ "name": id }) };
+        self.inside.applications.lock().expect("whole").insert(id.to_owned(), one);
+    }
+
+    /// One of them counts no more.
+    pub(crate) fn remove_application(&self, id: &str) {
+        self.inside.applications.lock().expect("whole").remove(id);
+        self.inside.forget(id);
+    }
+
+    /// As whom requests with a beginning came: `password`, or the id of an application credential.
+    pub(crate) fn came_as(&self, beginning: &str) -> Vec<String> {
+        let holders = self.inside.holders.lock().expect("whole");
+        let of = |came: Came| {
+            let token = came.headers.get("x-auth-token").and_then(|t| t.to_str().ok()).unwrap_or_default().to_owned();
+            holders.get(&token).cloned().unwrap_or_else(|| "nobody".to_owned())
+        };
+        let mut all: Vec<_> = self.came(beginning).into_iter().map(of).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// The password that counts now.
@@ -201,17 +264,23 @@ impl Inside {
                         "name": "gateway", "domain": domain, "password": *self.password.lock().expect("whole") } } },
                     "scope": { "project": { "name": "service", "domain": domain } },
                 }});
-                let by_secret = json!({ "auth": { "identity": {
-                    "methods": ["application_credential"],
-                    "application_credential": { "id": "ac1", "secret": SECRET },
-                }}});
-                if said != by_password && said != by_secret {
-                    return refused();
-                }
+                let applications = self.applications.lock().expect("whole").clone();
+                let by_secret = applications.iter().find(|(id, one)| {
+                    said == json!({ "auth": { "identity": {
+                        "methods": ["application_credential"],
+                        "application_credential": { "id": id, "secret": one.secret },
+                    }}})
+                });
+                let holder = match by_secret {
+                    Some((id, _)) => id.clone(),
+                    None if said == by_password => "password".to_owned(),
+                    None => return refused(),
+                };
                 let life = *self.life.lock().expect("whole");
                 let mut tokens = self.tokens.lock().expect("whole");
                 let token = format!("{TOKEN}{}", tokens.len() + 1000 + self.came.lock().expect("whole").len());
                 tokens.insert(token.clone(), Instant::now() + life);
+                self.holders.lock().expect("whole").insert(token.clone(), holder);
                 let time = |seconds: u64| {
                     format!("2026-11-28T{:02}:{:02}:{:02}.000000Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
                 };
@@ -243,6 +312,10 @@ impl Inside {
                 *done.status_mut() = StatusCode::NO_CONTENT;
                 done
             }
+            (method, path) if path.starts_with("/v3/users/u1/application_credentials") && self.knows(&request) => {
+                let by = self.holder(&request);
+                self.application(method, path, &by, &body)
+            }
             ("GET", "/v3/projects") if self.knows(&request) => whole(
                 StatusCode::OK,
                 &json!({ "projects": [
@@ -251,6 +324,68 @@ impl Inside {
                 ]}),
             ),
             _ => refused(),
+        }
+    }
+
+    /// As whom somebody asks.
+    fn holder(&self, request: &Request<Incoming>) -> String {
+        let token = request.headers()["x-auth-token"].to_str().expect("text");
+        self.holders.lock().expect("whole")[token].clone()
+    }
+
+    /// The tokens of one application credential are gone.
+    fn forget(&self, id: &str) {
+        let holders = self.holders.lock().expect("whole").clone();
+        self.tokens.lock().expect("whole").retain(|token, _| holders.get(token).is_none_or(|h| h != id));
+    }
+
+    /// Application credentials of the user: read by their owner, made and deleted by who is unrestricted.
+    fn application(&self, method: &str, path: &str, by: &str, body: &[u8]) -> Answer {
+        let no = |status: StatusCode, why: &str| {
+            whole(status, &json!({ "error": { "code": status.as_u16(), "title": why, "message": why } }))
+        };
+        let shown = |id: &str, one: &Application| {
+            let said = |key: &str| one.said.get(key).cloned().unwrap_or_default();
+            json!({ "id": id, "name": said("name"), "description": said("description"), "project_id": PROJECT,
+                "unrestricted": one.is_unrestricted, "expires_at": "2027-02-13T12:12:12.000000",
+                "roles": [{ "id": "r1", "name": "admin", "domain_id": null }, { "id": "r2", "name": "reader" }],
+                "access_rules": [{ "id": "rule1", "path": "/v2.1/servers", "method": "GET", "service": "compute" }] })
+        };
+        let mut all = self.applications.lock().expect("whole");
+        let id = path.strip_prefix("/v3/users/u1/application_credentials").expect("checked").trim_start_matches('/');
+        let may_change = by == "password" || all.get(by).is_some_and(|one| one.is_unrestricted);
+        match (method, id) {
+            ("GET", "") => {
+                let rows: Vec<Value> = all.iter().map(|(id, one)| shown(id, one)).collect();
+                whole(StatusCode::OK, &json!({ "application_credentials": rows, "links": {} }))
+            }
+            ("GET", id) => match all.get(id) {
+                Some(one) => whole(StatusCode::OK, &json!({ "application_credential": shown(id, one) })),
+                None => no(StatusCode::NOT_FOUND, "Not Found"),
+            },
+            _ if !may_change => no(StatusCode::FORBIDDEN, "You are not authorized to perform the requested action"),
+            ("POST", "") => {
+                let said: Value = serde_json::from_slice(body).unwrap_or_default();
+                let said = said["application_credential"].clone();
+                if !said["name"].is_string() || all.values().any(|one| one.said["name"] == said["name"]) {
+                    return no(StatusCode::CONFLICT, "Conflict");
+                }
+                let id = format!("ac{}", self.made.fetch_add(1, Ordering::Relaxed) + 100);
+                let is_unrestricted = said["unrestricted"] == true;
+                let one = Application { secret: format!("canary-made-{id}"), is_unrestricted, said };
+                let mut answer = shown(&id, &one);
+                answer["secret"] = json!(one.secret);
+                all.insert(id, one);
+                whole(StatusCode::CREATED, &json!({ "application_credential": answer }))
+            }
+            ("DELETE", id) if all.remove(id).is_some() => {
+                drop(all);
+                self.forget(id);
+                let mut done = Answer::default();
+                *done.status_mut() = StatusCode::NO_CONTENT;
+                done
+            }
+            _ => no(StatusCode::NOT_FOUND, "Not Found"),
         }
     }
 

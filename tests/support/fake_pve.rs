@@ -53,6 +53,16 @@ struct Inside {
     made: AtomicU32,
     /// What a made token is like.
     makes: Mutex<Makes>,
+    /// Which requests are not answered.
+    holds: Mutex<Option<(Holds, &'static str, &'static str)>>,
+    held: Mutex<Vec<String>>,
+}
+
+/// When a request that is not answered is held: before it is done, or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Before,
+    After,
 }
 
 #[derive(Clone)]
@@ -96,14 +106,32 @@ impl FakePve {
             tokens: Mutex::default(),
             made: AtomicU32::new(0),
             makes: Mutex::new(Makes::Good),
+            holds: Mutex::default(),
+            held: Mutex::default(),
         });
         for (token, is_apart) in [(TOKEN, false), (CONSOLE_TOKEN, true), (POWER_TOKEN, true)] {
             inside.add(token, is_apart);
         }
         let shared = Arc::clone(&inside);
-        let answer = move |request| {
+        let answer = move |request: Request<Incoming>| {
             let inside = Arc::clone(&shared);
-            async move { inside.answer(request).await }
+            async move {
+                let line = format!("{} {}", request.method(), request.uri().path());
+                let shown = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+                let shown = shown.unwrap_or_default().to_owned();
+                let holds = *inside.holds.lock().expect("whole");
+                let held = holds.filter(|(_, beginning, by)| line.starts_with(beginning) && shown.contains(by));
+                if held.is_some_and(|(when, ..)| when == Holds::Before) {
+                    inside.held.lock().expect("whole").push(line);
+                    return std::future::pending().await;
+                }
+                let answer = inside.answer(request).await;
+                if held.is_some() {
+                    inside.held.lock().expect("whole").push(line);
+                    return std::future::pending().await;
+                }
+                answer
+            }
         };
         let port = listen_tls(&tls, answer).await;
         Self { dir, port, inside }
@@ -154,6 +182,32 @@ impl FakePve {
     /// The secrets of the tokens that count.
     pub(crate) fn secrets(&self) -> Vec<String> {
         self.inside.tokens.lock().expect("whole").values().map(|t| t.secret.clone()).collect()
+    }
+
+    /// From now on, requests with such a beginning, with a token whose text holds a word, are answered no more.
+    pub(crate) fn hold(&self, when: Holds, beginning: &'static str, by: &'static str) {
+        *self.inside.holds.lock().expect("whole") = Some((when, beginning, by));
+    }
+
+    /// Waits until one more request is held.
+    pub(crate) async fn held(&self, before: usize) {
+        for _ in 0..300 {
+            if self.count_held() > before {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("nothing came to be held");
+    }
+
+    /// How many requests were held.
+    pub(crate) fn count_held(&self) -> usize {
+        self.inside.held.lock().expect("whole").len()
+    }
+
+    /// All requests are answered again; those that were held stay so.
+    pub(crate) fn let_go(&self) {
+        *self.inside.holds.lock().expect("whole") = None;
     }
 
     /// What becomes of tokens that are made from now on.
@@ -315,6 +369,14 @@ impl Inside {
                 };
                 token.rights.insert((form["path"].clone(), form["roles"].clone()));
                 data(&Value::Null)
+            }
+            ("GET", ["users", user, "token"]) => {
+                let own = tokens.iter().filter_map(|(id, t)| Some((id.strip_prefix(&format!("{user}!"))?, t)));
+                let rows = own.map(|(name, t)| {
+                    let comment = if t.secret.starts_with("canary-made") { "portcullis" } else { "" };
+                    json!({"tokenid": name, "comment": comment, "privsep": u8::from(t.is_apart), "expire": 0})
+                });
+                data(&rows.collect())
             }
             (_, ["users", user, "token", name]) => {
                 let id = format!("{user}!{name}");

@@ -253,6 +253,29 @@ impl TestGateway {
         shell(self.dir.path(), verb)
     }
 
+    /// The command line begins, and goes on beside the test.
+    #[expect(clippy::disallowed_methods, reason = "tests run the program")]
+    pub(crate) fn begin_shell(&self, verb: &[&str]) -> Child {
+        let config = self.dir.path().join("portcullis.toml").display().to_string();
+        let mut command = Command::new(super::peers::program_path());
+        command.args(verb).args(["--config", &config]).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().expect("the program runs")
+    }
+
+    /// Another node of the same installation: with the same keys, on the same store.
+    pub(crate) async fn beside(&self, hypervisors: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let at = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        portcullis_server::init(dir.path(), "localhost", at, &SystemClock).expect("init");
+        std::fs::copy(self.dir.path().join("portcullis.key"), dir.path().join("portcullis.key")).expect("the keys");
+        let config = Config::read(&self.dir.path().join("portcullis.toml"), std::iter::empty()).expect("read");
+        let file = dir.path().join("portcullis.toml");
+        let text = std::fs::read_to_string(&file).expect("the configuration");
+        let was = text.lines().find(|l| l.starts_with("url = \"sqlite:")).expect("a store").to_owned();
+        std::fs::write(&file, text.replace(&was, &format!("url = {:?}", config.store.url))).expect("written");
+        Self::start_in(dir, hypervisors).await
+    }
+
     /// What `portcullis audit search` finds now.
     pub(crate) fn search(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let config = self.dir.path().join("portcullis.toml").display().to_string();

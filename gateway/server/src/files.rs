@@ -101,22 +101,24 @@ fn whole(path: &Path) -> io::Result<String> {
     if text.len() as u64 > LONGEST { Err(wrong(format!("it is longer than {LONGEST} bytes"))) } else { Ok(text) }
 }
 
+/// Whether nobody may write to the file system that a folder is on.
+fn is_read_only(folder: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statvfs(folder)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// Refuses a folder, or a file in it, that everybody on this machine may write: it says who may do what. A folder of a
 /// file system that nobody may write counts as closed, whatever its mode says (Kubernetes mounts its own so).
-fn check_writers(folder: &Path) -> io::Result<()> {
+fn check_writers(folder: &Path, is_read_only: impl Fn(&Path) -> io::Result<bool>) -> io::Result<()> {
     let open_to_all = |path: &Path| Ok::<_, io::Error>(std::fs::metadata(path)?.mode() & 0o002 != 0);
     let refuse = |path: &Path| {
         let path = path.display();
         let why = format!("{path} can be written by everybody: chmod o-w {path}");
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     };
+    if is_read_only(folder)? {
+        return Ok(());
+    }
     if open_to_all(folder)? {
-        let probe = folder.join(".portcullis-may-write");
-        match std::fs::File::create_new(&probe) {
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
-            Ok(_) => std::fs::remove_file(&probe)?,
-            Err(_) => {}
-        }
         return refuse(folder);
     }
     for entry in std::fs::read_dir(folder)? {
@@ -134,6 +136,21 @@ pub(crate) async fn try_tests(files: &Files) -> Result<(), String> {
     let engine = Engine::load(&rights_of(&set)).await.map_err(|e| e.to_string())?;
     let told = crate::files_tests::run(&engine, &set, files).map_err(|e| e.to_string())?;
     if told.failed.is_empty() { Ok(()) } else { Err(told.failed.join("\n")) }
+}
+
+/// Reads a folder that is the only source of the policy, if it may be taken over. Nothing is written.
+pub(crate) async fn examine(folder: &Path) -> Result<Files, String> {
+    check_writers(folder, is_read_only).map_err(|e| e.to_string())?;
+    let files = read(folder).map_err(|e| e.to_string())?;
+    try_tests(&files).await?;
+    Ok(files)
+}
+
+/// Who else may change a folder: its owner may, whatever its mode says. None where that is the gateway's user, or root,
+/// who may anyway.
+pub(crate) fn foreign_owner(folder: &Path, own: u32) -> io::Result<Option<u32>> {
+    let owner = std::fs::metadata(folder)?.uid();
+    Ok(Some(owner).filter(|owner| *owner != own && *owner != 0))
 }
 
 impl House {
@@ -160,9 +177,7 @@ impl House {
     }
 
     async fn try_folder(&self, folder: &Path) -> Result<(), String> {
-        check_writers(folder).map_err(|e| e.to_string())?;
-        let files = read(folder).map_err(|e| e.to_string())?;
-        try_tests(&files).await?;
+        let files = examine(folder).await?;
         let said = |error: Error| chain(&error);
         let plan = self.grants.plan(&self.engine, &files).await.map_err(said)?;
         let version = self.store.policy_version().await.map_err(|e| chain(&e))?;
@@ -215,15 +230,22 @@ mod tests {
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
         mode(&file, 0o664);
         mode(dir.path(), 0o755);
-        assert!(check_writers(dir.path()).is_ok());
+        let check = |folder: &Path| check_writers(folder, is_read_only);
+        assert!(check(dir.path()).is_ok());
         assert_eq!(read(dir.path()).expect("read").0.len(), 1);
         for path in [file.as_path(), dir.path()] {
             let before = fs::metadata(path).expect("there").permissions().mode();
             mode(path, before | 0o002);
-            let why = check_writers(dir.path()).expect_err("refused").to_string();
+            let why = check(dir.path()).expect_err("refused").to_string();
             assert!(why.contains("chmod o-w"), "{why}");
+            assert!(check_writers(dir.path(), |_| Ok(true)).is_ok(), "nobody may write there");
+            assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1, "nothing was written to find out");
             mode(path, before);
         }
+        let owner = fs::metadata(dir.path()).expect("there").uid();
+        assert_eq!(foreign_owner(dir.path(), owner).expect("read"), None);
+        let other = foreign_owner(dir.path(), owner + 1).expect("read");
+        assert_eq!(other, Some(owner).filter(|owner| *owner != 0), "root may anyway");
         fs::create_dir(dir.path().join("b.csv")).expect("made");
         assert!(read(dir.path()).expect_err("refused").to_string().contains("no file"));
         fs::remove_dir(dir.path().join("b.csv")).expect("removed");

@@ -41,6 +41,7 @@ mod listener;
 mod lives;
 mod locks;
 mod logs;
+mod nodes;
 mod openapi;
 mod pace;
 mod pages;

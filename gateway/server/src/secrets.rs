@@ -4,12 +4,20 @@
 
 use crate::{
     config::{Config, ConfigError},
+    nodes,
     state::{House, chain},
 };
 use portcullis_domain::Clock;
 use portcullis_store::{HypervisorSecret, Keys, Store};
 use portcullis_upstream::{Fleet, Kept, Refreshed, SecretName, Vault};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use time::OffsetDateTime;
 
 /// How often the store is asked for what was rotated.
@@ -66,16 +74,20 @@ pub(crate) async fn open(
 
 /// Keeps secrets fresh while the house is open.
 pub(crate) async fn keep(house: Arc<House>) {
-    tokio::join!(keep_rotated(&house), keep_files(&house), keep_vault(&house));
+    let anew = AtomicBool::new(false);
+    tokio::join!(keep_rotated(&house, &anew), keep_files(&house), keep_vault(&house), nodes::keep(&house, &anew));
 }
 
 /// Which version of each secret this process uses.
 type Taken = HashMap<SecretName, i64>;
 
-async fn keep_rotated(house: &House) {
+async fn keep_rotated(house: &House, anew: &AtomicBool) {
     let mut taken = Taken::new();
     let mut used_at: Option<OffsetDateTime> = None;
     loop {
+        if anew.swap(false, Ordering::AcqRel) {
+            taken.clear();
+        }
         match house.store.hypervisor_secrets().await {
             Ok(rows) => {
                 for row in rows {
@@ -134,7 +146,10 @@ async fn take(house: &House, taken: &mut Taken, row: &HypervisorSecret) {
     if let Some(why) = refused {
         return note(house, "alarm", &name, &format!("a rotated secret is not taken into use: {why}")).await;
     }
-    if let Err(error) = house.store.secret_taken(&row.hypervisor, &row.credential, row.version).await {
+    let node = house.trail.node();
+    if let Err(error) = house.store.secret_taken(node, &row.hypervisor, &row.credential, row.version).await {
+        // Said again at the next look: a rotation waits for it.
+        taken.remove(&name);
         tracing::warn!(error = %chain(&error), "that a secret is in use could not be written down");
     }
 }

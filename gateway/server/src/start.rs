@@ -135,6 +135,11 @@ impl Running {
         keep_apart(&house);
         house.note("system", "the gateway started", &words(&recovered));
         house
+            .store
+            .node_began(house.trail.node(), &logs::place(&house.config), house.clock.now())
+            .await
+            .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
+        house
             .take_folder()
             .await
             .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
@@ -164,6 +169,9 @@ impl Running {
         let threads: Vec<_> = self.shards.drain(..).chain(self.keeper.take()).collect();
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
         joined.await.ok();
+        if let Err(error) = self.house.store.node_ended(self.house.trail.node()).await {
+            tracing::warn!(error = %chain(&error), "that this gateway ended could not be written down");
+        }
         let why = self.house.failure.get().map_or("", String::as_str);
         self.house.note("system", "the gateway stopped", why);
         if let Err(error) = self.house.trail.close() {

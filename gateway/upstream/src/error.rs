@@ -103,6 +103,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the hypervisor answered, and said no: to the credential, most likely.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Upstream { fault: Fault::Refused(_) | Fault::Unauthenticated, .. })
+    }
+
     /// A configuration error.
     pub(crate) fn config(key: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Config { key: key.into(), why: why.into() }

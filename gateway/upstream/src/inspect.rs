@@ -105,7 +105,7 @@ mod tests {
             (Action::AccessAdmin, "User.Modify"),
         ];
         let powers = powers.map(|(action, word)| (action, word.to_owned())).to_vec();
-        let standing = KnownAs { who: "gateway".to_owned(), powers };
+        let standing = KnownAs::new("gateway", powers);
         assert_eq!(standing.beyond("default"), ["User.Modify"]);
         assert_eq!(standing.beyond("console"), ["VM.PowerMgmt", "User.Modify"]);
         assert_eq!(standing.beyond("console+power"), ["User.Modify"]);

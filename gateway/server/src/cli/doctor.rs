@@ -5,6 +5,7 @@
 use super::{Answer, At, Desk, chain};
 use crate::{
     config::Config,
+    files,
     logs::{self, Survey},
     secrets::{self, Opened},
     state::LogOf,
@@ -68,7 +69,10 @@ impl Doctor {
         let Self { at } = self;
         let mut all = Findings::default();
         if let Some(config) = configuration(&at, &mut all) {
-            files(&config, &mut all);
+            modes(&config, &mut all);
+            if let Some(folder) = config.policy.directory.as_deref() {
+                Box::pin(policy(folder, &mut all)).await;
+            }
             space(&config, &mut all);
             match at.open().await {
                 Err(why) => {
@@ -106,7 +110,7 @@ fn configuration(at: &At, all: &mut Findings) -> Option<Config> {
 }
 
 /// Who else may write or read what must be the gateway's own.
-fn files(config: &Config, all: &mut Findings) {
+fn modes(config: &Config, all: &mut Findings) {
     let mut look = |what: &str, path: &Path, forbidden: u32, words: &str| match std::fs::metadata(path) {
         Ok(meta) if meta.mode() & forbidden != 0 => {
             let (mode, path) = (meta.mode() & 0o777, path.display());
@@ -143,6 +147,24 @@ fn files(config: &Config, all: &mut Findings) {
             all.add(Is::Doubtful, "own certificate", doubts.join("; "), "put a new one in tls.cert_file, and restart");
         }
         Err(why) => all.add(Is::Wrong, "own certificate", why.to_string(), "the gateway does not start without it"),
+    }
+}
+
+/// The folder that says who may do what: as the gateway takes it over when it starts.
+async fn policy(folder: &Path, all: &mut Findings) {
+    let shown = folder.display();
+    // A folder that cannot be read is told of below.
+    if let Ok(Some(owner)) = files::foreign_owner(folder, rustix::process::geteuid().as_raw()) {
+        all.add(
+            Is::Doubtful,
+            "policy",
+            format!("{shown} belongs to user {owner}, who may change who may do what"),
+            format!("chown it to the gateway's user or to root, if {owner} is not who keeps the policy"),
+        );
+    }
+    match files::examine(folder).await {
+        Ok(_) => all.well("policy", format!("{shown} can be taken over, and its tests hold")),
+        Err(why) => all.add(Is::Wrong, "policy", format!("{shown}: {why}"), "until then the last good version stays"),
     }
 }
 
@@ -217,6 +239,18 @@ async fn hypervisors(desk: &Desk, all: &mut Findings) {
             return all.add(Is::Wrong, "hypervisors", why.to_string(), "the gateway does not start until it is mended");
         }
     };
+    match desk.store.hypervisor_secrets().await {
+        Ok(rows) => {
+            for row in &rows {
+                let left = super::secrets::left(row);
+                if !left.is_empty() {
+                    let what = format!("{}: credential {}", row.hypervisor, row.credential);
+                    all.add(Is::Doubtful, &what, left, "no rotation begins while another one is at it");
+                }
+            }
+        }
+        Err(why) => all.add(Is::Wrong, "hypervisors", why.to_string(), "rotated secrets cannot be read"),
+    }
     fleet.refresh_once().await;
     let states = fleet.secrets().states();
     for health in fleet.health() {
@@ -281,14 +315,32 @@ async fn credential(fleet: &Fleet, state: &SecretState, all: &mut Findings) {
     match fleet.known_as(&state.name).await {
         Ok(standing) => {
             let beyond = standing.beyond(credential);
-            if beyond.is_empty() {
-                all.well(&what, format!("it counts, as {}", standing.who));
-            } else {
+            let untold = standing.untold.as_ref();
+            if !beyond.is_empty() {
                 all.add(
                     Is::Doubtful,
                     &what,
                     format!("as {} it may also do what it need not: {}", standing.who, beyond.join(", ")),
                     "take that away there, unless people are granted it through the gateway",
+                );
+            }
+            match untold {
+                Some(why) => all.well(
+                    &what,
+                    format!("it counts, as {}; what it may do is not told, or not all of it: {why}", standing.who),
+                ),
+                None if beyond.is_empty() => {
+                    all.well(&what, format!("it counts, as {}, and may do no more than it is for", standing.who));
+                }
+                None => {}
+            }
+            let now = SystemClock.now();
+            if let Some(end) = standing.ends_at.filter(|end| *end - now < SOON) {
+                all.add(
+                    Is::Doubtful,
+                    &what,
+                    format!("it ends by itself on {}", day(end)),
+                    rotate(hypervisor, credential),
                 );
             }
         }
@@ -299,9 +351,12 @@ async fn credential(fleet: &Fleet, state: &SecretState, all: &mut Findings) {
     }
     let age = state.since.map(|at| SystemClock.now() - at).filter(|age| *age > OLD);
     if let Some(age) = age {
-        let rotate = format!("portcullis secrets rotate {hypervisor} --for {credential}");
-        all.add(Is::Doubtful, &what, format!("it is {} days old", age.whole_days()), rotate);
+        all.add(Is::Doubtful, &what, format!("it is {} days old", age.whole_days()), rotate(hypervisor, credential));
     }
+}
+
+fn rotate(hypervisor: &HypervisorName, credential: &str) -> String {
+    format!("portcullis secrets rotate {hypervisor} --for {credential}")
 }
 
 fn day(at: OffsetDateTime) -> String {

@@ -18,6 +18,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE},
 };
 use http_body_util::Full;
+use portcullis_domain::Secret;
 use portcullis_policy::classify::soap::{self, Call, Element, Reference};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -44,6 +45,8 @@ pub(crate) struct Session {
     cookie: HeaderValue,
     /// What ids of its own objects hold.
     pub(crate) key: String,
+    /// As whom the server knows the session, in the form in which it writes users; empty where it does not say.
+    pub(crate) user: String,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -59,7 +62,7 @@ impl Session {
 impl Session {
     pub(super) fn sample(key: &str) -> Self {
         let cookie = HeaderValue::from_static("vmware_soap_session=cookie");
-        Self { cookie, key: key.to_owned(), idle: Mutex::default() }
+        Self { cookie, key: key.to_owned(), user: String::new(), idle: Mutex::default() }
     }
 }
 
@@ -80,6 +83,11 @@ impl Center {
 
     pub(crate) fn username(&self) -> &str {
         &self.username
+    }
+
+    /// The password in use.
+    pub(crate) fn password(&self) -> Result<Arc<Secret>, Fault> {
+        self.password.value()
     }
 
     /// What the server says of itself, to anybody.
@@ -114,7 +122,8 @@ impl Center {
         let is_key = |k: &String| !k.is_empty() && k.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let key = key.filter(is_key).ok_or_else(|| Fault::Protocol("a session without a key".to_owned()))?;
         let cookie = cookies.ok_or_else(|| Fault::Protocol("a session without its cookie".to_owned()))?;
-        Ok(Session { cookie, key, idle: Mutex::default() })
+        let user = returned.first().and_then(|s| s.child("userName")).map(|u| u.text.clone()).unwrap_or_default();
+        Ok(Session { cookie, key, user, idle: Mutex::default() })
     }
 
     /// Signs out, as well as it goes.

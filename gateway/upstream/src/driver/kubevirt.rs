@@ -5,6 +5,7 @@
 //! certificate. Lists come in pages, and a watch goes on from where they ended; where the cluster no longer knows that
 //! place (410), all is listed anew. A screen is asked for with `preserveSession`, so that nobody's is taken away.
 
+mod account;
 mod objects;
 mod rows;
 mod watched;
@@ -23,10 +24,12 @@ use crate::{
     config::KubevirtConfig,
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    secret::{Held, Site},
+    rotate::{KnownAs, Rotation},
+    secret::Site,
     tls::{Tls, TlsUpgrade},
     wire::{Dialer, Https},
 };
+use account::{Token, authorization};
 use async_trait::async_trait;
 use http::{HeaderValue, Method, header::AUTHORIZATION};
 use portcullis_domain::{Machine, MachineId, Secret};
@@ -65,27 +68,6 @@ struct Kubevirt {
     host: HeaderValue,
     cutter: Cutter,
     token: Option<Token>,
-}
-
-/// The token of a service account; a file with it is written anew as it is renewed.
-struct Token {
-    held: Arc<Held>,
-    badge: Arc<Renewed>,
-}
-
-impl Token {
-    fn read(&self) -> Result<(), Fault> {
-        let token = self.held.fresh()?;
-        self.badge.set(authorization(&token), None);
-        Ok(())
-    }
-}
-
-/// The header that shows the token, if it is one (RFC 6750 section 2.1).
-fn authorization(token: &Secret) -> Option<HeaderValue> {
-    let text = token.expose_text()?;
-    let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b));
-    is_plain.then(|| HeaderValue::from_str(&format!("Bearer {text}")).ok())?
 }
 
 pub(crate) fn build(site: &mut Site<'_>, config: KubevirtConfig) -> Result<Built, Error> {
@@ -476,6 +458,26 @@ impl Driver for Kubevirt {
 
     fn cutter(&self) -> Option<&Cutter> {
         Some(&self.cutter)
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.own_standing().await
+    }
+
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        self.own_rotation()
+    }
+
+    fn label(&self, secret: &Secret) -> Option<String> {
+        Self::label_of(secret)
+    }
+
+    async fn make_secret(&self) -> Result<Secret, Fault> {
+        self.make_token().await
+    }
+
+    async fn retire_secret(&self, old: &Secret) -> Result<(), Fault> {
+        self.retire_token(old).await
     }
 }
 

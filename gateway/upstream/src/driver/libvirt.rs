@@ -18,6 +18,7 @@ use crate::{
     config::{LibvirtConfig, Verify},
     error::{Error, Fault},
     fleet::Board,
+    rotate::{KnownAs, Rotation},
     secret::Site,
     tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer, Wire},
@@ -232,6 +233,20 @@ impl Driven {
 impl Driver for Driven {
     fn dialer(&self) -> Option<&Dialer> {
         Some(&self.dialer)
+    }
+
+    async fn known_as(&self) -> Result<KnownAs, Fault> {
+        self.connect().await?.close().await;
+        let who = if self.dialer.tls.is_some() { "its client certificate" } else { "the gateway's user on its socket" };
+        Ok(KnownAs::untold(who, "libvirt tells nobody; it is everything, unless its access_drivers say less"))
+    }
+
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        Ok(Rotation::ByHand(if self.dialer.tls.is_some() {
+            "whoever keeps the authority of the daemon's client certificates signs another one"
+        } else {
+            "on its unix socket the gateway needs no secret"
+        }))
     }
 
     async fn follow(&self, board: &Board) -> Fault {

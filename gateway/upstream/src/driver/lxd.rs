@@ -140,6 +140,8 @@ struct Trusted {
     restricted: bool,
     #[serde(default)]
     projects: Vec<String>,
+    #[serde(default)]
+    fingerprint: String,
 }
 
 /// One row of the list; what else stands in it is not looked at.
@@ -308,15 +310,38 @@ impl Driver for Lxd {
             }
         };
         let unrestricted = [Action::AccessAdmin, Action::NodeAdmin].map(|a| (a, "not restricted".to_owned()));
-        Ok(KnownAs { who, powers: if is_restricted { Vec::new() } else { unrestricted.into() } })
+        Ok(KnownAs::new(who, if is_restricted { Vec::new() } else { unrestricted.into() }))
     }
 
-    fn rotation(&self) -> Rotation {
-        if self.shown.is_some() {
-            Rotation::Given(Form::Certificate)
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        let Some(shown) = &self.shown else {
+            return Ok(Rotation::ByHand("on its unix socket the gateway needs no secret"));
+        };
+        let is_restricted = self.trusted(&shown.print()?).await?.restricted;
+        Ok(if is_restricted {
+            Rotation::ByHand(
+                "the gateway's certificate is restricted, and a restricted one adds none: have an administrator add another \
+                 one there for the same projects (config trust add --restricted)",
+            )
         } else {
-            Rotation::ByHand("on its unix socket the gateway needs no secret")
-        }
+            Rotation::Given(Form::Certificate)
+        })
+    }
+
+    fn label(&self, secret: &Secret) -> Option<String> {
+        let print = self.shown.as_ref()?.print_of(secret).ok()?;
+        Some(label(&print))
+    }
+
+    /// Certificates of the same name: a rotation gives a new one that of the old one.
+    async fn others(&self) -> Result<Vec<String>, Fault> {
+        let Some(shown) = &self.shown else { return Ok(Vec::new()) };
+        let print = shown.print()?;
+        let own = self.trusted(&print).await?;
+        let target = "/1.0/certificates?recursion=1";
+        let all: Vec<Trusted> = ask(&self.dialer, &self.host, Method::GET, target, None, LIST).await?;
+        let others = all.iter().filter(|c| c.name == own.name && c.fingerprint != print);
+        Ok(others.map(|c| super::clean_text(&label(&c.fingerprint))).collect())
     }
 
     async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
@@ -371,6 +396,11 @@ impl Driver for Lxd {
         let why = "an LXD console is text; open it with lxc, or another client of its API, through the gateway";
         Err(Fault::Unsupported(why.to_owned()))
     }
+}
+
+/// What a certificate is called, for people.
+fn label(print: &str) -> String {
+    format!("the certificate {}", print.chars().take(12).collect::<String>())
 }
 
 /// The project and the name in an id.

@@ -198,8 +198,16 @@ pub(crate) trait Driver: Send + Sync {
     /// The way to its API; none where each of its machines has one of its own.
     fn dialer(&self) -> Option<&Dialer>;
     /// How its secret is replaced.
-    fn rotation(&self) -> Rotation {
-        Rotation::ByHand("its secret cannot be replaced by its API")
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        Ok(Rotation::ByHand("its secret cannot be replaced by its API"))
+    }
+    /// What a new secret changes beside what the gateway shows: somebody has to agree to it.
+    fn caution(&self) -> Option<&'static str> {
+        None
+    }
+    /// What a secret is called there, so that people find it. Never the secret itself.
+    fn label(&self, _: &Secret) -> Option<String> {
+        None
     }
     /// Has a new secret made beside the one in use.
     async fn make_secret(&self) -> Result<Secret, Fault> {
@@ -212,6 +220,10 @@ pub(crate) trait Driver: Send + Sync {
     /// Takes away a secret that is not the one in use.
     async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
         Err(by_hand())
+    }
+    /// What rotations made there and this credential is not: by their labels, for people to look at.
+    async fn others(&self) -> Result<Vec<String>, Fault> {
+        Ok(Vec::new())
     }
     /// Something was changed with another credential: what is known is read anew soon.
     fn nudge(&self) {}

@@ -6,6 +6,7 @@
 //! dialled (SEC-150): of the latter only its token is used, once, here, at the configured place.
 
 mod account;
+mod credential;
 mod rows;
 
 use super::{
@@ -377,20 +378,41 @@ impl Driver for OpenStack {
         self.keystone.known_as(&self.base).await
     }
 
-    fn rotation(&self) -> Rotation {
+    async fn rotation(&self) -> Result<Rotation, Fault> {
         match self.keystone.who {
-            Who::Password { .. } => Rotation::Given(Form::Password),
-            Who::Application { .. } => Rotation::ByHand("an application credential cannot make another one for itself"),
+            Who::Password { .. } => Ok(Rotation::Given(Form::Password)),
+            Who::Application { .. } => {
+                let why = self.keystone.is_restricted(&self.base).await?;
+                Ok(why.map_or(Rotation::Made, Rotation::ByHand))
+            }
         }
+    }
+
+    fn label(&self, secret: &Secret) -> Option<String> {
+        self.keystone.label(secret)
+    }
+
+    async fn others(&self) -> Result<Vec<String>, Fault> {
+        match self.keystone.who {
+            Who::Password { .. } => Ok(Vec::new()),
+            Who::Application { .. } => self.keystone.other_credentials(&self.base).await,
+        }
+    }
+
+    async fn make_secret(&self) -> Result<Secret, Fault> {
+        self.keystone.make_credential(&self.base).await
     }
 
     async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
         self.keystone.change_password(&self.base, new).await
     }
 
-    /// With the new password the old one counts no more.
-    async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
-        Ok(())
+    /// With a new password the old one counts no more.
+    async fn retire_secret(&self, old: &Secret) -> Result<(), Fault> {
+        match self.keystone.who {
+            Who::Password { .. } => Ok(()),
+            Who::Application { .. } => self.keystone.delete_credential(&self.base, old).await,
+        }
     }
 
     fn nudge(&self) {

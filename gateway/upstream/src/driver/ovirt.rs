@@ -19,7 +19,7 @@ use crate::{
     config::{OvirtConfig, Verify},
     error::{Error, Fault},
     fleet::{Board, MAX_MACHINES},
-    rotate::KnownAs,
+    rotate::{KnownAs, Rotation},
     secret::{Site, is_text},
     tls::{Tls, TlsUpgrade},
     wire::{Address, Dialer, Https},
@@ -308,9 +308,11 @@ impl Driver for Ovirt {
     }
 
     async fn known_as(&self) -> Result<KnownAs, Fault> {
-        self.account.sign_in().await?;
-        // What the account may do is not told in one answer: none of it is claimed.
-        Ok(KnownAs { who: self.account.username.clone(), powers: Vec::new() })
+        self.own_standing().await
+    }
+
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        Ok(Rotation::ByHand(account::BY_HAND))
     }
 
     fn nudge(&self) {

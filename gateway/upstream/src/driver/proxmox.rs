@@ -312,8 +312,16 @@ impl Driver for Proxmox {
         self.own_standing().await
     }
 
-    fn rotation(&self) -> Rotation {
-        Rotation::Made
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        Ok(Rotation::Made)
+    }
+
+    fn label(&self, secret: &Secret) -> Option<String> {
+        token::parts(secret).ok().map(|(user, name)| token::label(&user, &name))
+    }
+
+    async fn others(&self) -> Result<Vec<String>, Fault> {
+        self.other_tokens().await
     }
 
     async fn make_secret(&self) -> Result<Secret, Fault> {

@@ -6,6 +6,7 @@
 //! ([`Desk`]). A screen is reached at the host that its ticket names, if the configuration lists that host, and only with
 //! the certificate whose thumbprint the ticket says; the ticket is used once, here.
 
+mod account;
 mod screen;
 mod versions;
 
@@ -24,7 +25,7 @@ use crate::{
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
-use portcullis_domain::{HypervisorName, Machine, MachineId};
+use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 use portcullis_policy::classify::soap::{Call, Element, Reference};
 use std::{
     sync::{Arc, PoisonError},
@@ -330,13 +331,20 @@ impl Driver for Vsphere {
     }
 
     async fn known_as(&self) -> Result<KnownAs, Fault> {
-        let session = self.desk.center.sign_in().await?;
-        self.desk.center.sign_out(&session).await;
-        Ok(KnownAs { who: self.desk.center.username().to_owned(), powers: Vec::new() })
+        self.own_standing().await
     }
 
-    fn rotation(&self) -> Rotation {
-        Rotation::ByHand("its SOAP API changes no password of vCenter's users")
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        self.own_rotation().await
+    }
+
+    async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {
+        self.change_password(new).await
+    }
+
+    /// With the new password the old one counts no more.
+    async fn retire_secret(&self, _: &Secret) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn stay(&self) -> Fault {

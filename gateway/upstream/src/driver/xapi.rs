@@ -275,8 +275,16 @@ impl Driver for Xapi {
         self.pool.known_as().await
     }
 
-    fn rotation(&self) -> Rotation {
-        Rotation::Given(Form::Password)
+    async fn rotation(&self) -> Result<Rotation, Fault> {
+        Ok(Rotation::Given(Form::Password))
+    }
+
+    /// `session.change_password` of a local superuser is that of root, on every host of the pool.
+    fn caution(&self) -> Option<&'static str> {
+        Some(
+            "the password of root changes on every host of the pool, for its consoles and for ssh, too, and only the \
+             gateway knows the new one",
+        )
     }
 
     async fn put_secret(&self, new: &Secret) -> Result<(), Fault> {

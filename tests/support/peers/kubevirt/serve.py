@@ -12,8 +12,10 @@ only what tests look at; label selectors are of the form a=b; bookmarks come eac
 configurations are JSON, merged without managed fields; a second session of a screen that is to be preserved is 409.
 Files that appear in DIR change it: `expire` forgets every version, `loop` lets lists never end, `odd` puts rows of wrong
 shapes into lists, `nothing` answers lists with something else, `closed` refuses everything with 403, `token` holds the only
-token that counts from then on, `slow` gives each page of a list one object and lets each but the first wait for a while,
-`burst` sends a watch with timeoutSeconds=77 an event of a machine that is in no list and fifty of web-1, all at once.
+token that counts from then on beside those that were asked for, `slow` gives each page of a list one object and lets each
+but the first wait for a while, `burst` sends a watch with timeoutSeconds=77 an event of a machine that is in no list and
+fifty of web-1, all at once, `strict` lets nobody make a token. A token that is bound to a secret (its claims say so; nobody
+signs anything here) counts as long as the secret is there. Secrets can be made and deleted, and never read.
 
 Prints a line for each request: `asked METHOD TARGET`, and `wrong WHAT` for what no careful client does.
 """
@@ -42,6 +44,10 @@ FORGOTTEN = 0
 STORE = {}
 EVENTS = []
 SCREENS = {}
+# Secrets by namespace and name, with their uid; tokens that were asked for; secrets that were deleted.
+SECRETS = {}
+TOKENS = set()
+GONE = set()
 KV = "kubevirt.io"
 # group, version, plural, kind, short names, namespaced
 RESOURCES = [
@@ -66,6 +72,16 @@ def say(*words):
 
 def flag(name):
     return os.path.exists(os.path.join(DIR, name))
+
+
+def bound(token):
+    """The secret that a token is bound to."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["kubernetes.io"]
+        return claims["namespace"], claims["secret"]["name"]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 class Refusal(Exception):
@@ -276,7 +292,8 @@ class Handler(BaseHTTPRequestHandler):
             if flag("token"):
                 with open(os.path.join(DIR, "token"), encoding="utf-8") as file:
                     counts = file.read().strip()
-            if self.headers.get("Authorization") != "Bearer " + counts:
+            shown = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            if shown != counts and shown not in TOKENS or bound(shown) in GONE:
                 say("wrong", "token")
                 raise Refusal(401, "Unauthorized", "Unauthorized")
             if flag("closed"):
@@ -295,6 +312,10 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/openapi/v3/apis/"):
             return self.answer(200, {"openapi": "3.0.0", "info": {"title": "Kubernetes"}, "paths": {}})
         parts = path.split("/")[1:]
+        if self.command in ("POST", "DELETE") and parts[:3] == ["api", "v1", "namespaces"] and len(parts) > 4:
+            return self.core(parts[3], parts[4:])
+        if self.command == "POST" and parts[-1] in ("selfsubjectreviews", "selfsubjectrulesreviews"):
+            return self.review(parts)
         if parts[0] != "apis" or len(parts) < 4:
             say("wrong", "core", path)
             raise Refusal(403, "Forbidden", f'User "gateway" cannot {self.command} path "{path}"')
@@ -315,6 +336,64 @@ class Handler(BaseHTTPRequestHandler):
         if len(rest) == 1:
             return self.collection(entry, namespace)
         return self.single(entry, namespace, rest[1])
+
+    # The service account's own.
+
+    def said(self):
+        if self.headers.get("Content-Type") != "application/json":
+            raise Refusal(415, "UnsupportedMediaType", "the body is no JSON")
+        return json.loads(self.body)
+
+    def core(self, namespace, rest):
+        if rest[0] == "secrets" and self.command == "DELETE" and len(rest) == 2:
+            if (namespace, rest[1]) in GONE:
+                raise Refusal(404, "NotFound", f'secrets "{rest[1]}" not found')
+            GONE.add((namespace, rest[1]))
+            SECRETS.pop((namespace, rest[1]), None)
+            say("deleted", namespace, rest[1])
+            return self.answer(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
+        if rest == ["secrets"] and self.command == "POST":
+            said = self.said()
+            name = said["metadata"]["name"]
+            if said.get("data") or said.get("stringData") or said["type"] != "Opaque":
+                raise Refusal(403, "Forbidden", "secrets is forbidden: only empty ones here")
+            if (namespace, name) in SECRETS:
+                raise Refusal(409, "AlreadyExists", f'secrets "{name}" already exists')
+            said["metadata"]["uid"] = SECRETS[namespace, name] = str(uuid.uuid4())
+            return self.answer(201, said)
+        if len(rest) == 3 and rest[0] == "serviceaccounts" and rest[2] == "token" and self.command == "POST":
+            if flag("strict"):
+                raise Refusal(403, "Forbidden", f'serviceaccounts "{rest[1]}" is forbidden: cannot create resource "token"')
+            spec = self.said()["spec"]
+            of = spec["boundObjectRef"]
+            if of["kind"] != "Secret" or SECRETS.get((namespace, of["name"])) != of["uid"]:
+                raise Refusal(409, "Conflict", "the UID in the bound object reference does not match")
+            claims = {"sub": f"system:serviceaccount:{namespace}:{rest[1]}", "exp": int(time.time()) + 3600 * 24 * 7,
+                "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": rest[1]},
+                    "secret": {"name": of["name"], "uid": of["uid"]}}}
+            payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+            token = f"e30.{payload}.canary-made-{len(TOKENS)}"
+            TOKENS.add(token)
+            return self.answer(201, {"kind": "TokenRequest", "status": {"token": token,
+                "expirationTimestamp": "2026-12-31T00:00:00Z"}})
+        raise Refusal(403, "Forbidden", f'User "gateway" cannot {self.command} {"/".join(rest)}')
+
+    def review(self, parts):
+        said = self.said()
+        if parts == ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"]:
+            said["status"] = {"userInfo": {"username": "system:serviceaccount:infra:gateway"}}
+        elif parts == ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"]:
+            rules = [
+                {"verbs": ["get", "list", "watch"], "apiGroups": [KV], "resources": ["virtualmachines"]},
+                {"verbs": ["update"], "apiGroups": [SUBRESOURCES[0]], "resources": ["virtualmachines/start"]},
+                {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews"]},
+            ]
+            if said["spec"]["namespace"] == "red":
+                rules.append({"verbs": ["create"], "apiGroups": [""], "resources": ["pods/exec"]})
+            said["status"] = {"resourceRules": rules, "nonResourceRules": [], "incomplete": False}
+        else:
+            raise Refusal(404, "NotFound", "the server could not find the requested resource")
+        return self.answer(201, said)
 
     # What there is.
 

@@ -76,6 +76,12 @@ CLUSTER = {name: own for own, name in CLUSTERS.items()}
 HOST = str(uuid.uuid5(uuid.NAMESPACE_DNS, "kvm1"))
 TAGS = {str(uuid.uuid5(uuid.NAMESPACE_DNS, "tag " + n)): n for n in ("web", "production", "pay")}
 MACHINES = {}
+OWN = str(uuid.uuid5(uuid.NAMESPACE_DNS, USER))
+# What the roles of the gateway's account permit.
+ROLES = {str(uuid.uuid5(uuid.NAMESPACE_DNS, "role " + name)): permits for name, permits in {
+    "UserVmManager": ["login", "run_vm", "stop_vm", "connect_to_vm", "edit_vm_properties", "manipulate_vm_snapshots"],
+    "Grants": ["login", "manipulate_permissions", "configure_engine"],
+}.items()}
 
 
 def happened(what, machine):
@@ -174,7 +180,14 @@ def answer(method, parts, query, body):
     head, rest = (parts + [None])[0], parts[1:]
     if head is None:
         return 200, "api", {"product_info": {"name": "oVirt Engine", "version": {"major": 4, "minor": 5}},
-            "summary": {"vms": {"total": len(MACHINES)}}, "link": [{"href": f"{BASE}/vms", "rel": "vms"}]}
+            "summary": {"vms": {"total": len(MACHINES)}}, "link": [{"href": f"{BASE}/vms", "rel": "vms"}],
+            "authenticated_user": link("users", OWN)}
+    if parts == ["users", OWN, "permissions"]:
+        return 200, "permissions", {"permission": [{"id": f"p{n}", "role": link("roles", role), "user": link("users", OWN)}
+            for n, role in enumerate([*ROLES, *ROLES])]}
+    if head == "roles" and rest[1:] == ["permits"] and rest[0] in ROLES:
+        return 200, "permits", {"permit": [{"id": str(n), "name": name, "administrative": "false",
+            "role": link("roles", rest[0])} for n, name in enumerate(ROLES[rest[0]])]}
     if head == "vms" and not rest:
         if method == "POST":
             if "name" not in body or "cluster" not in body:

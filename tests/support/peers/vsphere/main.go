@@ -9,7 +9,9 @@
 // reference counts only with its right type; tasks end at once, and some say that they are about a snapshot; of sessions
 // that wait for updates at the collector that all have, only the last hears of any; pools do not list machines that moved
 // into them; datastores are called by their paths. AcquireTicket is missing, so it is added in front of it, for webmks
-// only; its ticket names the host that -screen says, and nothing here asks for it again.
+// only; its ticket names the host that -screen says, and nothing here asks for it again. ChangePassword is missing on hosts,
+// so it is added as well: for the one user, with the old password, and a new one of at least seven letters. Everybody may do
+// everything.
 package main
 
 import (
@@ -44,12 +46,39 @@ var screens struct{ host, port, thumbprint string }
 // The machine that a call for a screen's ticket is for.
 var acquire = regexp.MustCompile(`(?s)<AcquireTicket[ >].*?<_this [^>]*type="VirtualMachine"[^>]*>([a-z0-9-]+)</_this>.*>webmks<`)
 
-// front answers calls for tickets, and passes on everything else. The simulator is asked first whether whoever calls is
+// A change of somebody's own password.
+var change = regexp.MustCompile(`(?s)<ChangePassword[ >].*?<_this [^>]*type="HostLocalAccountManager"[^>]*>ha-localacctmgr</_this>` +
+	`<user[^>]*>([^<]*)</user><oldPassword[^>]*>([^<]*)</oldPassword><newPassword[^>]*>([^<]*)</newPassword>`)
+
+// changed changes the password of a host's user.
+func changed(w http.ResponseWriter, listen *url.URL, user, old, wanted string) {
+	now, _ := listen.User.Password()
+	fault := ""
+	if user != listen.User.Username() || old != now {
+		fault = "InvalidLogin"
+	} else if len(wanted) < 7 {
+		fault = "InvalidArgument"
+	}
+	if fault != "" {
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprint(w, envelope(`<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>no: `+wanted+`</faultstring><detail><`+
+			fault+`Fault xmlns="urn:vim25" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="`+fault+`"/></detail></soapenv:Fault>`))
+		return
+	}
+	listen.User = url.UserPassword(user, wanted)
+	fmt.Fprint(w, envelope(`<ChangePasswordResponse xmlns="urn:vim25"></ChangePasswordResponse>`))
+}
+
+// front answers calls for tickets, and for a host's passwords, and passes on everything else. The simulator is asked first whether whoever calls is
 // signed in and whether the machine is there and on.
-func front(inner http.Handler) http.Handler {
+func front(inner http.Handler, host *url.URL) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
+			return
+		}
+		if found := change.FindSubmatch(body); found != nil && host != nil {
+			changed(w, host, string(found[1]), string(found[2]), string(found[3]))
 			return
 		}
 		found := acquire.FindSubmatch(body)
@@ -160,7 +189,11 @@ func main() {
 		User: url.UserPassword(*user, strings.TrimSpace(string(secret))), Host: *listen, Path: "/sdk",
 	}
 	server := model.Service.NewServer()
-	server.Config.Handler = front(server.Config.Handler)
+	var host *url.URL
+	if *esx {
+		host = model.Service.Listen
+	}
+	server.Config.Handler = front(server.Config.Handler, host)
 	if !*esx {
 		settle(server.URL)
 	}

@@ -2,7 +2,7 @@
 //! Signing in at Keystone (Identity API v3, "Authentication and token management"): by password or application
 //! credential, again before the token runs out. What its catalog says is compared and never followed.
 
-use super::{Place, words};
+use super::{Place, credential::Application, words};
 use crate::{
     badge::{Account, Renewed},
     driver::{
@@ -14,9 +14,9 @@ use crate::{
     secret::Held,
     wire::Dialer,
 };
-use http::{HeaderValue, Method};
+use http::Method;
 use portcullis_domain::{Action, Secret};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -47,7 +47,7 @@ pub(super) struct SignedIn {
     pub(super) lasts: Duration,
     /// Where Keystone says that Nova is.
     pub(super) compute: Vec<String>,
-    user: Named,
+    pub(super) user: Named,
     roles: Vec<Named>,
 }
 
@@ -71,11 +71,22 @@ struct Token {
 }
 
 #[derive(Default, Deserialize)]
-struct Named {
+pub(super) struct Named {
     #[serde(default)]
     id: String,
     #[serde(default)]
     name: String,
+}
+
+impl Named {
+    /// The id, which goes into addresses as it is.
+    pub(super) fn id(&self) -> Result<&str, Fault> {
+        let is_id = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if self.id.is_empty() || !self.id.bytes().all(is_id) {
+            return Err(Fault::Protocol("a sign-in without a user".to_owned()));
+        }
+        Ok(&self.id)
+    }
 }
 
 #[derive(Deserialize)]
@@ -116,12 +127,15 @@ impl Keystone {
                 }}},
                 "scope": { "project": { "name": project, "domain": { "name": project_domain } } },
             }),
-            Who::Application { id } => json!({
-                "identity": {
-                    "methods": ["application_credential"],
-                    "application_credential": { "id": id, "secret": secret },
-                },
-            }),
+            Who::Application { id } => {
+                let Application { id, secret } = Application::read(id, secret);
+                json!({
+                    "identity": {
+                        "methods": ["application_credential"],
+                        "application_credential": { "id": id, "secret": secret },
+                    },
+                })
+            }
         };
         Ok(json!({ "auth": auth }).to_string())
     }
@@ -158,26 +172,38 @@ impl Keystone {
         let SignedIn { user, roles, .. } = self.sign_in(base).await?;
         let roles = roles.into_iter().map(|r| clean_text(&r.name));
         let meaning = |role: &str| match role {
-            "admin" => Some(Action::AccessAdmin),
-            "manager" => Some(Action::NodeAdmin),
-            "reader" => Some(Action::View),
-            _ => Some(Action::Configure),
+            "admin" => Action::AccessAdmin,
+            "manager" => Action::NodeAdmin,
+            "reader" => Action::View,
+            _ => Action::Configure,
         };
-        let powers = roles.filter_map(|r| Some((meaning(&r)?, format!("role {r}")))).collect();
-        Ok(KnownAs { who: clean_text(&user.name), powers })
+        let mut known =
+            KnownAs::new(clean_text(&user.name), roles.map(|r| (meaning(&r), format!("role {r}"))).collect());
+        if let Who::Application { .. } = self.who {
+            match self.own_credential(&user).await {
+                Ok(own) => {
+                    if own.unrestricted {
+                        let word =
+                            "unrestricted: it makes other application credentials (only secrets rotate needs that)";
+                        known.powers.push((Action::AccessAdmin, word.to_owned()));
+                    }
+                    known.ends_at = own.ends_at();
+                }
+                Err(fault) => known.untold = Some(format!("its application credential cannot be read: {fault}")),
+            }
+        }
+        Ok(known)
     }
 
     /// Gives the gateway's own user another password (Identity API v3, "Change password for user"). Keystone takes every
     /// token of the user away then.
     pub(super) async fn change_password(&self, base: &str, new: &Secret) -> Result<(), Fault> {
         let SignedIn { user, .. } = self.sign_in(base).await?;
-        if user.id.is_empty() || !user.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(Fault::Protocol("a sign-in without a user".to_owned()));
-        }
+        let user = user.id()?;
         let old = self.secret.value()?;
         let text = |secret: &Secret| secret.expose_text().map(str::to_owned);
         let body = json!({ "user": { "password": text(new), "original_password": text(&old) } });
-        let target = format!("{}/users/{}/password", self.place.path, user.id);
+        let target = format!("{}/users/{user}/password", self.place.path);
         let body = Some(("application/json", body.to_string()));
         let call = Call { method: Method::POST, target: &target, body, patience: LIST };
         let Told { status, .. } = call.send(&self.dialer, &self.place.host).await?;
@@ -187,10 +213,7 @@ impl Keystone {
 
     /// The names of projects by their ids, as far as the account may know them. A name that two have is none.
     pub(super) async fn projects(&self) -> Result<HashMap<String, String>, Fault> {
-        let (name, value) = self.token.show()?;
-        let shown: Value = self.get(&name, &value).await?;
-        let all: Projects = serde_json::from_value(shown)
-            .map_err(|_| Fault::Protocol("a list of projects of another shape".to_owned()))?;
+        let all: Projects = self.ask(Method::GET, "projects", None).await?;
         let mut times: HashMap<&str, usize> = HashMap::new();
         for project in &all.projects {
             *times.entry(&project.name).or_default() += 1;
@@ -200,15 +223,26 @@ impl Keystone {
         Ok(named.map(|(p, _)| (p.id, p.name)).collect())
     }
 
-    async fn get(&self, name: &http::HeaderName, value: &HeaderValue) -> Result<Value, Fault> {
-        let target = format!("{}/projects", self.place.path);
-        let call = Call { method: Method::GET, target: &target, body: None, patience: LIST };
+    /// Asks with the token in use.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        what: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Fault> {
+        let told = self.tell(method, what, body).await?;
+        serde_json::from_slice(&told.text).map_err(|_| Fault::Protocol(format!("{what}: an answer of another shape")))
+    }
+
+    /// The same, where nothing is read from the answer.
+    pub(super) async fn tell(&self, method: Method, what: &str, body: Option<&Value>) -> Result<Told, Fault> {
+        let target = format!("{}/{what}", self.place.path);
+        let body = body.map(|b| ("application/json", b.to_string()));
+        let call = Call { method, target: &target, body, patience: LIST };
+        let (name, value) = self.token.show()?;
         let value = value.to_str().unwrap_or_default();
         let (told, _) = call.send_with(&self.dialer, &self.place.host, &[(name.as_str(), value)]).await?;
-        if told.status.as_u16() != 200 {
-            return Err(Fault::Refused(words(told.status, &told.text)));
-        }
-        serde_json::from_slice(&told.text).map_err(|_| Fault::Protocol("a list that is no JSON".to_owned()))
+        if told.status.is_success() { Ok(told) } else { Err(Fault::Refused(words(told.status, &told.text))) }
     }
 }
 

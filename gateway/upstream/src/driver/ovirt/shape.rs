@@ -51,6 +51,30 @@ pub(super) struct Machines {
     pub(super) vm: Option<Rows<Row>>,
 }
 
+/// What the API says of itself.
+#[derive(Deserialize)]
+pub(super) struct Root {
+    /// As whom it knows whoever asks.
+    pub(super) authenticated_user: Option<Link>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Permissions {
+    #[serde(default)]
+    pub(super) permission: Vec<Permission>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Permission {
+    pub(super) role: Option<Link>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Permits {
+    #[serde(default)]
+    pub(super) permit: Vec<Named>,
+}
+
 #[derive(Deserialize)]
 pub(super) struct Clusters {
     #[serde(default)]

@@ -5,14 +5,18 @@
 //! be tried. One with rights of its own (`privsep`) gets the old one's.
 
 use super::{Proxmox, encoded};
-use crate::{driver::clean_text, error::Fault, rotate::KnownAs};
+use crate::{
+    driver::clean_text,
+    error::Fault,
+    rotate::{COMMENT, KnownAs, Meanings, first_name, next_name, powers},
+};
 use http::Method;
 use portcullis_domain::{Action, Secret};
 use serde::{Deserialize, de::IgnoredAny};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// What a privilege lets its holder do, by the beginning of its name; the first that fits.
-const MEANINGS: [(&str, Action); 21] = [
+/// What a privilege lets its holder do.
+const MEANINGS: &Meanings = &[
     ("Permissions.Modify", Action::AccessAdmin),
     ("User.Modify", Action::AccessAdmin),
     ("Realm.", Action::AccessAdmin),
@@ -52,6 +56,14 @@ struct Made {
     value: String,
 }
 
+/// One of a user's tokens.
+#[derive(Deserialize)]
+struct Listed {
+    tokenid: String,
+    #[serde(default)]
+    comment: String,
+}
+
 #[derive(Deserialize)]
 struct Right {
     path: String,
@@ -65,25 +77,16 @@ struct Right {
     propagate: u8,
 }
 
+/// What a token is called, for people.
+pub(super) fn label(user: &str, name: &str) -> String {
+    format!("the token {user}!{name}")
+}
+
 /// `user@realm` and the token's name.
-fn parts(token: &Secret) -> Result<(String, String), Fault> {
+pub(super) fn parts(token: &Secret) -> Result<(String, String), Fault> {
     let wrong = || Fault::Refused("the gateway's token is none".to_owned());
     let (id, _) = token.expose_text().and_then(|t| t.split_once('=')).ok_or_else(wrong)?;
     id.split_once('!').map(|(user, name)| (user.to_owned(), name.to_owned())).ok_or_else(wrong)
-}
-
-/// The next name: eight new characters behind what the first name was.
-fn next_name(name: &str) -> String {
-    let mut bytes = [0; 4];
-    // Chance only keeps names apart; one that is there already is refused.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    let is_ours = |t: &str| t.len() == 8 && t.bytes().all(|b| b.is_ascii_hexdigit());
-    let base = name.rsplit_once('-').filter(|(_, end)| is_ours(end)).map_or(name, |(base, _)| base);
-    format!("{base}-{}", hex::encode(bytes))
-}
-
-fn meaning(privilege: &str) -> Option<Action> {
-    MEANINGS.iter().find(|(beginning, _)| privilege.starts_with(beginning)).map(|(_, action)| *action)
 }
 
 impl Proxmox {
@@ -94,9 +97,8 @@ impl Proxmox {
         if all.is_empty() {
             return Err(Fault::Refused(format!("{user}!{name} may do nothing at all there")));
         }
-        let privileges: BTreeSet<String> = all.into_values().flat_map(BTreeMap::into_keys).collect();
-        let powers = privileges.into_iter().filter_map(|p| Some((meaning(&p)?, clean_text(&p)))).collect();
-        Ok(KnownAs { who: format!("{user}!{name}"), powers })
+        let powers = powers(MEANINGS, all.into_values().flat_map(BTreeMap::into_keys));
+        Ok(KnownAs::new(format!("{user}!{name}"), powers))
     }
 
     fn address(user: &str, name: &str) -> String {
@@ -109,7 +111,7 @@ impl Proxmox {
         let next = next_name(&name);
         // Missing means apart: Proxmox's default.
         let has_own_rights = info.privsep.unwrap_or(1) != 0;
-        let form = format!("privsep={}&expire={}&comment=portcullis", u8::from(has_own_rights), info.expire);
+        let form = format!("privsep={}&expire={}&comment={COMMENT}", u8::from(has_own_rights), info.expire);
         let made: Made = self.ask(Method::POST, &Self::address(&user, &next), Some(&form)).await?;
         let token = Secret::from(format!("{}={}", made.id, made.value));
         let is_it = made.id == format!("{user}!{next}") && super::authorization(&token).is_some();
@@ -161,6 +163,17 @@ impl Proxmox {
         }
     }
 
+    /// Tokens of the same user and first name that rotations made.
+    pub(super) async fn other_tokens(&self) -> Result<Vec<String>, Fault> {
+        let (user, name) = parts(&*self.held.value()?)?;
+        let target = format!("/api2/json/access/users/{}/token", encoded(&user));
+        let all: Vec<Listed> = self.ask(Method::GET, &target, None).await?;
+        let is_other = |t: &Listed| {
+            t.comment.trim() == COMMENT && t.tokenid != name && first_name(&t.tokenid) == first_name(&name)
+        };
+        Ok(all.iter().filter(|t| is_other(t)).map(|t| clean_text(&label(&user, &t.tokenid))).collect())
+    }
+
     pub(super) async fn retire_token(&self, old: &Secret) -> Result<(), Fault> {
         let (user, name) = parts(old)?;
         if parts(&*self.held.value()?)? == (user.clone(), name.clone()) {
@@ -175,14 +188,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_name_grows_no_longer_each_time() {
-        let one = next_name("gateway");
-        let two = next_name(&one);
-        assert!(one.starts_with("gateway-") && one.len() == 16 && two.len() == 16 && one != two, "{one} {two}");
-        assert_eq!(next_name("my-gateway").len(), "my-gateway-12345678".len());
-    }
-
-    #[test]
     fn what_a_privilege_means_is_known_by_the_longest_that_fits() {
         for (privilege, action) in [
             ("VM.Console", Some(Action::ConsoleControl)),
@@ -194,7 +199,8 @@ mod tests {
             ("Realm.AllocateUser", Some(Action::AccessAdmin)),
             ("VM.Audit", None),
         ] {
-            assert_eq!(meaning(privilege), action, "{privilege}");
+            let found = powers(MEANINGS, [privilege.to_owned()]);
+            assert_eq!(found.first().map(|(found, _)| *found), action, "{privilege}");
         }
     }
 }

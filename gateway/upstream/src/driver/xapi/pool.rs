@@ -8,7 +8,7 @@ use crate::{
         rest::{Call, Told as Answered},
     },
     error::Fault,
-    rotate::KnownAs,
+    rotate::{self, KnownAs, Meanings},
     secret::Held,
     wire::Dialer,
 };
@@ -32,6 +32,24 @@ const MAX_ANSWER: usize = 256 * 1024 * 1024;
 /// How long signing in may take.
 const SIGN_IN: Duration = Duration::from_secs(20);
 const PATH: &str = "/jsonrpc";
+
+/// The permissions that tell a role of the pool from the others, of the hundreds that each has.
+const MEANINGS: &Meanings = &[
+    ("subject.add_to_roles", Action::AccessAdmin),
+    ("host.call_plugin", Action::NodeAdmin),
+    ("host.shutdown", Action::NodeAdmin),
+    ("pool.join", Action::NodeAdmin),
+    ("http/connect_console", Action::ConsoleControl),
+    ("vm.destroy", Action::Destroy),
+    ("vm.create", Action::Create),
+    ("vm.start", Action::Power),
+    ("vm.snapshot", Action::Snapshot),
+    ("vm.pool_migrate", Action::Migrate),
+    ("vm.set_vcpus_max", Action::Configure),
+    ("vm.call_plugin", Action::GuestExec),
+    ("vdi.create", Action::Storage),
+    ("network.create", Action::Network),
+];
 
 /// One host of a pool.
 pub(crate) struct Member {
@@ -213,18 +231,17 @@ impl Pool {
         if matches!(root?.reply()?, Reply::Done(Value::Bool(true))) {
             powers.push((Action::AccessAdmin, "local superuser".to_owned()));
         }
-        if let Reply::Done(Value::List(all)) = may?.reply()? {
-            let has = |method: &str| all.iter().filter_map(Value::text).any(|p| p.eq_ignore_ascii_case(method));
-            let known = [
-                ("subject.add_to_roles", Action::AccessAdmin),
-                ("host.call_plugin", Action::NodeAdmin),
-                ("vm.destroy", Action::Destroy),
-                ("vm.create", Action::Create),
-                ("vm.start", Action::Power),
-            ];
-            powers.extend(known.iter().filter(|(m, _)| has(m)).map(|(m, action)| (*action, (*m).to_owned())));
+        let mut known = KnownAs::new(&self.username, powers);
+        match may?.reply()? {
+            Reply::Done(Value::List(all)) => {
+                let all = all.iter().filter_map(Value::text).map(str::to_ascii_lowercase);
+                let telling = all.filter(|m| MEANINGS.iter().any(|(word, _)| word == m));
+                known.powers.extend(rotate::powers(MEANINGS, telling));
+            }
+            Reply::Done(_) => return Err(Fault::Protocol("permissions that are no list".to_owned())),
+            Reply::Failed(why) => known.untold = Some(refused(&why).to_string()),
         }
-        Ok(KnownAs { who: self.username.clone(), powers })
+        Ok(known)
     }
 
     /// Gives the gateway's own user another password. The old one counts no more then.
