@@ -159,7 +159,10 @@ pub(super) fn look(verdict: Verdict, asked: &Asked<'_>) -> (Verdict, Option<Look
     if is_copy(asked, said)
         && let Some((verdict, machine)) = copying(&verdict)
     {
-        return (verdict, Some(Look { machine, beside: Beside::Nothing, why: Some(COPIED) }));
+        // A snapshot has what it had then, whatever its instance is now: of that nothing can be told.
+        let is_snapshot = machine.machine.as_str().contains('/');
+        let look = Look { machine, beside: Beside::Nothing, why: Some(COPIED) };
+        return (verdict, (!is_snapshot).then_some(look));
     }
     // What a PUT does not name is taken away, and so is what a device or the list of profiles does not name.
     let takes_away = asked.method == "PUT" || WHOLE.iter().any(|key| said.says(key));
@@ -204,8 +207,8 @@ fn snapshot(said: &Json) -> Option<&str> {
 }
 
 /// What a request asks by what it changes: a PUT and a PATCH are asked like a PATCH of what becomes another, going back to
-/// a snapshot like that of what the snapshot has otherwise, and a copy like a new one with all that is copied. LXD does it only where the instance is still what it was
-/// compared with; a client may have named that itself, and nothing else.
+/// a snapshot like that of what the snapshot has otherwise, and a copy like a new one with all that is copied. LXD writes
+/// only where the instance is still what it was compared with; a client may have named that itself, and nothing else.
 pub(super) fn changed(
     table: &Table,
     hypervisor: &HypervisorName,
@@ -548,6 +551,15 @@ mod tests {
             &["access-admin on i", "network on i", "node-admin on i"],
             &format!(r#", "config": {{{bare}}}, "devices": {{"d": {{"type": "none"}}, "eth1": {{"type": "none"}}}}"#),
         );
+    }
+
+    #[test]
+    fn a_copy_of_a_snapshot_asks_for_all_that_there_could_be() {
+        for source in ["c1/s0", "c1/snapshots/s0"] {
+            let body = format!(r#"{{"name": "c2", "source": {{"type": "copy", "source": "{source}"}}}}"#);
+            let said = told("POST", "/1.0/instances", &body, "");
+            assert!(said.contains("node-admin on i") || said.starts_with("Denied"), "{source}: {said}");
+        }
     }
 
     #[test]
