@@ -5,10 +5,14 @@
 use portcullis_domain::{Clock, ManualClock, SystemClock};
 use portcullis_server::{Config, Running, Transport};
 use std::{
-    net::SocketAddr,
+    fs::File,
+    net::{SocketAddr, TcpListener},
     path::Path,
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -341,9 +345,26 @@ pub(crate) fn pretend_newer(file: &Path) {
     assert!(out.is_empty(), "{out}");
 }
 
-/// A port that was free a moment ago.
+/// A port that nothing listens on, and that no other test is given until this one's process ends.
+///
+/// From below what the system gives to connections and to whoever asks for any port (32768 and up): such a one may be
+/// taken again before the program listens on it. `process.sh` looks from 20000 up.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Each process begins at another place; the lock says whether another one is there already.
+    let place = || std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+    let ports = std::iter::repeat_with(place).take(10_000).map(|n| 10_000 + u16::try_from(n).expect("below 20000"));
+    for port in ports {
+        let lock = std::env::temp_dir().join(format!("portcullis-test-port-{port}"));
+        // Somebody else's file is a port that we leave to them.
+        let Ok(file) = File::options().create(true).append(true).open(lock) else { continue };
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            // Locked for as long as the process lives.
+            std::mem::forget(file);
+            return port;
+        }
+    }
+    panic!("no port between 10000 and 20000 is free");
 }
 
 /// Every file below a folder.
