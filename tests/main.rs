@@ -6,6 +6,7 @@ mod architecture;
 mod doors {
     mod apis;
     mod coverage;
+    mod frames;
     mod table;
     mod wire;
 }

@@ -10,28 +10,28 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// What hides in a body or behind a request, and must not be asked for by its own.
-const SMUGGLED: &str = "/1.0/profiles/smuggled";
+pub(super) const SMUGGLED: &str = "/1.0/profiles/smuggled";
 /// What stands in the open.
-const OPEN: &str = "/1.0/profiles/open";
+pub(super) const OPEN: &str = "/1.0/profiles/open";
 
 /// How long an answer may take to begin, and another one to follow it.
-const FIRST: Duration = Duration::from_millis(1500);
-const NEXT: Duration = Duration::from_millis(250);
+pub(super) const FIRST: Duration = Duration::from_millis(1500);
+pub(super) const NEXT: Duration = Duration::from_millis(250);
 
 /// A door, and a tool of somebody who may do everything there.
-struct Door {
-    gateway: TestGateway,
-    lxd: FakeLxd,
-    port: u16,
+pub(super) struct Door {
+    pub(super) gateway: TestGateway,
+    pub(super) lxd: FakeLxd,
+    pub(super) port: u16,
     tls: TlsConnector,
-    token: String,
+    pub(super) token: String,
 }
 
 impl Door {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let (lxd, port) = (FakeLxd::start(&["c1"]), free_port());
         let limits = "[limits]\nstranger_per_second = 10000\nstranger_burst = 10000\n";
         let gateway = TestGateway::start(&format!("{limits}{}", lxd.config("lxd", &format!("port = {port}")))).await;
@@ -46,11 +46,20 @@ impl Door {
         format!("{method} {path} HTTP/1.1\r\nHost: localhost:{}\r\nAuthorization: Bearer {}\r\n", self.port, self.token)
     }
 
-    /// All that comes back, until the other side closes or says nothing more.
-    async fn send(&self, bytes: &[u8]) -> String {
+    /// A connection whose TLS agreed on this protocol.
+    pub(super) async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("connected");
         let name = ServerName::try_from("localhost").expect("a name");
-        let mut stream = self.tls.connect(name, tcp).await.expect("TLS");
+        let mut tls = rustls::ClientConfig::clone(self.tls.config());
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.expect("TLS");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        stream
+    }
+
+    /// All that comes back, until the other side closes or says nothing more.
+    async fn send(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect(b"http/1.1").await;
         // It may close before all of it is there.
         stream.write_all(bytes).await.ok();
         let (mut got, mut part, mut patience) = (Vec::new(), [0; 4096], FIRST);
@@ -61,7 +70,7 @@ impl Door {
         String::from_utf8_lossy(&got).into_owned()
     }
 
-    fn smuggled(&self) -> usize {
+    pub(super) fn smuggled(&self) -> usize {
         self.lxd.asked(&format!("GET {SMUGGLED}")) + self.lxd.asked(&format!("POST {SMUGGLED}"))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     state::{House, Shard, request_id},
 };
 use axum::response::IntoResponse as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, uri::Scheme};
 use hyper::body::Incoming;
 use portcullis_domain::{HypervisorName, RequestId};
 use std::{net::IpAddr, sync::Arc};
@@ -115,13 +115,16 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<&str, Refusal> {
     if hosts.next().is_some() {
         return Err(wrong());
     }
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    match (request.version(), authority, named) {
-        (http::Version::HTTP_2, Some(a), None) => Ok(a),
-        (http::Version::HTTP_2, Some(a), Some(h)) if a.eq_ignore_ascii_case(h) => Ok(a),
-        (http::Version::HTTP_11, None, Some(h)) if is_host(h) => Ok(h),
-        _ => Err(wrong()),
-    }
+    let uri = request.uri();
+    let found = match (request.version(), uri.authority().map(http::uri::Authority::as_str), named) {
+        // HTTP/2 is spoken within TLS alone, so there is one scheme (RFC 9113 section 8.3.1).
+        (http::Version::HTTP_2, ..) if uri.scheme() != Some(&Scheme::HTTPS) => None,
+        (http::Version::HTTP_2, Some(a), None) => Some(a),
+        (http::Version::HTTP_2, Some(a), Some(h)) if a.eq_ignore_ascii_case(h) => Some(a),
+        (http::Version::HTTP_11, None, Some(h)) => Some(h),
+        _ => None,
+    };
+    found.filter(|host| is_host(host)).ok_or_else(wrong)
 }
 
 /// Whether a text can be a host and a port (RFC 9112 section 3.2: any other Host is answered with 400).
