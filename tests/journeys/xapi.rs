@@ -151,7 +151,7 @@ async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
         (&json!("xs1"), None, true)
     );
     let pools = take("pools");
-    assert_eq!((&pools[0]["name_label"], pools[0].get("other_config")), (&json!("lab"), None));
+    assert_eq!((&pools[0]["name_label"], pools[0].get("other_config")), (&json!("lab"), Some(&json!({}))));
     let networks = take("networks");
     assert_eq!(networks["failure"][0], "RBAC_PERMISSION_DENIED", "what is the pool's is not for who has machines only");
     assert_eq!(take("named"), 0);
@@ -212,6 +212,99 @@ async fn an_unchanged_xenapi_does_what_its_owner_may_and_sees_nothing_else() {
             assert!(!letters(bytes).contains(secret), "{secret} is in {place}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn xen_orchestras_client_follows_the_pool_and_does_what_its_owner_may() {
+    let Lab { guest: _guest, pool, port, gateway } = lab().await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "tag", "web").await;
+    sees(&bob, "web-1", "running").await;
+    sees(&ada, "our template", "off").await;
+    let of_ada = Tool::new(&gateway, port, "ada", &ada.token("xen").await).await;
+    let foreign = of_ada.named("VM", "payroll").await;
+    let task = of_ada.call("Async.VM.snapshot", json!([foreign, "before"])).await.expect("a task");
+    let task = task.as_str().expect("a task");
+    let (url, ca) = (format!("https://localhost:{port}"), gateway.dir.path().join("tls/ca.pem").display().to_string());
+    let run = |name: &str, token: &str| {
+        let said = pool.tool(
+            "NODE",
+            &[pool.get("ORCHESTRA"), &url, name, token, &foreign, task],
+            &[("NODE_EXTRA_CA_CERTS", &ca), ("NODE_NO_WARNINGS", "1")],
+        );
+        assert!(!said.contains(SESSION) && !said.contains(pool.get("PASSWORD")), "the credential came out: {said}");
+        steps(&said)
+    };
+    let all =
+        ["Control domain on host: xs1", "Debian Bookworm 12", "before", "dns-1", "our template", "payroll", "web-1"];
+    let own = ["dns-1", "web-1"];
+    let token = bob.token("xen").await;
+    let mut step = run("bob", &token);
+    let mut take = |name: &str| step.remove(name).unwrap_or_else(|| panic!("no step {name}"));
+    assert_eq!(take("wrong")["failure"][0], "SESSION_AUTHENTICATION_FAILED");
+    let session = take("session").as_str().expect("a session").to_owned();
+    assert!(session.starts_with("OpaqueRef:") && !session.contains(&token));
+    assert_eq!(take("pool"), json!(["lab", {}, "xs1"]), "of the pool no more than its name");
+    assert_eq!((take("machines"), take("records")), (json!(own), json!(own)));
+    assert_eq!(take("disks"), json!(["dns-1 disk", "web-1 disk"]));
+    assert_eq!(take("others"), json!(["VBD", "VDI", "VIF", "VM", "VM_metrics", "console", "host", "pool"]));
+    assert_eq!(take("networks")["failure"][0], "RBAC_PERMISSION_DENIED");
+    assert_eq!(take("linked"), json!([["web-1 disk"], "xs1"]));
+    for hidden in ["foreign", "foreign power", "absent"] {
+        assert_eq!(take(hidden)["failure"][0], "HANDLE_INVALID", "{hidden}");
+    }
+    for refused in ["settings", "injected"] {
+        assert_eq!(take(refused)["failure"][0], "RBAC_PERMISSION_DENIED", "{refused}");
+    }
+    assert_eq!(take("foreign export")["failure"][0], "unexpected 403");
+    assert_eq!((take("stop"), take("stopped")), (json!(""), json!("Halted")));
+    assert_eq!((take("start"), take("started")), (json!(""), json!("Running")), "it follows its task to the end");
+    assert_eq!(
+        take("export")["failure"][0],
+        "RBAC_PERMISSION_DENIED",
+        "it makes a task first, which an operator may not"
+    );
+    assert_eq!((take("trouble"), take("left")), (Value::Null, json!("disconnected")));
+    assert!(step.is_empty(), "{step:?}");
+
+    // Whoever may see everything follows all of it.
+    let mut step = run("ada", &ada.token("xen").await);
+    let mut take = |name: &str| step.remove(name).unwrap_or_else(|| panic!("no step {name}"));
+    assert_eq!((take("machines"), take("records")), (json!(all), json!(all)));
+    assert!(take("others").as_array().expect("classes").contains(&json!("SR")));
+    assert_eq!(take("export").as_str().map(|t| t.starts_with("machine OpaqueRef:")), Some(true));
+    assert_eq!((take("stopped"), take("started")), (json!("Halted"), json!("Running")));
+    let log = log(&pool);
+    assert!(
+        !log.contains("asked VM.set_name_description \"") || log.matches("asked VM.set_name_description").count() == 1
+    );
+    for never in ["secret.get_all_records", "listMethods", "wrong"] {
+        assert!(!log.contains(never), "{never} came through:\n{log}");
+    }
+    // In a task that somebody else began, or in two, nothing is told how far it is.
+    let id = sees(&ada, "web-1", "running").await;
+    let own = of_ada.call("task.create", json!(["export", ""])).await.expect("a task");
+    let own = own.as_str().expect("a task");
+    let export = async |tasks: &[&str]| {
+        let more: String = tasks.iter().map(|task| format!("&task_id={task}")).collect();
+        let url = format!("{url}/export?uuid={id}&session_id={}{more}", of_ada.session);
+        of_ada.client.get(url).send().await.expect("an answer").status()
+    };
+    let absent = "OpaqueRef:00000000-0000-4000-8000-0000000000ff";
+    assert_eq!(export(&[own]).await, StatusCode::OK);
+    for (tasks, why) in [(&[absent][..], "nobody's"), (&[own, own], "two"), (&["x"], "none")] {
+        assert_eq!(export(tasks).await, StatusCode::FORBIDDEN, "{why}");
+    }
+    // Which methods there are is told to anybody, and no more.
+    let anybody = |body: Value| of_ada.client.post(&of_ada.url).json(&body).send();
+    let asked = |params: Value| json!({"jsonrpc": "2.0", "id": 0, "method": "system.listMethods", "params": params});
+    let said: Value = anybody(asked(json!([]))).await.expect("an answer").json().await.expect("JSON");
+    let methods = said["result"].as_array().expect("methods");
+    assert!(methods.contains(&json!("VM.start")) && !methods.contains(&json!("secret.get_all_records")));
+    let said = anybody(asked(json!(["x"]))).await.expect("an answer").text().await.expect("text");
+    assert!(said.contains("takes no parameters"), "{said}");
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

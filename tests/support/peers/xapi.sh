@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A simulated XCP-ng pool (xapi/serve.py, a process of its own) on 127.0.0.1 with TLS, and its client from PyPI.
-#   xapi.sh start DIR VNC    prints ADDRESS, CA_FILE, PASSWORD_FILE, PASSWORD, PYTHON, CLIENT, DIR and LOG
+# A simulated XCP-ng pool (xapi/serve.py, a process of its own) on 127.0.0.1 with TLS, and its clients: XenAPI from PyPI, and
+# Xen Orchestra's xen-api from npm (npm ci --prefix xapi).
+#   xapi.sh start DIR VNC    prints ADDRESS, CA_FILE, PASSWORD_FILE, PASSWORD, PYTHON, CLIENT, NODE, ORCHESTRA, DIR and LOG
 #   xapi.sh stop DIR VNC
 #   xapi.sh install DIR      a virtual environment with the client, by xapi/requirements.txt
 set -euo pipefail
@@ -23,6 +24,7 @@ case $verb in
     ;;
   start)
     [ -x "$venv/bin/python" ] || fail "its client is missing: $0 install $venv"
+    [ -d "$here/xapi/node_modules" ] || fail "its other client is missing: npm ci --prefix $here/xapi"
     ! runs "$pidfile" "$mark" || fail "one runs already in $dir"
     eval "$("$here/certificates.sh" "$dir/certificates")"
     port=$(free_port) password=$dir/password secret=$(random_text 40)
@@ -32,7 +34,8 @@ case $verb in
       "$here/../../../policies/classify/xapi-operations.txt" "$dir/changes"
     await 20 "it to answer" "$pidfile" "$log" grep -q '^ready' "$log"
     printf '%s\n' "ADDRESS=https://localhost:$port" "CA_FILE=$CA_FILE" "PASSWORD_FILE=$password" "PASSWORD=$secret" \
-      "PYTHON=$venv/bin/python" "CLIENT=$here/xapi/client.py" "DIR=$dir/changes" "LOG=$log"
+      "PYTHON=$venv/bin/python" "CLIENT=$here/xapi/client.py" "NODE=$(command -v node)" \
+      "ORCHESTRA=$here/xapi/client.mjs" "DIR=$dir/changes" "LOG=$log"
     ;;
   stop) end "$pidfile" "$mark" ;;
   *) fail "$usage" ;;

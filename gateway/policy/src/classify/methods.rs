@@ -82,13 +82,15 @@ pub enum Told {
     Unknown(&'static str, String),
 }
 
-/// The calls that begin and end a session.
+/// The calls that the gateway answers itself: what begins and ends a session, and what comes before one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entrance {
     /// Begin one.
     Login,
     /// End one.
     Logout,
+    /// None of both, and told without a session: the names of the methods.
+    Listing,
 }
 
 /// What comes back.
@@ -125,6 +127,18 @@ struct Method {
     /// Of these, how many must be there.
     least: usize,
     meaning: Arc<Meaning>,
+    /// What it means where its first parameter is one of these texts.
+    exception: Option<(Vec<String>, Arc<Meaning>)>,
+}
+
+impl Method {
+    fn meaning(&self, args: &[Value<'_>]) -> &Meaning {
+        let first = args.first().and_then(Value::text);
+        match &self.exception {
+            Some((texts, meaning)) if first.is_some_and(|first| texts.iter().any(|t| t == first)) => meaning,
+            _ => &self.meaning,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +147,8 @@ struct Inner {
     web: BTreeMap<String, WebRow>,
     /// What stays of a record that is of no machine, by class.
     names: BTreeMap<String, Vec<String>>,
+    /// What is there and empty in such a record.
+    emptied: BTreeMap<String, Vec<String>>,
 }
 
 /// The table of one API. Cheap to clone.
@@ -162,13 +178,22 @@ impl Methods {
 
     /// Every method that it knows.
     pub fn entries(&self) -> impl Iterator<Item = MethodEntry<'_>> {
-        self.0.methods.values().map(|m| {
-            let (action, effect) = match &*m.meaning {
+        let exceptions = self.0.methods.values().filter_map(|m| Some((m, &*m.exception.as_ref()?.1)));
+        self.0.methods.values().map(|m| (m, &*m.meaning)).chain(exceptions).map(|(m, meaning)| {
+            let (action, effect) = match meaning {
                 Meaning::Ask(ask) => (Some(ask.action), ask.effect),
                 Meaning::Deny(_) | Meaning::Session(_) => (None, Effect::Unsafe),
             };
             MethodEntry { name: &m.name, action, effect }
         })
+    }
+
+    /// The names of the methods that are passed on for somebody, in order.
+    pub fn listing(&self) -> Vec<&str> {
+        let passed = self.0.methods.values().filter(|m| !matches!(*m.meaning, Meaning::Deny(_)));
+        let mut names: Vec<&str> = passed.map(|m| m.name.as_str()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Every address beside the calls that it has a verdict for, as `METHOD /path`.
@@ -181,10 +206,17 @@ impl Methods {
         self.0.names.get(class).map(Vec::as_slice)
     }
 
-    /// Whether the method takes no session: what it asks is told without one.
-    pub fn is_login(&self, call: &Call<'_>) -> bool {
-        let found = self.0.methods.get(&*call.method);
-        found.is_some_and(|m| matches!(*m.meaning, Meaning::Session(Entrance::Login)))
+    /// What of a record of such a class is there all the same, and empty.
+    pub fn emptied(&self, class: &str) -> &[String] {
+        self.0.emptied.get(class).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a method that takes no session asks; none where it takes one.
+    pub fn without_session(&self, call: &Call<'_>) -> Option<Entrance> {
+        match *self.0.methods.get(&*call.method)?.meaning {
+            Meaning::Session(entrance @ (Entrance::Login | Entrance::Listing)) => Some(entrance),
+            _ => None,
+        }
     }
 
     /// Shortens how long a call lets the hypervisor wait before it answers, where the table says how long it may: whoever
@@ -215,7 +247,7 @@ impl Methods {
         let (name, is_async) = call.method.strip_prefix("Async.").map_or((&*call.method, false), |name| (name, true));
         let unknown = "The gateway does not know this method of the API, so it is not passed on.";
         let method = self.0.methods.get(name).ok_or(unknown)?;
-        let ask = match &*method.meaning {
+        let ask = match method.meaning(call.args()) {
             Meaning::Deny(reason) => return Err(reason.clone().into()),
             Meaning::Session(entrance) if !is_async => return Ok(Told::Session(*entrance)),
             Meaning::Session(_) => return Err(unknown.into()),

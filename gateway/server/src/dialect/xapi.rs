@@ -129,8 +129,10 @@ impl At<'_> {
         self.methods.shorten(&mut call);
         *to = call.caller();
         about.method = call.method.clone().into_owned();
-        if self.methods.is_login(&call) {
-            return self.sign_in(&call, to).await;
+        match self.methods.without_session(&call) {
+            Some(Entrance::Login) => return self.sign_in(&call, to).await,
+            Some(Entrance::Listing) => return self.list(&call, to).await,
+            Some(Entrance::Logout) | None => {}
         }
         let shown = call.session().unwrap_or_default();
         (about.session, about.object) =
@@ -188,7 +190,7 @@ impl At<'_> {
             Err(why) => (Asked::Denied(why.into_owned()), Back::Whole, false),
             Ok(Told::Unknown(..)) => return None,
             Ok(Told::Session(Entrance::Logout)) => return Some(Next::Leave),
-            Ok(Told::Session(Entrance::Login)) => return Some(Next::denied(call, "It signs in already.")),
+            Ok(Told::Session(_)) => return Some(Next::denied(call, "It takes no session.")),
             Ok(Told::TaskChange(task, otherwise)) => {
                 let own = house.fleet.began(hypervisor, &task, actor.user);
                 let operation = own.map_or(otherwise, |own| {
@@ -279,6 +281,21 @@ impl At<'_> {
         }
     }
 
+    /// Tells the names of the methods. Clients ask for them without a session, so it is told to anybody: it stands in the
+    /// gateway's own table, and nothing of the pool does.
+    async fn list(self, call: &Call<'_>, to: &rpc::Caller) -> Result<Response, Refusal> {
+        let Way { house, peer, .. } = self.way;
+        if !call.params.is_empty() {
+            return Err(Refusal::Bad("It takes no parameters.".into()));
+        }
+        // Strangers count against their network's pace.
+        let caller = self.way.known(None, None)?;
+        let names = self.methods.listing().into_iter().map(Value::from_text).collect();
+        let answer = whole(to, Reply::Done(Value::List(names)).write(to));
+        let visit = Visit { kind: "api", peer, asked: Asked::Nothing, trailed: Trailed::No, at: peer.at };
+        passage::walk(house, visit, ready(caller), ready_none, |_| std::future::ready(Ok(answer))).await
+    }
+
     /// Signs in by name and token: the answer is a session of ours.
     async fn sign_in(self, call: &Call<'_>, to: &rpc::Caller) -> Result<Response, Refusal> {
         let Way { house, hypervisor, .. } = self.way;
@@ -349,6 +366,14 @@ impl Way<'_> {
         }
     }
 
+    /// `task_id=…` of an address as it is sent, where it names a task that somebody began here.
+    fn own_task(self, pair: &str, actor: &Actor) -> Option<String> {
+        let Self { house, hypervisor, .. } = self;
+        let named = pair.strip_prefix("task_id=")?.replace("%3A", ":").replace("%3a", ":");
+        let task = classify::reference(&named)?.to_string();
+        house.fleet.began(hypervisor, &task, actor.user).map(|_| format!("task_id={SESSION}{task}"))
+    }
+
     /// Who sends a request beside the calls: by name and token, or by a session in the cookie or the address.
     fn beside(self, headers: &HeaderMap, query: Option<&str>) -> Result<Caller, Refusal> {
         let mut all = headers.get_all(header::AUTHORIZATION).iter();
@@ -388,7 +413,8 @@ async fn beside(
     let query = request.uri().query();
     let caller = way.beside(request.headers(), query)?;
     // What the sender shows goes no further: the hypervisor is shown the gateway's own.
-    let rest: Vec<&str> = query.unwrap_or_default().split('&').filter(|p| !p.starts_with("session_id=")).collect();
+    let all = query.unwrap_or_default().split('&').filter(|p| !p.starts_with("session_id="));
+    let (of_task, rest): (Vec<&str>, Vec<&str>) = all.partition(|p| p.starts_with("task_id="));
     let rest = Some(rest.join("&")).filter(|r| !r.is_empty());
     if request.headers().contains_key(header::UPGRADE) {
         return Err(Refusal::Bad("Nothing here becomes another protocol.".into()));
@@ -399,8 +425,16 @@ async fn beside(
         }
         None => Verdict::Denied("It has no such API.".into()),
     };
+    // A task is told how far it is: one of theirs.
+    let task = match &caller {
+        Caller::Known(actor) => of_task.first().and_then(|pair| way.own_task(pair, actor)),
+        Caller::Stranger | Caller::Barred(..) => None,
+    };
     let asked = match (&caller, verdict) {
         (Caller::Stranger | Caller::Barred(..), _) => Asked::Presence,
+        (Caller::Known(_), _) if of_task.len() != usize::from(task.is_some()) => {
+            Asked::Denied("It names a task that you did not begin here.".into())
+        }
         (_, Verdict::Operation { operation, also, .. }) => Asked::Operation(operation, also),
         (_, Verdict::Denied(why)) => Asked::Denied(why.into_owned()),
         (_, Verdict::Visible { .. } | Verdict::Unread | Verdict::Task { .. }) => {
@@ -429,7 +463,9 @@ async fn beside(
             }
         }
         let (mut head, body) = request.into_parts();
-        let target = rest.map_or_else(|| path.as_str().to_owned(), |r| format!("{}?{r}", path.as_str()));
+        let query: Vec<&str> = rest.as_deref().into_iter().chain(task.as_deref()).collect();
+        let target = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let target = format!("{}{target}", path.as_str());
         let Ok(target) = PathAndQuery::try_from(target) else {
             return Err(refuse(open, Outcome::Failed, Refusal::Bad("Its address cannot be sent.".into())));
         };

@@ -183,6 +183,11 @@ def events(classes, token, timeout):
         return {"events": told, "valid_ref_counts": counts, "token": f"token,{len(EVENTS)}"}
 
 
+def inject(kind, ref):
+    put(kind, get(ref, kind), ref)
+    return f"token,{len(EVENTS)}"
+
+
 def change_password(old, new):
     global PASSWORD
     if old != PASSWORD:
@@ -208,7 +213,10 @@ CODE = {
     "VM.destroy": lambda vm: drop(vm) or "",
     "VBD.create": plug,
     "VDI.destroy": lambda vdi: drop(vdi) or "",
+    "task.create": lambda label, *_: put("task", {"uuid": str(uuid.uuid4()), "name_label": label, "status": "pending",
+        "result": "", "error_info": []}),
     "task.destroy": lambda task: drop(task) or "",
+    "event.inject": inject,
     "event.from": events,
 }
 
@@ -363,6 +371,9 @@ class Handler(BaseHTTPRequestHandler):
         if not self.session(query):
             return self.answer(401)
         if path == "/export":
+            if "task_id" in query:
+                get(query["task_id"], "task")
+                change(query["task_id"], status="success")
             return self.answer(200, f"machine {query.get('uuid') or query.get('ref')}".encode())
         return self.answer(404)
 

@@ -35,6 +35,9 @@ struct File {
     machine: MachineRule,
     /// What stays of a record of a class whose things are of no machine, for somebody who may see a part.
     names: BTreeMap<String, Vec<String>>,
+    /// What of such a record is there all the same, and empty: clients do not do without it.
+    #[serde(default)]
+    emptied: BTreeMap<String, Vec<String>>,
     rule: Vec<Row>,
     web: Vec<WebLine>,
 }
@@ -51,6 +54,9 @@ struct MachineRule {
 #[serde(deny_unknown_fields)]
 struct Row {
     methods: Vec<String>,
+    /// It speaks of a call only where the first parameter is one of these texts; another row speaks of the rest.
+    #[serde(default)]
+    first: Vec<String>,
     action: Option<String>,
     object: Option<Object>,
     effect: Option<RowEffect>,
@@ -119,6 +125,7 @@ enum RowAnswer {
 enum RowSession {
     Login,
     Logout,
+    Listing,
 }
 
 /// What a row says, once checked.
@@ -204,9 +211,9 @@ struct Described {
 }
 
 pub(super) fn build(verdicts: &str, operations: &'static str) -> Result<Inner, String> {
-    let File { api, machine, names, rule, web } = toml::from_str(verdicts).map_err(|e| e.to_string())?;
+    let File { api, machine, names, emptied, rule, web } = toml::from_str(verdicts).map_err(|e| e.to_string())?;
     let described = describe(operations, &machine.classes).map_err(|e| format!("{api}: {e}"))?;
-    let mut inner = Inner { names, ..Inner::default() };
+    let mut inner = Inner { names, emptied, ..Inner::default() };
     let mut meanings = Vec::new();
     for (number, row) in rule.iter().enumerate() {
         let at = |e: String| format!("{api}: row {} ({}): {e}", number + 1, row.methods.first().map_or("", |m| m));
@@ -216,19 +223,29 @@ pub(super) fn build(verdicts: &str, operations: &'static str) -> Result<Inner, S
     let mut used = BTreeSet::new();
     for (name, args, least) in described.methods {
         // A row that names a method wins over one with a pattern; of patterns the first one wins.
-        let by = |whole: bool| {
-            rule.iter().enumerate().find_map(|(row, r)| {
+        let by = |whole: bool, is_exception: bool| {
+            let rows = rule.iter().enumerate().filter(|(_, r)| r.first.is_empty() != is_exception);
+            rows.into_iter().find_map(|(row, r)| {
                 let pattern = r.methods.iter().find(|p| p.contains('*') != whole && matches(p, name))?;
                 Some((row, pattern))
             })
         };
-        let Some((row, pattern)) = by(true).or_else(|| by(false)) else { continue };
-        used.insert((row, pattern));
-        let Some(meaning) = meanings.get(row) else { continue };
-        check(name, pattern, &args, rule.get(row), meaning).map_err(|e| format!("{api}: {name}: {e}"))?;
+        let take = |(row, pattern): (usize, &'_ String)| -> Result<Option<Arc<Meaning>>, String> {
+            let Some(meaning) = meanings.get(row) else { return Ok(None) };
+            check(name, pattern, &args, rule.get(row), meaning).map_err(|e| format!("{api}: {name}: {e}"))?;
+            Ok(Some(Arc::clone(meaning)))
+        };
+        let Some(found) = by(true, false).or_else(|| by(false, false)) else { continue };
+        used.insert(found);
+        let Some(meaning) = take(found)? else { continue };
+        let mut exception = None;
+        if let Some((row, pattern)) = by(true, true) {
+            used.insert((row, pattern));
+            let texts = rule.get(row).map(|r| r.first.clone()).unwrap_or_default();
+            exception = take((row, pattern))?.map(|meaning| (texts, meaning));
+        }
         let class = name.split_once('.').map_or(name, |(class, _)| class);
-        let method = Method { name: name.to_owned(), class, args, least, meaning: Arc::clone(meaning) };
-        inner.methods.insert(name.to_owned(), method);
+        inner.methods.insert(name.to_owned(), Method { name: name.to_owned(), class, args, least, meaning, exception });
     }
     for (row, r) in rule.iter().enumerate() {
         if let Some(stale) = r.methods.iter().find(|p| !used.contains(&(row, *p))) {
@@ -301,7 +318,11 @@ impl Row {
         }
         if let Some(session) = self.session {
             let more = self.action.is_some() || self.object.is_some() || self.effect.is_some();
-            let entrance = if session == RowSession::Login { Entrance::Login } else { Entrance::Logout };
+            let entrance = match session {
+                RowSession::Login => Entrance::Login,
+                RowSession::Logout => Entrance::Logout,
+                RowSession::Listing => Entrance::Listing,
+            };
             return if more {
                 Err("a row with session says nothing else".into())
             } else {

@@ -110,7 +110,16 @@ impl Keeping<'_> {
             return Some(());
         }
         let (Value::Map(members), Some(names)) = (record, self.methods.names(class)) else { return None };
-        members.retain(|(name, _)| names.iter().any(|n| n == name));
+        let emptied = self.methods.emptied(class);
+        members.retain_mut(|(name, value)| {
+            if let Value::Map(all) = value
+                && emptied.iter().any(|n| n == name)
+            {
+                all.clear();
+                return true;
+            }
+            names.iter().any(|n| n == name)
+        });
         Some(())
     }
 
