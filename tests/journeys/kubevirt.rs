@@ -532,43 +532,49 @@ async fn power_and_screens_open_as_pages_and_as_virtctl_ask_for_them() {
     // A screen over the API is not recorded: only who may have it so gets it.
     let vnc = format!("{SUB}/namespaces/blue/virtualmachineinstances/web-1/vnc");
     let serial = format!("{SUB}/namespaces/blue/virtualmachineinstances/web-1/console");
-    assert_eq!(tool.stream(&lab, &serial, "plain.kubevirt.io").await.err(), Some(403));
+    let preserved = format!("{vnc}?preserveSession=true");
+    for target in [&preserved, &serial] {
+        assert_eq!(tool.stream(&lab, target, "plain.kubevirt.io").await.err(), Some(403), "{target}");
+    }
     ada.revoke_grants("bob").await;
     ada.grant_unrecorded("bob", "operator", "pool", "kv/blue").await;
-    let mut text = None;
-    for _ in 0..50 {
-        match tool.stream(&lab, &serial, "plain.kubevirt.io").await {
-            Ok(stream) => text = Some(stream),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+    let opens = async |target: &str| {
+        for _ in 0..50 {
+            if let Ok(stream) = tool.stream(&lab, target, "plain.kubevirt.io").await {
+                return stream;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        if text.is_some() {
-            break;
-        }
+        panic!("{target} does not open");
+    };
+    drop(screen);
+    let mut shown = opens(&preserved).await;
+    assert_eq!(shown.next().await.expect("a message").expect("a message").into_data(), "RFB 003.008\n");
+    // Taking a screen or a serial console away from somebody is another right.
+    for target in [&vnc, &serial] {
+        assert_eq!(tool.stream(&lab, target, "plain.kubevirt.io").await.err(), Some(403), "{target}");
     }
-    let mut text = text.expect("a serial console");
+    let before = lab.gateway.grants_of("bob").await;
+    ada.grant_unrecorded("bob", "administrator", "machine", "kv/blue:web-1").await;
+    let mut text = opens(&serial).await;
     assert_eq!(text.next().await.expect("a message").expect("a message").into_data(), "login: ");
     text.send(Message::binary("root\n")).await.expect("sent");
     assert_eq!(text.next().await.expect("a message").expect("a message").into_data(), "root\n");
-    // Taking a screen away from somebody is another right.
-    assert_eq!(tool.stream(&lab, &vnc, "plain.kubevirt.io").await.err(), Some(403));
     // A token in a subprotocol is none, and stays here.
     let bearer = format!("plain.kubevirt.io, base64url.bearer.authorization.k8s.io.{CANARY}");
     assert_eq!(tool.stream(&lab, &serial, &bearer).await.err(), Some(400));
-    drop(screen);
-    let mut shown = None;
-    for _ in 0..50 {
-        if let Ok(stream) = tool.stream(&lab, &format!("{vnc}?preserveSession=true"), "plain.kubevirt.io").await {
-            shown = Some(stream);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let mut shown = shown.expect("a screen");
-    assert_eq!(shown.next().await.expect("a message").expect("a message").into_data(), "RFB 003.008\n");
-    // It ends with the right to it.
+    // Each ends with any of the rights to it: the serial console with the one to take it over, though it is a console still.
+    let gone = |mut stream: Stream| async move {
+        tokio::time::timeout(Duration::from_secs(5), async { while let Some(Ok(_)) = stream.next().await {} }).await
+    };
+    let given = lab.gateway.grants_of("bob").await.into_iter().find(|g| !before.contains(g)).expect("one more");
+    let answer = ada.submit("/grants/revoke", &[("grant", &given), ("next", "/grants")]).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    gone(text).await.expect("it is cut");
+    shown.send(Message::binary("RFB 003.008\n")).await.expect("sent");
+    assert!(shown.next().await.expect("a message").is_ok(), "the screen goes on");
     ada.revoke_grants("bob").await;
-    let ended = tokio::time::timeout(Duration::from_secs(5), async { while let Some(Ok(_)) = shown.next().await {} });
-    ended.await.expect("it is cut");
+    gone(shown).await.expect("it is cut");
     let log = log(&lab.cluster);
     assert!(!log.contains("wrong") && !log.contains("taken"), "{log}");
     lab.gateway.stop().await;

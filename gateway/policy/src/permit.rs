@@ -28,6 +28,7 @@ pub struct Permit {
     clipboard_in: Option<u32>,
     clipboard_out: Option<u32>,
     proof: Option<Box<Proof>>,
+    also: Vec<Permit>,
 }
 
 /// The confirmation that a permit stands on, where a grant asks for one of its own.
@@ -96,7 +97,20 @@ impl Permit {
             clipboard_in,
             clipboard_out,
             proof,
+            also: Vec::new(),
         }
+    }
+
+    /// The same with those of everything else that one request asks: what lasts under it goes on for as long as all of them
+    /// would be given again.
+    #[must_use]
+    pub fn with(self, also: Vec<Self>) -> Self {
+        Self { also, ..self }
+    }
+
+    /// What else was permitted for the same request.
+    pub fn also(&self) -> &[Self] {
+        &self.also
     }
 
     /// What may be done, and to what. Nothing else may be.
@@ -167,8 +181,8 @@ impl Permit {
     }
 
     /// Whether the screen must be recorded, and must close when it cannot be. Only ever true for `console` actions.
-    pub const fn must_record(&self) -> bool {
-        matches!(self.recorded, Recorded::Must)
+    pub fn must_record(&self) -> bool {
+        matches!(self.recorded, Recorded::Must) || self.also.iter().any(Self::must_record)
     }
 }
 

@@ -13,9 +13,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOST: u32 = 4;
 
 impl House {
-    /// Why something that is open may not go on, if so: a lock stands against it, or its permit would not be given again.
-    /// Step-up is asked when it opens, not while it is open.
+    /// Why something that is open may not go on, if so: a lock stands against any of what it asks, or the permit for that
+    /// would not be given again. Step-up is asked when it opens, not while it is open.
     pub(crate) fn pulled(&self, permit: &Permit, actor: &Actor) -> Option<String> {
+        std::iter::once(permit).chain(permit.also()).find_map(|one| self.pulled_alone(one, actor))
+    }
+
+    fn pulled_alone(&self, permit: &Permit, actor: &Actor) -> Option<String> {
         let now = self.clock.now();
         if let Some(words) = self.locks.against(actor.via, &permit.operation().resource, now) {
             return Some(words);

@@ -227,7 +227,7 @@ async fn decide<'a>(
             return Ok(Decided::StepUp);
         }
     }
-    Ok(first.map_or(Decided::StepUp, Decided::Permit))
+    Ok(first.map_or(Decided::StepUp, |first| Decided::Permit(first.with(others))))
 }
 
 /// Somebody as they ask from an address: grants may count from some networks only.

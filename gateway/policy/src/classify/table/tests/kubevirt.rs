@@ -103,7 +103,6 @@ fn every_operation_of_the_api_has_a_verdict_of_its_own() {
 fn a_get_that_does_more_than_look_is_no_view() {
     for (target, what) in [
         ("virtualmachineinstances/web-1/vnc?preserveSession=true", "console.control"),
-        ("virtualmachineinstances/web-1/console", "console.control"),
         ("virtualmachineinstances/web-1/vnc/screenshot", "console.screenshot"),
         ("virtualmachineinstances/web-1/usbredir", "console.usb"),
         ("virtualmachineinstances/web-1/vsock?port=22&tls=true", "guest-exec"),
@@ -113,9 +112,10 @@ fn a_get_that_does_more_than_look_is_no_view() {
     ] {
         assert_eq!(told("GET", &format!("{SUB}/{target}"), ""), format!("{what} on kv/blue:web-1"), "{target}");
     }
-    // It takes the screen away from whoever has it, and is a screen with a keyboard all the same.
-    for more in ["", "?preserveSession=false", "?preserveSession=1"] {
-        let said = told("GET", &format!("{SUB}/virtualmachineinstances/web-1/vnc{more}"), "");
+    // It takes the screen away from whoever has it, and is a screen with a keyboard all the same. A serial console cannot be
+    // asked for in another way.
+    for more in ["vnc", "vnc?preserveSession=false", "vnc?preserveSession=1", "console"] {
+        let said = told("GET", &format!("{SUB}/virtualmachineinstances/web-1/{more}"), "");
         assert_eq!(said, "console.control on kv/blue:web-1 + console.takeover on kv/blue:web-1", "{more}");
     }
     for path in ["/start-profiler", "/apis/subresources.kubevirt.io/v1/start-cluster-profiler"] {
