@@ -76,11 +76,16 @@ fn log(cluster: &Peer) -> String {
 /// kubectl with a configuration of its own.
 struct Kubectl<'a> {
     cluster: &'a Peer,
+    program: &'a str,
     config: String,
 }
 
 impl<'a> Kubectl<'a> {
     fn new(lab: &'a Lab, name: &str, token: &str) -> Self {
+        Self::of(lab, lab.cluster.get("KUBECTL"), name, token)
+    }
+
+    fn of(lab: &'a Lab, program: &'a str, name: &str, token: &str) -> Self {
         let file = lab.cluster.dir().join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "gateway",
@@ -92,12 +97,12 @@ impl<'a> Kubectl<'a> {
             "contexts": [{"name": "gateway", "context": {"cluster": "kv", "user": name, "namespace": "blue"}}],
         });
         std::fs::write(&file, config.to_string()).expect("written");
-        Self { cluster: &lab.cluster, config: file.display().to_string() }
+        Self { cluster: &lab.cluster, program, config: file.display().to_string() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "tests run clients")]
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut kubectl = std::process::Command::new(self.cluster.get("KUBECTL"));
+        let mut kubectl = std::process::Command::new(self.program);
         kubectl.args(arguments).env_clear().env("HOME", self.cluster.dir()).env("KUBECONFIG", &self.config);
         kubectl.output().expect("kubectl runs")
     }
@@ -114,7 +119,7 @@ impl<'a> Kubectl<'a> {
     #[expect(clippy::disallowed_methods, reason = "tests run clients")]
     fn follow(&self, arguments: &[&str]) -> Following {
         let file = self.cluster.dir().join("followed");
-        let mut kubectl = std::process::Command::new(self.cluster.get("KUBECTL"));
+        let mut kubectl = std::process::Command::new(self.program);
         kubectl.args(arguments).env_clear().env("HOME", self.cluster.dir()).env("KUBECONFIG", &self.config);
         let out = std::fs::File::create(&file).expect("a file");
         Following { kubectl: kubectl.stdout(out).spawn().expect("kubectl runs"), file }
@@ -372,6 +377,86 @@ async fn an_unchanged_kubectl_does_what_its_owner_may_and_sees_nothing_else() {
             assert!(!letters(bytes).contains(secret), "{secret} is in {place}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_kubectl_applies_changes_and_deletes_and_says_why_it_may_not() {
+    let lab = lab().await;
+    let ada = Person::first_administrator(&lab.gateway, "ada").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "tag", "web").await;
+    sees(&bob, "blue:web-1", "running").await;
+    sees(&ada, "red:payroll", "running").await;
+    let (of_bob, of_ada) = (bob.token("kv").await, ada.token("kv").await);
+    // Debian's is of 2021, and asks for other things than the one that is installed, where that is newer.
+    let mut programs = vec![lab.cluster.get("KUBECTL"), lab.cluster.get("DEBIANS")];
+    programs.dedup();
+    for (n, program) in programs.into_iter().enumerate() {
+        let (root, own) = (Kubectl::of(&lab, program, "ada", &of_ada), Kubectl::of(&lab, program, "bob", &of_bob));
+        let file = lab.cluster.dir().join("machine.json").display().to_string();
+        let write = |namespace: &str, name: &str, memory: &str| {
+            let machine = json!({
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+                "metadata": {"name": name, "namespace": namespace, "labels": {"tag.portcullis/web": ""}},
+                "spec": {"runStrategy": "Manual", "template": {"spec": {"domain": {
+                    "devices": {}, "resources": {"requests": {"memory": memory}}}}}},
+            });
+            std::fs::write(&file, machine.to_string()).expect("written");
+        };
+        let name = format!("made-{n}");
+        write("blue", &name, "128Mi");
+        for arguments in
+            [&["create", "-f", &file][..], &["apply", "-f", &file], &["create", "--save-config", "-f", &file]]
+        {
+            let why = own.refused(arguments);
+            assert!(
+                why.contains("(Forbidden)") && why.contains("You may not do this"),
+                "{program} {arguments:?}: {why}"
+            );
+        }
+        assert!(root.said(&["apply", "-f", &file]).contains("created"), "{program}");
+        sees(&bob, &format!("blue:{name}"), "off").await;
+        assert!(root.said(&["apply", "-f", &file]).contains("unchanged"), "{program}");
+        write("blue", &name, "256Mi");
+        for verb in ["apply", "replace"] {
+            let why = own.refused(&[verb, "-f", &file]);
+            assert!(why.contains("(Forbidden)") && why.contains("You may not do this"), "{program} {verb}: {why}");
+        }
+        assert!(root.said(&["apply", "-f", &file]).contains("configured"), "{program}");
+        let at = "jsonpath={.spec.template.spec.domain.resources.requests.memory}";
+        assert_eq!(own.said(&["get", "vm", &name, "-o", at]), "256Mi", "{program}");
+        let yaml = own.said(&["get", "vm", &name, "-o", "yaml"]);
+        assert!(yaml.contains("memory: 256Mi") && yaml.contains("last-applied-configuration"), "{program}: {yaml}");
+        let told = own.said(&["describe", "vm", &name]);
+        assert!(told.contains(&name) && told.contains("Manual"), "{program}: {told}");
+        assert!(root.said(&["label", "vm", &name, "app=db"]).contains("labeled"), "{program}");
+        assert!(own.said(&["get", "vms", "-l", "app=db", "-o", "name"]).contains(&name), "{program}");
+        for (arguments, why) in [
+            (&["scale", "vm", &name, "--replicas", "2"][..], "(Forbidden)"),
+            (&["delete", "vm", &name], "(Forbidden)"),
+            (&["delete", "-f", &file], "(Forbidden)"),
+            (
+                &["patch", "vm", &name, "--type", "merge", "-p", r#"{"metadata":{"labels":{"app":null}}}"#],
+                "(Forbidden)",
+            ),
+            (&["get", "vm", "payroll", "-n", "red", "-o", "yaml"], "(NotFound)"),
+            (&["describe", "vm", "payroll", "-n", "red"], "(NotFound)"),
+            (&["get", "pods"], "doesn't have a resource type"),
+            (&["get", "--raw", "/api/v1/namespaces/blue/secrets"], "(Forbidden)"),
+        ] {
+            let said = own.refused(arguments);
+            assert!(said.contains(why), "{program} {arguments:?}: {said}");
+        }
+        // What is hidden is not there, and may not be made in its place.
+        write("red", "payroll", "1Gi");
+        let why = own.refused(&["apply", "-f", &file]);
+        assert!(why.contains("(Forbidden)") && !why.contains("exists"), "{program}: {why}");
+        assert!(root.said(&["delete", "vm", &name, "--timeout", "20s"]).contains("deleted"), "{program}");
+        assert!(own.refused(&["get", "vm", &name]).contains("(NotFound)"), "{program}");
+    }
+    let log = log(&lab.cluster);
+    assert!(!log.contains("wrong") && !log.contains("/openapi/v2"), "{log}");
+    lab.gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@
 mod request;
 mod watch;
 
-use self::request::{Shape, asks, is_list, negotiate, rewrite};
+use self::request::{DESCRIPTION, Shape, asks, is_list, negotiate, packed_description, rewrite};
 use super::{Shown, Way, bearer};
 use crate::{
     api::{self, Going},
@@ -227,6 +227,12 @@ impl<'a> Eyes<'a> {
 pub(crate) async fn forward(going: Going<'_>, leash: &Leash, open: OpenEntry) -> Result<Response, Refusal> {
     let Going { shard, peer, path, request } = going;
     let (house, permit, actor) = (leash.house(), leash.permit(), leash.actor());
+    if let Some(form) = packed_description(&path, request.headers()) {
+        done(open, Outcome::Done, StatusCode::OK.as_u16(), DESCRIPTION.len() as u64);
+        let mut answer = Response::new(Body::Whole(Some(Bytes::from_static(DESCRIPTION))));
+        answer.headers_mut().insert(header::CONTENT_TYPE, form);
+        return Ok(answer);
+    }
     let name = permit.operation().resource.hypervisor().cloned();
     let found = name.as_ref().and_then(|name| Some((name, house.fleet.cutter(name)?)));
     let came = match found {

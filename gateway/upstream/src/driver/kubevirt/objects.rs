@@ -310,13 +310,26 @@ fn annotate(annotations: &mut Map<String, Value>) {
             // The whole object once more.
             match serde_json::from_str(text) {
                 Ok(mut object) => {
+                    let is_as_read = is_written_so(text, &object);
+                    let before = object.clone();
                     clean(&mut object);
-                    *text = object.to_string();
+                    // As it was, to the letter: `kubectl apply` changes what differs from what it would write itself.
+                    if object != before || !is_as_read {
+                        *text = object.to_string();
+                    }
                 }
                 Err(_) => Cutter::CUT.clone_into(text),
             }
         }
     }
+}
+
+/// Whether a text is an object as kubectl writes it, on one line and with Go's escapes: nothing else stands in it, such as a
+/// key that comes twice.
+fn is_written_so(text: &str, object: &Value) -> bool {
+    let plain = ["\\u003c", "\\u003e", "\\u0026"].iter().zip(["<", ">", "&"]);
+    let text = text.strip_suffix('\n').unwrap_or(text).to_owned();
+    plain.fold(text, |text, (escape, letter)| text.replace(escape, letter)) == object.to_string()
 }
 
 /// The groups and versions that the table knows anything of.

@@ -136,6 +136,29 @@ fn secrets_are_cut_wherever_they_stand() {
 }
 
 #[test]
+fn what_kubectl_wrote_last_is_left_to_the_letter_unless_something_stands_in_it() {
+    let shown = |text: &str| {
+        let annotations = json!({"kubectl.kubernetes.io/last-applied-configuration": text});
+        let object = json!({"kind": "VirtualMachine", "metadata": {"name": "web-1", "namespace": "blue", "annotations": annotations}});
+        let Cut::Shown(value) = told(&format!("{VMS}/web-1"), &object, Basis::Decided).unwrap() else {
+            panic!("hidden")
+        };
+        value["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    for same in ["{\"a\":1,\"b\":[\"x\"]}\n", "{\"a\":\"\\u003cb\\u003e \\u0026 c\"}\n", "{}"] {
+        assert_eq!(shown(same), same);
+    }
+    for twice in ["{\"userData\":\"canary\",\"userData\":\"\"}", "{\"a\":{\"token\":\"canary\"},\"a\":1}\n"] {
+        let text = shown(twice);
+        assert!(!text.contains("canary"), "{text}");
+    }
+    assert_eq!(shown("{\"token\":\"canary\"}\n"), format!("{{\"token\":\"{}\"}}", Cutter::CUT));
+}
+
+#[test]
 fn what_is_shown_to_others_and_written_as_text_is_cut_too() {
     let url = |url: &str| json!({"source": {"http": {"url": url}}});
     let object = json!({"kind": "VirtualMachine", "metadata": {"name": "web-1", "namespace": "blue"}, "spec": {
