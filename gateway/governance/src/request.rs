@@ -162,10 +162,12 @@ impl Requests {
         if mine.iter().filter(same).any(|r| r.state.is_open()) {
             return bad("", "You have asked for this already: look at your requests.");
         }
-        // Each one writes letters: who asks and withdraws in turn waits, too.
+        // Each one writes letters: who asks and withdraws in turn waits, too; and who gives back in turn what a rule approves.
         let lately = mine.iter().filter(|r| now - r.changed < COOL);
-        if lately.filter(|r| r.state == AccessState::Withdrawn).count() >= WAITING {
-            return bad("", "You have withdrawn five requests in the last minutes. Wait a while before you ask again.");
+        if lately.filter(|r| matches!(r.state, AccessState::Withdrawn | AccessState::Ended(_))).count() >= WAITING {
+            let words = "You have withdrawn five requests, or given their access back, in the last minutes. Wait a while \
+                         before you ask again.";
+            return bad("", words);
         }
         if mine.iter().filter(same).any(|r| r.state == AccessState::Refused && now - r.changed < COOL) {
             return bad("", "This was refused a moment ago. Talk to whoever refused it before you ask again.");

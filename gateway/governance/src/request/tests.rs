@@ -364,3 +364,26 @@ async fn whoever_asks_and_withdraws_in_turn_waits() {
     s.requests.withdraw(&zoe, again.id).await.unwrap();
     assert!(told(&s.ask(&zoe, wish("viewer", "lab/web-1")).await, "withdrawn five requests"), "five again");
 }
+
+#[tokio::test]
+async fn whoever_gives_back_in_turn_what_a_rule_approves_waits() {
+    let auto = Auto { group: "on-call".into(), hours: None };
+    let s = scene(vec![Rule { auto: Some(auto), ..owned(Owner::Person("x".into()), 1) }]).await;
+    let (ada, bob) = (s.person("ada", &[]).await, s.person("bob", &[]).await);
+    s.group("on-call", &[&ada, &bob]).await;
+    let take = async |actor: &Actor| s.ask(actor, wish("operator", "lab/web-1")).await;
+    for n in 0..5 {
+        let given = take(&ada).await.unwrap();
+        assert_eq!(given.state.word(), "active", "{n}");
+        s.requests.end(s.as_of(&ada), given.id, "").await.unwrap();
+        s.clock.advance(Duration::minutes(1));
+    }
+    let sixth = take(&ada).await;
+    assert!(matches!(&sixth, Err(RequestError::Bad("", why)) if why.contains("given their access back")), "{sixth:?}");
+    // Neither is anything else, and somebody else waits for nothing.
+    assert!(s.ask(&ada, wish("viewer", "lab/db-1")).await.is_err());
+    assert_eq!(take(&bob).await.unwrap().state.word(), "active");
+    // The first was given back ten minutes ago by then.
+    s.clock.advance(Duration::minutes(5));
+    assert_eq!(take(&ada).await.unwrap().state.word(), "active");
+}
