@@ -464,21 +464,21 @@ async fn what_a_confirmation_was_for_is_known_to_every_node_and_used_once_over_a
 async fn a_name_that_nobody_has_takes_as_long_to_be_refused() {
     use crate::testing::{
         full_or,
-        samples::{Watch, assert_alike},
+        samples::{Watch, assert_alike, settle},
     };
     let b = Bench::steady().await;
     let samples = full_or(100, 1_000);
     // Each is tried once a round: what a second try meets is a limit. What somebody's password is does not matter.
     let hash =
         b.id.0.passwords.hash(b.id.0.passwords.place().await.unwrap(), secret(PASSWORD), |_| Ok(())).await.unwrap();
-    for n in 0..samples {
+    for n in 0..4 * samples {
         let user = b.id.create_user(&format!("known-{n}"), "").await.unwrap();
         b.store.set_password_hash(user, &hash, b.clock.now()).await.unwrap();
     }
     let (mut round, mut dice) = (0_u8, crate::tests::Dice(131));
-    assert_alike(async || {
+    assert_alike(async |times| {
         let mut took = [Vec::new(), Vec::new()];
-        for n in 0..samples {
+        for n in 0..times * samples {
             let [high, low] = n.to_be_bytes();
             // Each goes first as often: what the one leaves behind would be counted with the other.
             let first = dice.index(2);
@@ -486,6 +486,7 @@ async fn a_name_that_nobody_has_takes_as_long_to_be_refused() {
                 let (who, took) = (["known", "never"][turn], &mut took[turn]);
                 let session = b.browser();
                 let from = IpAddr::from([10 + round, high, low, 1]);
+                settle().await;
                 let begun = Watch::start();
                 let refused = b.id.sign_in(&session, &format!("{who}-{n}"), secret("wrong wrong wrong"), from).await;
                 took.push(begun.stop());
