@@ -5,14 +5,10 @@
 use portcullis_domain::{Clock, ManualClock, SystemClock};
 use portcullis_server::{Config, Running, Transport};
 use std::{
-    fs::File,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -345,26 +341,28 @@ pub(crate) fn pretend_newer(file: &Path) {
     assert!(out.is_empty(), "{out}");
 }
 
-/// A port that nothing listens on, and that no other test is given until this one's process ends.
-///
-/// From below what the system gives to connections and to whoever asks for any port (32768 and up): such a one may be
-/// taken again before the program listens on it. `process.sh` looks from 20000 up.
+/// Ports that this process holds: whoever locks the file of a port may use it, until the process ends.
+static HELD: std::sync::Mutex<Vec<std::fs::File>> = std::sync::Mutex::new(Vec::new());
+/// Where they are taken from. The kernel gives these to no connection that goes out (`ip_local_port_range`), and
+/// `free_port` of `peers/process.sh` gives others.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+
+/// A port that is free and stays so until the process ends: between asking for one and listening there nobody gets it.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Each process begins at another place; the lock says whether another one is there already.
-    let place = || std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-    let ports = std::iter::repeat_with(place).take(10_000).map(|n| 10_000 + u16::try_from(n).expect("below 20000"));
-    for port in ports {
-        let lock = std::env::temp_dir().join(format!("portcullis-test-port-{port}"));
-        // Somebody else's file is a port that we leave to them.
-        let Ok(file) = File::options().create(true).append(true).open(lock) else { continue };
-        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            // Locked for as long as the process lives.
-            std::mem::forget(file);
+    let folder = std::env::temp_dir().join("portcullis-test-ports");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut held = HELD.lock().expect("no test panics here");
+    // Each process begins at another place.
+    let first = std::process::id().wrapping_mul(101) as usize % PORTS.len();
+    for port in PORTS.skip(first).chain(PORTS.take(first)) {
+        let open = std::fs::File::options().create(true).append(true).open(folder.join(port.to_string()));
+        let file = open.expect("a file");
+        if file.try_lock().is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            held.push(file);
             return port;
         }
     }
-    panic!("no port between 10000 and 20000 is free");
+    panic!("all ports are held");
 }
 
 /// Every file below a folder.
@@ -384,4 +382,27 @@ pub(crate) fn files(dir: &Path, into: &mut Vec<(String, Vec<u8>)>) {
 /// Bytes as text, one letter each: the standard library finds a text in megabytes of it at once.
 pub(crate) fn letters(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "tests run scripts")]
+fn no_port_is_given_twice_nor_to_a_connection_that_goes_out() {
+    let own: std::collections::BTreeSet<u16> = (0..50).map(|_| free_port()).collect();
+    assert_eq!(own.len(), 50);
+    for port in &own {
+        // As another process would ask for it.
+        let folder = std::env::temp_dir().join("portcullis-test-ports");
+        let file = std::fs::File::options().append(true).open(folder.join(port.to_string())).expect("a file");
+        assert!(file.try_lock().is_err(), "{port} is not held");
+    }
+    let outgoing = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("a range");
+    let first: u16 = outgoing.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a port");
+    assert!(first >= 29_200, "the kernel takes ports from {first} on for connections that go out");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/peers/process.sh");
+    // All begin at the same place.
+    let line = format!(". {}; for n in {{1..30}}; do (RANDOM=7; free_port) & done; wait", script.display());
+    let out = std::process::Command::new("bash").args(["-c", &line]).output().expect("it runs");
+    let said = String::from_utf8(out.stdout).expect("text");
+    let others: std::collections::BTreeSet<&str> = said.lines().collect();
+    assert_eq!((others.len(), said.lines().count()), (30, 30), "{said}");
 }

@@ -28,7 +28,7 @@ start() {
   [ ${#dir} -le 80 ] || fail "$dir is too long for sockets: take a folder with a shorter path"
   ! runs "$pidfile" "$mark" || fail "a libvirtd runs already in $dir"
   eval "$("$here/certificates.sh" "$dir/certificates")"
-  port=$(free_port 20000)
+  port=$(free_port)
   mkdir -p "$dir"/{etc,lib,run,log,config/libvirt}
   cat >"$dir/libvirtd.conf" <<CONF
 listen_tls = 1

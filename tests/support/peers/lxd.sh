@@ -36,7 +36,7 @@ start() {
   [ ${#dir} -le 70 ] || fail "$dir is too long for sockets: take a folder with a shorter path"
   eval "$("$here/certificates.sh" "$dir/certificates")"
   mkdir -p "$LXD_DIR" "$LXD_CONF"
-  port=$(free_port 20000)
+  port=$(free_port)
   command=(lxd --group "$(id -gn)" --logfile "$mark")
   if [ "$(id -u)" != 0 ]; then command=(sudo -n --preserve-env=LXD_DIR "${command[@]}"); as_root true; fi
   begin "$pidfile" "$dir/lxd.out" "${command[@]}"

@@ -25,7 +25,7 @@ case $verb in
       "${as_server[@]}" "$bin/initdb" -D "$dir/data" -U postgres --auth=trust -E UTF8 --locale=C --no-sync >"$dir/initdb.log" 2>&1 ||
         { cat "$dir/initdb.log" >&2; fail "initdb failed: can nobody reach $dir?"; }
     fi
-    port=$(free_port 20000)
+    port=$(free_port)
     # Tests make many short-lived schemas: durability of a folder that is thrown away would only cost time.
     begin "$pidfile" "$dir/postgres.log" "${as_server[@]}" "$bin/postgres" -D "$dir/data" -p "$port" -h 127.0.0.1 -k '' \
       -c fsync=off -c full_page_writes=off -c max_connections=300

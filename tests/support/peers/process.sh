@@ -73,10 +73,14 @@ await() {
   done
 }
 
-# free_port [FIRST]: a port on 127.0.0.1 that nobody listens on; each call starts at another place.
+# free_port: a port on 127.0.0.1 that nobody listens on, and that no other call gives within two minutes: until then
+# whoever asked for it listens there. The kernel gives none of these to a connection that goes out.
 free_port() {
-  local port=$((${1:-20000} + RANDOM % 9000)) tries=200
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+  local held port=$((20000 + RANDOM % 9000)) tries=200
+  held=${TMPDIR:-/tmp}/portcullis-ports-$(id -u)
+  mkdir -p "$held"
+  find "$held" -mindepth 1 -maxdepth 1 -mmin +2 -exec rmdir {} + 2>/dev/null || true
+  until mkdir "$held/$port" 2>/dev/null && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
     port=$((port + 1)) tries=$((tries - 1))
     [ "$tries" -gt 0 ] || fail "found no free port"
   done
