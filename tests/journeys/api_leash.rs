@@ -77,7 +77,11 @@ async fn an_answer_that_is_read_whole_is_not_shown_when_access_ended_meanwhile()
     assert!(begun.elapsed() < Duration::from_millis(2900), "its end is not waited for: {:?}", begun.elapsed());
     let cut = |e: &serde_json::Value| e["reason"].as_str().is_some_and(|r| r.starts_with("access ended"));
     let event = gateway.find_event(&["--kind", "api", "--user", "bob", "--outcome", "failed"], cut).await;
-    assert!(event["details"]["presented"].as_str().is_some_and(|by| by.starts_with("token ")), "{event}");
+    let presented = event["details"]["presented"].as_str().expect("a detail");
+    assert!(presented.starts_with("token "), "{event}");
+    // In words as well.
+    let (_, said) = gateway.shell(&["audit", "search", "--kind", "api", "--user", "bob", "--outcome", "failed"]);
+    assert!(said.contains(&format!("presented {presented}")), "{said}");
     gateway.stop().await;
 }
 
