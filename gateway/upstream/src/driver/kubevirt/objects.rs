@@ -329,7 +329,9 @@ fn annotate(annotations: &mut Map<String, Value>) {
 fn is_written_so(text: &str, object: &Value) -> bool {
     let plain = ["\\u003c", "\\u003e", "\\u0026"].iter().zip(["<", ">", "&"]);
     let text = text.strip_suffix('\n').unwrap_or(text).to_owned();
-    plain.fold(text, |text, (escape, letter)| text.replace(escape, letter)) == object.to_string()
+    // Texts are compared: a `Value` beside a text would count as the text that it holds.
+    let written = object.to_string();
+    plain.fold(text, |text, (escape, letter)| text.replace(escape, letter)) == written
 }
 
 /// The groups and versions that the table knows anything of.
