@@ -12,6 +12,7 @@ mod doors {
 }
 mod journeys {
     mod accounts;
+    mod adding;
     mod api_door;
     mod api_leash;
     mod break_glass;

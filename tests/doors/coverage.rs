@@ -77,6 +77,7 @@ impl Place<'_> {
             .replace("{hypervisor}/{machine}", "lab/web-1")
             .replace("{mode}", "control")
             .replace("/groups/{id}", &format!("/groups/{}", self.group))
+            .replace("{name}", "lab")
             .replace("{id}", &self.mia)
             .replace("{provider}", "corp")
             .replace("{version}", "1")

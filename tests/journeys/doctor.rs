@@ -175,7 +175,8 @@ async fn a_hypervisor_is_added_after_its_certificate_was_agreed_to_and_its_crede
     let before = std::fs::read_to_string(&file).expect("the configuration");
     let (address, token) = (pve.address(), pve.token_file());
     let add = |more: &[&str]| {
-        let base = ["hypervisor", "add", "pve", "--kind", "proxmox", "--address", &address, "--secret-file", &token];
+        let base =
+            ["hypervisor", "add", "pve", "--file", "--kind", "proxmox", "--address", &address, "--secret-file", &token];
         gateway.shell(&[&base[..], more].concat())
     };
     // Nobody is there to ask: it says what it met, and says nothing to whoever that is.

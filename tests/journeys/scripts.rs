@@ -49,7 +49,7 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) {
 }
 
 /// Holds the answer of a door against the document.
-fn as_described(document: &Value, method: &str, path: &str, answer: &Value) {
+pub(super) fn as_described(document: &Value, method: &str, path: &str, answer: &Value) {
     let operation = &document["paths"][path][method];
     fits(document, &operation["responses"]["200"]["content"]["application/json"]["schema"], answer, path);
 }
@@ -100,11 +100,13 @@ async fn requests_locks_and_effective_access_are_asked_and_answered_in_json() {
     let (status, told) = send(&zoe, &format!("{api}/begin"), &json!({})).await;
     assert_eq!((status, &told["told"]), (StatusCode::OK, &"You have access now.".into()), "{told}");
 
-    for list in ["machines", "requests", "proposals", "locks"] {
+    for list in ["machines", "requests", "proposals", "locks", "hypervisors"] {
         let path = format!("/api/v1/{list}");
         let told: Value = ada.get(&path).await.json().await.expect("JSON");
         as_described(&document, "get", &path, &told);
     }
+    let told: Value = ada.get("/api/v1/hypervisors/lab").await.json().await.expect("JSON");
+    as_described(&document, "get", "/api/v1/hypervisors/{name}", &told);
     let user = gateway.user_id("zoe").await;
     let told: Value = ada.get(&format!("/api/v1/access?user={user}")).await.json().await.expect("JSON");
     as_described(&document, "get", "/api/v1/access", &told);

@@ -45,13 +45,16 @@ pub(crate) async fn proxy(
     (peer, key): (Peer, Option<&Digest>),
     request: Request<Incoming>,
 ) -> Response {
-    let kind = house.tables.get(name).map_or(ApiKind::Lxd, |api| api.kind);
+    let roll = house.roster.load();
+    let kind = roll.api(name).map_or(ApiKind::Lxd, |api| api.kind);
     let written = dialect::Written::of(kind, request.uri().path(), request.headers());
     let key = key.filter(|_| dialect::takes_keys(kind));
     let way = Way { house, hypervisor: name, kind, peer, key, written };
-    if let Some(methods) = house.tables.get(name).and_then(|api| api.methods.as_ref()) {
-        return Box::pin(dialect::xapi::proxy(way, shard, methods, request)).await;
+    if let Some(methods) = roll.api(name).and_then(|api| api.methods.clone()) {
+        drop(roll);
+        return Box::pin(dialect::xapi::proxy(way, shard, &methods, request)).await;
     }
+    drop(roll);
     // Its calls stand in bodies, and go through sessions of people's own.
     let request = match kind {
         ApiKind::Vsphere if dialect::vsphere::is_call(&request) => {
@@ -89,7 +92,8 @@ enum Read<'a> {
 /// the only one.
 fn read<'a>(way: Way<'a>, shard: &'a Arc<Shard>, request: Request<Sent>) -> Result<Read<'a>, Refusal> {
     let Way { house, hypervisor: name, .. } = way;
-    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
+    let roll = house.roster.load();
+    let table = &roll.api(name).ok_or(Refusal::Misdirected)?.table;
     let upgrade = wish(request.headers())?;
     let path = way.path(request.uri().path())?;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -124,7 +128,8 @@ fn caller(way: Way<'_>, request: &Request<Sent>) -> Result<Caller, Refusal> {
 async fn read_with_body(way: Way<'_>, shard: &Arc<Shard>, request: Box<Request<Sent>>) -> Result<Response, Refusal> {
     let Way { house, hypervisor: name, peer, .. } = way;
     let path = way.path(request.uri().path())?;
-    let table = &house.tables.get(name).ok_or(Refusal::Misdirected)?.table;
+    let table = house.roster.load().api(name).ok_or(Refusal::Misdirected)?.table.clone();
+    let table = &table;
     if way.is_sign_in(request.method(), request.headers(), path.as_str()) {
         // Whoever signs in is not known yet: the strangers' pace counts, and the body is small.
         if !house.strangers.check(peer.ip) {
@@ -252,9 +257,10 @@ impl Call<'_> {
         }
         let client = (upgrade == Upgrade::WebSocket).then(|| hyper::upgrade::on(&mut request));
         let context = RequestContext { request: peer.request, upgrade };
-        let may_last = !request.body().is_end_stream() || shard.forwarder.waits(leash.permit(), &path);
+        let forwarder = shard.forwarder();
+        let may_last = !request.body().is_end_stream() || forwarder.waits(leash.permit(), &path);
         let got = {
-            let mut sent = pin!(shard.forwarder.forward(leash.permit(), &path, request, context));
+            let mut sent = pin!(forwarder.forward(leash.permit(), &path, request, context));
             if may_last { Box::pin(leash.hold(sent.as_mut())).await } else { Ok(sent.await) }
         };
         let got = match got {

@@ -5,9 +5,11 @@
 //! folder of the file. Secrets never stand in the file: keys name files.
 
 mod access;
+mod adding;
 mod mail;
 
 pub(crate) use access::{PolicySection, Requests};
+pub(crate) use adding::Adding;
 pub(crate) use mail::{MailSection, MailTlsWord};
 
 use portcullis_domain::{Network, RoleName, Selector};
@@ -83,6 +85,9 @@ pub struct Config {
     /// Where secrets of hypervisors come from that are in no file.
     #[serde(default)]
     pub vault: Option<VaultConfig>,
+    /// Adding hypervisors while the gateway runs.
+    #[serde(default)]
+    pub adding: Adding,
     /// The hypervisors behind this gateway.
     #[serde(default)]
     pub hypervisors: Vec<HypervisorConfig>,
@@ -392,6 +397,9 @@ impl Config {
         let named = |name: &str| (1..=32).contains(&name.chars().count()) && !name.chars().any(char::is_control);
         if let Some(zone) = self.zones.keys().find(|name| !named(name)) {
             return wrong(format!("zones.{zone:?}: a name is 1 to 32 characters on one line"));
+        }
+        if self.adding.per_minute == 0 {
+            return wrong("adding.per_minute: 0 would let nobody add one".into());
         }
         let limits = &self.limits;
         for (key, n) in [

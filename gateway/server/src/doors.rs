@@ -53,7 +53,8 @@ pub(crate) fn doors(config: &Config, transport: Transport, clock: &dyn Clock) ->
     };
     let asking: Vec<&HypervisorName> =
         config.hypervisors.iter().filter(|h| takes_keys(h)).map(HypervisorConfig::name).collect();
-    let may_ask = tls.as_deref().filter(|_| !asking.is_empty()).map(client_key::asking).transpose();
+    // Whoever is added later may be one of them.
+    let may_ask = tls.as_deref().map(client_key::asking).transpose();
     let may_ask = may_ask.map_err(|e| wrong(format!("tls: {e}")))?.map(Arc::new);
     let of = |purpose: &Purpose| {
         let usual = tls.clone()?;

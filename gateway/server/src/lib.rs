@@ -20,6 +20,7 @@
 //!   browser there.
 //! - 2026-11-21: a form that meets a step-up is not lost: it can carry the fresh code itself (`step_up_code`).
 
+mod adding;
 mod admin;
 mod api;
 mod assets;
@@ -50,6 +51,7 @@ mod providers;
 mod recordings;
 mod reply;
 mod requests;
+mod roster;
 mod router;
 mod scim;
 mod screen;

@@ -178,7 +178,9 @@ async fn begin(
 /// The handshake. Whoever asks for the name of a hypervisor whose clients may show a certificate is asked for one. Asking
 /// gives nothing: whose a certificate is, and whether it counts, is looked at for the host that each request names.
 async fn shake(house: &House, tls: DoorTls, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    let Some(asking) = tls.asking else { return TlsAcceptor::from(tls.usual).accept(stream).await };
+    let Some(asking) = tls.asking.filter(|_| house.roster.load().takes_keys()) else {
+        return TlsAcceptor::from(tls.usual).accept(stream).await;
+    };
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     let name = hello.client_hello().server_name().and_then(|name| house.api_host(name));
     let asks = name.is_some_and(|name| house.takes_keys(&name));

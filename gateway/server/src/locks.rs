@@ -12,6 +12,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks that failed it is not known what is locked.
 const LOST: u32 = 4;
 
+/// What whoever has something open reads whose hypervisor was removed.
+pub(crate) const REMOVED: &str = "the hypervisor was removed from this gateway";
+
 impl House {
     /// Why something that is open may not go on, if so: a lock stands against any of what it asks, or the permit for that
     /// would not be given again. Step-up is asked when it opens, not while it is open.
@@ -21,6 +24,10 @@ impl House {
 
     fn pulled_alone(&self, permit: &Permit, actor: &Actor) -> Option<String> {
         let now = self.clock.now();
+        let hypervisor = permit.operation().resource.hypervisor();
+        if hypervisor.is_some_and(|name| !self.roster.load().has(name)) {
+            return Some(REMOVED.to_owned());
+        }
         if let Some(words) = self.locks.against(actor.via, &permit.operation().resource, now) {
             return Some(words);
         }

@@ -4,7 +4,7 @@
 //! trail that is to tell of it.
 
 use crate::{
-    config::Limits,
+    config::{Adding, Limits},
     layers::Peer,
     passage,
     reply::Refusal,
@@ -93,10 +93,11 @@ pub(crate) struct Paces {
     passkeys: Pace<IpAddr>,
     resets: Pace<UserId>,
     directory: Pace<TokenId>,
+    adding: Pace<UserId>,
 }
 
 impl Paces {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, adding: Adding) -> Self {
         let some = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let tokens = Quota::per_second(some(limits.token_per_second)).allow_burst(some(limits.token_burst));
         Self {
@@ -105,6 +106,7 @@ impl Paces {
             passkeys: Pace::new(Quota::per_minute(some(limits.passkey_per_minute))),
             resets: Pace::new(Quota::per_hour(some(limits.reset_per_hour))),
             directory: Pace::new(Quota::per_second(some(limits.directory_per_second))),
+            adding: Pace::new(Quota::per_minute(some(adding.per_minute))),
         }
     }
 
@@ -115,6 +117,7 @@ impl Paces {
         self.passkeys.tidy(now);
         self.resets.tidy(now);
         self.directory.tidy(now);
+        self.adding.tidy(now);
     }
 }
 
@@ -175,6 +178,12 @@ impl House {
     /// An administrator may reset one more person. A try is an event of its own: it has a door of its own.
     pub(crate) fn pace_reset(&self, actor: &Actor) -> Result<(), Refusal> {
         let checked = self.paces.resets.check(&actor.user, self.clock.now());
+        checked.map_err(|fast| Refusal::TooMany(fast.after))
+    }
+
+    /// Somebody may have one more address dialled. A try is an event of its own: it has a door of its own.
+    pub(crate) fn pace_adding(&self, actor: &Actor) -> Result<(), Refusal> {
+        let checked = self.paces.adding.check(&actor.user, self.clock.now());
         checked.map_err(|fast| Refusal::TooMany(fast.after))
     }
 

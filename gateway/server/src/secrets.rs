@@ -74,8 +74,8 @@ pub(crate) async fn open(
 
 /// Keeps secrets fresh while the house is open.
 pub(crate) async fn keep(house: Arc<House>) {
-    let anew = AtomicBool::new(false);
-    tokio::join!(keep_rotated(&house, &anew), keep_files(&house), keep_vault(&house), nodes::keep(&house, &anew));
+    let anew = &house.roster.secrets_anew;
+    tokio::join!(keep_rotated(&house, anew), keep_files(&house), keep_vault(&house), nodes::keep(&house, anew));
 }
 
 /// Which version of each secret this process uses.
@@ -114,6 +114,10 @@ async fn keep_rotated(house: &House, anew: &AtomicBool) {
 /// Takes over what a row says, if it is new.
 async fn take(house: &House, taken: &mut Taken, row: &HypervisorSecret) {
     let name = name_of(row);
+    // It was rotated for another one than the one that is in use here under that name.
+    if house.roster.load().is_contested(&name.hypervisor) {
+        return;
+    }
     // What there was when the house was opened is in use.
     let is_first = !taken.contains_key(&name);
     if taken.insert(name.clone(), row.version) == Some(row.version) {

@@ -11,24 +11,17 @@ use crate::{
     lives::{self, Lives},
     logs,
     pace::Paces,
-    providers, router, secrets,
-    state::{Api, House, Shard, Strangers, chain},
+    providers, roster, router, secrets,
+    state::{House, Shard, Strangers, chain},
     tell::{self, Tell},
 };
 use portcullis_console::record::{self, RecorderPool};
 use portcullis_domain::{Clock, Ending, Event, Grant, Outcome, Phase, UserId, micros};
 use portcullis_governance::Locks;
 use portcullis_identity::{Feed, Identity, Scope};
-use portcullis_policy::{
-    Engine,
-    classify::{ApiKind, Methods, MethodsKind, Table},
-};
+use portcullis_policy::Engine;
 use portcullis_store::{Apart, Keys, Store};
-use portcullis_upstream::{Forwarder, HypervisorConfig};
-use std::{
-    collections::BTreeMap, future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle,
-    time::Duration,
-};
+use std::{future::Future, net::SocketAddr, path::Path, pin::Pin, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long closing waits for requests and consoles.
@@ -90,6 +83,7 @@ impl Running {
         if let Some(group) = config.scim.groups.iter().find(|g| !engine.has_role(&g.role)) {
             return Err(wrong("scim.groups", format!("{:?}: there is no role called {}", group.name, group.role)));
         }
+        roster::refuse_twice(&config, &store).await?;
         let secrets::Opened { fleet, vault } = secrets::open(&config, &keys, &store, Arc::clone(&clock)).await?;
         let seen = fleet.clone();
         grants.look_up(move || seen.inventory());
@@ -107,8 +101,8 @@ impl Running {
             authority: config.portal.authority().unwrap_or_default(),
             origin: config.portal.origin(),
             strangers: Strangers::new(config.limits.stranger_per_second, config.limits.stranger_burst),
-            paces: Paces::new(&config.limits),
-            tables: tables(&config),
+            paces: Paces::new(&config.limits, config.adding),
+            roster: roster::Roster::of_file(&config),
             grants,
             policy,
             unread,
@@ -141,6 +135,10 @@ impl Running {
             .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
         house
             .take_folder()
+            .await
+            .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
+        house
+            .take_roster(&mut roster::Left::new(), &roster::Drive::Later)
             .await
             .map_err(|e| ConfigError::new(&house.config.file, format!("store.url: {}", chain(&e))))?;
         let set_up = first_link(&house).await?;
@@ -251,16 +249,6 @@ impl House {
     }
 }
 
-fn tables(config: &Config) -> BTreeMap<portcullis_domain::HypervisorName, Api> {
-    let apis = config.hypervisors.iter().filter(|h| h.api().is_some());
-    let of = |h: &HypervisorConfig| {
-        let kind = h.kind().api()?;
-        let methods = (kind == ApiKind::Xapi).then(|| Methods::builtin(MethodsKind::Xapi));
-        Some((h.name().clone(), Api { kind, table: Table::builtin(kind), methods }))
-    };
-    apis.filter_map(of).collect()
-}
-
 /// What was found when the trail was opened, for the first event.
 fn words(recovered: &portcullis_audit::Recovered) -> String {
     let mut words = vec![format!("{} events in the trail", recovered.events)];
@@ -349,16 +337,18 @@ fn run_shard(house: &Arc<House>, bound: Vec<(Arc<Door>, std::net::TcpListener)>)
         }
     };
     runtime.block_on(async {
-        let forwarder = Forwarder::new(&house.fleet);
-        let shard = Arc::new(Shard { portal: router::portal(house), forwarder: forwarder.clone() });
+        let mut changes = house.roster.changes();
+        let shard = Arc::new(Shard::new(router::portal(house), &house.fleet));
         // What all requests of one turn append and wait for is put to the trail's writer together.
         house.tasks.spawn(house.closing.clone().run_until_cancelled_owned(house.trail.turns()));
-        let closing = house.closing.clone();
+        let (closing, fleet, swept) = (house.closing.clone(), house.fleet.clone(), Arc::clone(&shard));
         house.tasks.spawn(async move {
+            let mut sweep = tokio::time::interval(portcullis_upstream::SWEEP);
             while !closing.is_cancelled() {
                 tokio::select! {
                     () = closing.cancelled() => {}
-                    () = tokio::time::sleep(portcullis_upstream::SWEEP) => forwarder.sweep(),
+                    _ = sweep.tick() => swept.forwarder().sweep(),
+                    Ok(()) = changes.changed() => swept.renew(&fleet),
                 }
             }
         });
@@ -423,6 +413,7 @@ fn keep(house: &Arc<House>, health: Option<std::net::TcpListener>) -> Result<Joi
                 }
             }),
         ];
+        work.push(Box::pin(roster::keep(Arc::clone(&house), stop.clone())));
         if let Some(listener) = health {
             work.push(Box::pin(health::serve(h5, listener)));
         }

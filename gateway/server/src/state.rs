@@ -10,8 +10,10 @@ use crate::{
     lives::Lives,
     pace::Paces,
     reply::Refusal,
+    roster::Roster,
     tell::Tell,
 };
+use arc_swap::ArcSwap;
 use axum::Router;
 use governor::{DefaultKeyedRateLimiter, Quota};
 use portcullis_audit::{Recovered, Report, Trail, TrailKeys};
@@ -61,7 +63,8 @@ pub(crate) struct House {
     pub(crate) locks: Locks,
     pub(crate) requests: Requests,
     pub(crate) tell: Tell,
-    pub(crate) tables: BTreeMap<HypervisorName, Api>,
+    /// The hypervisors in use.
+    pub(crate) roster: Roster,
     pub(crate) lives: Arc<Lives>,
     pub(crate) recorders: RecorderPool,
     pub(crate) strangers: Strangers,
@@ -86,7 +89,23 @@ pub(crate) struct Api {
 /// What one shard has for itself.
 pub(crate) struct Shard {
     pub(crate) portal: Router,
-    pub(crate) forwarder: Forwarder<Sent>,
+    forwarder: ArcSwap<Forwarder<Sent>>,
+}
+
+impl Shard {
+    pub(crate) fn new(portal: Router, fleet: &Fleet) -> Self {
+        Self { portal, forwarder: ArcSwap::from_pointee(Forwarder::new(fleet)) }
+    }
+
+    /// What sends requests on, to the hypervisors of now.
+    pub(crate) fn forwarder(&self) -> Arc<Forwarder<Sent>> {
+        self.forwarder.load_full()
+    }
+
+    /// Others are in use.
+    pub(crate) fn renew(&self, fleet: &Fleet) {
+        self.forwarder.store(Arc::new(self.forwarder.load().anew(fleet)));
+    }
 }
 
 /// The id of a request that came at an instant: version 7, from the thread's own generator.
@@ -112,32 +131,34 @@ impl House {
     pub(crate) fn api_host(&self, host: &str) -> Option<HypervisorName> {
         let domain = &self.config.portal.api_domain;
         let host = host.split_once(':').map_or(host, |(h, _)| h).to_ascii_lowercase();
-        let own = self.fleet.doors().find(|(_, _, door)| door.host.as_deref() == Some(host.as_str()));
-        if let Some((name, _, _)) = own {
+        let roll = self.roster.load();
+        if let Some(name) = roll.by_host(&host) {
             return Some(name.clone());
         }
         let name: HypervisorName = host.strip_suffix(domain.as_str())?.strip_suffix('.')?.parse().ok()?;
-        self.tables.contains_key(&name).then_some(name)
+        roll.api(&name).is_some().then_some(name)
     }
 
     /// Whether a hypervisor's clients may show a certificate at its door.
     pub(crate) fn takes_keys(&self, name: &HypervisorName) -> bool {
-        self.tables.get(name).is_some_and(|api| dialect::takes_keys(api.kind))
+        self.roster.load().api(name).is_some_and(|api| dialect::takes_keys(api.kind))
     }
 
     /// The hypervisors that tools reach through this gateway with a token.
-    pub(crate) fn reachable(&self) -> impl Iterator<Item = &HypervisorName> {
-        let rpcs = self.config.hypervisors.iter().filter(|h| h.rpc().is_some()).map(HypervisorConfig::name);
-        self.tables.keys().chain(rpcs)
+    pub(crate) fn reachable(&self) -> Vec<HypervisorName> {
+        let roll = self.roster.load();
+        let rpcs = roll.configs().filter(|h| h.rpc().is_some()).map(HypervisorConfig::name);
+        roll.with_api().chain(rpcs).cloned().collect()
     }
 
     /// Where native clients reach a hypervisor's API through this gateway.
     pub(crate) fn api_address(&self, name: &HypervisorName) -> Option<String> {
-        let rpc = self.config.hypervisors.iter().filter(|h| h.name() == name).find_map(|h| h.rpc());
-        if let (Some(door), Some(face)) = (rpc, self.fleet.rpc(name)) {
+        let roll = self.roster.load();
+        let config = roll.config(name)?;
+        if let (Some(door), Some(face)) = (config.rpc(), self.fleet.rpc(name)) {
             return face.address(&self.config.portal.host()?, door.port);
         }
-        let (_, _, door) = self.fleet.doors().find(|(n, _, _)| *n == name)?;
+        let door = config.api()?;
         let host = self.config.portal.host()?;
         match (door.port, &door.host) {
             (Some(port), host_of_its_own) => {

@@ -26,6 +26,7 @@ macro_rules! places {
 use places;
 
 mod access;
+mod adding;
 mod effective;
 mod grants;
 mod history;
@@ -46,6 +47,9 @@ mod tests;
 pub(crate) use access::{
     LockRow, LocksPage, ProposalPage, ProposalRow, RequestForm, RequestMoves, RequestPage, RequestRow, RequestStep,
     RequestUse, RequestsPage,
+};
+pub(crate) use adding::{
+    AddedFacts, AgreeHypervisor, ApiDraft, CertificateRow, Field, HypervisorPage, KindRow, NewHypervisor, Written,
 };
 pub(crate) use effective::{Effective, ReachRow};
 pub(crate) use grants::{

@@ -220,6 +220,14 @@ impl Broker {
         self.tables().channels.retain(|_, c| c.user != user);
     }
 
+    /// Forgets everything of a hypervisor that was let go: another one may come under its name.
+    pub(crate) fn forget_hypervisor(&self, hypervisor: &HypervisorName) {
+        let mut tables = self.tables();
+        tables.channels.retain(|_, c| c.machine.hypervisor != *hypervisor);
+        tables.tasks.retain(|(h, _), _| h != hypervisor);
+        tables.order.retain(|(h, _)| h != hypervisor);
+    }
+
     /// Remembers who started a task, by the address that the hypervisor gave it (`/1.0/operations/<id>`, as in
     /// `Location`) or its bare id: a UUID, `UPID:…`, or `task:…`. Of 50,000 the oldest is dropped.
     pub fn remember(&self, hypervisor: &HypervisorName, task: &str, owner: TaskOwner) {

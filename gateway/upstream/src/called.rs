@@ -115,8 +115,8 @@ impl Fleet {
         }
     }
 
-    fn method_api(&self, hypervisor: &HypervisorName) -> Option<&Arc<MethodApi>> {
-        self.api(hypervisor)?.pool.as_ref()
+    fn method_api(&self, hypervisor: &HypervisorName) -> Option<Arc<MethodApi>> {
+        self.api(hypervisor)?.pool.clone()
     }
 }
 
@@ -201,7 +201,7 @@ where
         let is_known = |r: &'p Resource| r.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()));
         let name = is_known(&operation.resource)?;
         let lent = self.targets.get(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
-        Ok((name, lent.of(operation.action)))
+        Ok((name, lent.targets.of(operation.action)))
     }
 }
 

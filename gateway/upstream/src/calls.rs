@@ -53,18 +53,7 @@ impl Fleet {
 
     /// Takes out the sessions of people whose sign-in no longer counts; gives the work of ending them there, if any.
     pub fn end_seats(&self, counts: impl Fn(&Pass) -> bool) -> Option<Work> {
-        let desks = self.desks().enumerate().map(|(place, desk)| (place, desk.take(&counts)));
-        let ended: Vec<_> = desks.filter(|(_, sessions)| !sessions.is_empty()).collect();
-        if ended.is_empty() {
-            return None;
-        }
-        let fleet = self.clone();
-        Some(Box::pin(async move {
-            for (place, sessions) in ended {
-                let Some(desk) = fleet.desks().nth(place) else { continue };
-                join_all(sessions.iter().map(|session| desk.center.sign_out(session))).await;
-            }
-        }))
+        end_at(self.desks(), counts)
     }
 
     /// What a hypervisor says of itself to those who are not known yet; none before it was asked.
@@ -73,7 +62,7 @@ impl Fleet {
     }
 
     /// What references mean on a hypervisor.
-    pub fn owners(&self, hypervisor: &HypervisorName) -> Objects<'_> {
+    pub fn owners(&self, hypervisor: &HypervisorName) -> Objects {
         Objects(self.desk(hypervisor).ok())
     }
 
@@ -94,20 +83,34 @@ impl Fleet {
         self.began(hypervisor, &format!("{TASK}{task}"), user).map(|o| o.resource)
     }
 
-    fn desk(&self, name: &HypervisorName) -> Result<&Desk, Error> {
+    fn desk(&self, name: &HypervisorName) -> Result<Arc<Desk>, Error> {
         self.desk_of(name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))
     }
+}
+
+/// Takes out the sessions at some desks of those whose sign-in does not count; the work is to end them there.
+pub(crate) fn end_at(desks: Vec<Arc<Desk>>, counts: impl Fn(&Pass) -> bool) -> Option<Work> {
+    let taken = desks.into_iter().map(|desk| (desk.take(&counts), desk));
+    let ended: Vec<_> = taken.filter(|(sessions, _)| !sessions.is_empty()).collect();
+    if ended.is_empty() {
+        return None;
+    }
+    Some(Box::pin(async move {
+        for (sessions, desk) in ended {
+            join_all(sessions.iter().map(|session| desk.center.sign_out(session))).await;
+        }
+    }))
 }
 
 /// What stands before the id of a task that is an object.
 const TASK: &str = "task:";
 
 /// What references mean on one hypervisor.
-#[derive(Clone, Copy)]
-pub struct Objects<'a>(Option<&'a Desk>);
+#[derive(Clone)]
+pub struct Objects(Option<Arc<Desk>>);
 
-impl Owners for Objects<'_> {
+impl Owners for Objects {
     fn find(&self, id: &str) -> Option<Way> {
-        self.0?.tree.read().unwrap_or_else(PoisonError::into_inner).find(id)
+        self.0.as_ref()?.tree.read().unwrap_or_else(PoisonError::into_inner).find(id)
     }
 }

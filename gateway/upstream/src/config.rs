@@ -12,7 +12,7 @@ pub(crate) use kinds::{
 use crate::{
     error::Error,
     kind::{Kind, Own},
-    secret::Duty,
+    secret::{Duty, Given, Source},
 };
 use portcullis_domain::{HypervisorName, Secret};
 use serde::Deserialize;
@@ -22,6 +22,7 @@ use std::{
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use zeroize::Zeroizing;
 
@@ -92,6 +93,10 @@ pub(crate) trait Settings {
     fn reach(&self) -> Reach;
     /// Where clients of its RPC reach it through the gateway; none where it has no RPC.
     fn rpc(&self) -> Option<&RpcDoor> {
+        None
+    }
+    /// Where its first secret comes from; none where its secrets are its guests'.
+    fn secret(&mut self) -> Option<&mut Source> {
         None
     }
     /// Every path that its keys name.
@@ -222,6 +227,31 @@ impl HypervisorConfig {
     /// Where clients of its RPC reach it through the gateway; none where it has no RPC.
     pub fn rpc(&self) -> Option<&RpcDoor> {
         self.own.settings().rpc()
+    }
+
+    /// One that was added while the gateway runs: its keys without a secret, the certificates that it may show, and its
+    /// secret. What names a file is refused.
+    pub(crate) fn added(
+        name: &HypervisorName,
+        kind: Kind,
+        settings: &Map<String, Value>,
+        pins: &[String],
+        (word, secret): (&str, Secret),
+    ) -> Result<Self, Error> {
+        let wrong = |why: String| Error::config(format!("hypervisors.{name}"), why);
+        let mut keys = settings.clone();
+        keys.insert("name".to_owned(), name.as_str().into());
+        keys.insert("kind".to_owned(), kind.word().into());
+        keys.insert("tls".to_owned(), serde_json::json!({ "pin": pins }));
+        // In its place, until the secret itself stands there: no secret is ever part of a JSON value.
+        keys.insert(word.to_owned(), serde_json::json!({ "env": "ADDED" }));
+        let mut read = Self::deserialize(Value::Object(keys)).map_err(|e| wrong(e.to_string()))?;
+        let place = read.own.settings_mut().secret();
+        *place.ok_or_else(|| wrong("it takes no secret".to_owned()))? = Source::Given(Given(Arc::new(secret)));
+        if !read.own.settings_mut().paths().is_empty() || !read.others.is_empty() {
+            return Err(wrong("what names files stands in the configuration file".to_owned()));
+        }
+        Ok(read)
     }
 
     /// Makes relative paths count from a folder: the one of the configuration file.

@@ -2,20 +2,22 @@
 //! All hypervisors together: the inventory, the health of each, and the operations that the gateway does itself.
 
 mod board;
+mod member;
 
 pub(crate) use board::Board;
+use member::{Member, words};
 
 use crate::{
     api::Api,
     badge::Account,
     broker::{Broker, Reuse, TaskOwner, relate},
-    config::{ApiDoor, HypervisorConfig},
+    calls::end_at,
+    config::HypervisorConfig,
     credential::machine_of,
     desk::Desk,
-    driver::{Beside, Built, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
+    driver::{Beside, Cutter, Driver, LinkReader, LinkWriter, PowerVerb, RpcFace, Screen, Standing},
     error::{Error, Fault},
-    kind::{self, Kind},
-    secret::{Choice, DEFAULT, Duty, Kept, Secrets, Site},
+    secret::{Choice, DEFAULT, Kept, Secrets},
 };
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -28,10 +30,7 @@ use std::{
     time::Duration,
 };
 use time::OffsetDateTime;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
 /// The most machines of one hypervisor.
 pub(crate) const MAX_MACHINES: usize = 50_000;
@@ -80,36 +79,21 @@ pub struct Health {
     pub notes: Vec<String>,
 }
 
-struct Report {
-    state: HealthState,
-    machines: usize,
-    refreshed_at: Option<OffsetDateTime>,
-    notes: Vec<String>,
-}
-
-struct Member {
-    name: HypervisorName,
-    kind: Kind,
-    /// One a credential.
-    drivers: Choice<Box<dyn Driver>>,
-    door: Option<ApiDoor>,
-    warnings: Vec<String>,
-    address: String,
-    published: Notify,
-    report: Mutex<Report>,
-}
+/// The hypervisors at one instant.
+type Members = Vec<Arc<Member>>;
 
 struct Inner {
-    members: Vec<Arc<Member>>,
-    apis: Vec<(HypervisorName, Choice<Api>)>,
+    members: ArcSwap<Members>,
     secrets: Secrets,
     inventory: ArcSwap<Inventory>,
     publishing: Mutex<()>,
+    /// One at a time takes one in or lets one go.
+    changing: Mutex<()>,
     broker: Broker,
     clock: Arc<dyn Clock>,
 }
 
-/// All configured hypervisors. Cheap to clone.
+/// All hypervisors in use: those of the configuration, and those that were added since. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet(Arc<Inner>);
 
@@ -121,49 +105,48 @@ impl Fleet {
 
     /// The same with secrets that were rotated: they are used in place of what the configuration names.
     pub fn with(configs: Vec<HypervisorConfig>, kept: &Kept, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let mut held = Vec::new();
-        let mut members = Vec::new();
-        let mut apis = Vec::new();
-        let mut names = HashSet::new();
+        let (inventory, broker) = (ArcSwap::from_pointee(Inventory::default()), Broker::new(Arc::clone(&clock)));
+        let (members, secrets) = (ArcSwap::default(), Secrets::default());
+        let (publishing, changing) = (Mutex::new(()), Mutex::new(()));
+        let fleet = Self(Arc::new(Inner { members, secrets, inventory, publishing, changing, broker, clock }));
         for config in configs {
-            let (name, kind, door) = (config.name().clone(), config.kind(), config.api().cloned());
-            if !names.insert(name.clone()) {
-                return Err(Error::config(format!("hypervisors.{name}"), "two hypervisors have this name"));
-            }
-            let HypervisorConfig { common, own, others } = config;
-            let mut build = |credential: &str, own| {
-                let mut site = Site { common: common.clone(), credential, kept, held: Vec::new() };
-                let built = kind::build(&mut site, own)?;
-                held.extend(site.held);
-                Ok::<_, Error>(built)
-            };
-            let Built { driver, api, warnings, address } = build(DEFAULT, own)?;
-            for warning in &warnings {
-                tracing::warn!(hypervisor = %name, "{warning}");
-            }
-            let mut drivers = Choice { default: driver, others: Vec::new() };
-            let mut lent = api.map(|default| Choice { default, others: Vec::new() });
-            for (duties, own) in others {
-                let Built { driver, api, .. } = build(&words(&duties), own)?;
-                if let (Some(lent), Some(api)) = (&mut lent, api) {
-                    lent.others.push((duties.clone(), api));
-                }
-                drivers.others.push((duties, driver));
-            }
-            apis.extend(lent.map(|lent| (name.clone(), lent)));
-            let report = Report {
-                state: HealthState::Down { why: "was not asked yet".to_owned(), since: clock.now() },
-                machines: 0,
-                refreshed_at: None,
-                notes: warnings.clone(),
-            };
-            let (published, report) = (Notify::new(), Mutex::new(report));
-            members.push(Arc::new(Member { name, kind, drivers, door, warnings, address, published, report }));
+            fleet.take_in(config, kept)?;
         }
-        let inventory = ArcSwap::from_pointee(Inventory::default());
-        let broker = Broker::new(Arc::clone(&clock));
-        let (secrets, publishing) = (Secrets::new(held), Mutex::new(()));
-        Ok(Self(Arc::new(Inner { members, apis, secrets, inventory, publishing, broker, clock })))
+        Ok(fleet)
+    }
+
+    /// Takes one more in: from now on it is asked and served. Its work ([`Fleet::work_of`]) is the caller's to drive.
+    pub fn take_in(&self, config: HypervisorConfig, kept: &Kept) -> Result<(), Error> {
+        let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.members.load_full();
+        if now.iter().any(|m| m.name == *config.name()) {
+            return Err(Error::config(format!("hypervisors.{}", config.name()), "two hypervisors have this name"));
+        }
+        let (member, held) = Member::build(config, kept, self.0.clock.now())?;
+        self.0.secrets.take_in(held);
+        let members: Members = now.iter().cloned().chain([Arc::new(member)]).collect();
+        self.0.members.store(Arc::new(members));
+        Ok(())
+    }
+
+    /// Lets one go: its work ends, and nothing is known of it any more, nor of what was begun on it. What is under way
+    /// with it is the caller's to cut. Gives the work of ending people's sessions there, if there is any. False: none of
+    /// that name.
+    pub fn let_go(&self, name: &HypervisorName) -> (bool, Option<Work>) {
+        let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.members.load_full();
+        let Some(member) = now.iter().find(|m| m.name == *name) else { return (false, None) };
+        let left: Members = now.iter().filter(|m| m.name != *name).cloned().collect();
+        self.0.members.store(Arc::new(left));
+        self.0.secrets.let_go(name);
+        member.go();
+        {
+            let _no_list_comes_after = self.0.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+            let inventory = self.0.inventory.load();
+            self.0.inventory.store(Arc::new(inventory.with(name, Vec::new())));
+        }
+        self.0.broker.forget_hypervisor(name);
+        (true, end_at(member.desks(), |_| false))
     }
 
     /// Every machine known now.
@@ -171,26 +154,9 @@ impl Fleet {
         self.0.inventory.load_full()
     }
 
-    /// How each hypervisor is doing, in the order of the configuration.
+    /// How each hypervisor is doing, in the order of the configuration; those that were added come behind.
     pub fn health(&self) -> Vec<Health> {
-        let of = |member: &Arc<Member>| {
-            let report = member.report.lock().unwrap_or_else(PoisonError::into_inner);
-            Health {
-                name: member.name.clone(),
-                kind: member.kind.word(),
-                address: member.address.clone(),
-                state: report.state.clone(),
-                machines: report.machines,
-                refreshed_at: report.refreshed_at,
-                notes: report.notes.clone(),
-            }
-        };
-        self.0.members.iter().map(of).collect()
-    }
-
-    /// The hypervisors whose API clients may reach through the gateway, and where.
-    pub fn doors(&self) -> impl Iterator<Item = (&HypervisorName, Kind, &ApiDoor)> {
-        self.0.members.iter().filter_map(|m| m.door.as_ref().map(|door| (&m.name, m.kind, door)))
+        self.0.members.load().iter().map(|m| m.health()).collect()
     }
 
     /// The secrets in use.
@@ -199,19 +165,26 @@ impl Fleet {
     }
 
     /// The work that keeps the inventory: one future a hypervisor, so that a slow one delays no other. Each ends when
-    /// `stop` becomes true or its sender is dropped.
+    /// `stop` becomes true or its sender is dropped, or the hypervisor is let go.
     pub fn run(&self, stop: &watch::Receiver<bool>) -> Vec<Work> {
-        let work = |member: &Arc<Member>| -> Work {
-            let (fleet, member, mut stop) = (self.clone(), Arc::clone(member), stop.clone());
-            Box::pin(async move {
-                tokio::select! {
-                    _ = stop.wait_for(|stopped| *stopped) => {}
-                    () = fleet.keep(&member) => {}
-                    () = stay(&member) => {}
-                }
-            })
-        };
-        self.0.members.iter().map(work).collect()
+        self.0.members.load().iter().map(|member| self.work(member, stop)).collect()
+    }
+
+    /// The same of one that was taken in while others run.
+    pub fn work_of(&self, name: &HypervisorName, stop: &watch::Receiver<bool>) -> Option<Work> {
+        self.member(name).ok().map(|member| self.work(&member, stop))
+    }
+
+    fn work(&self, member: &Arc<Member>, stop: &watch::Receiver<bool>) -> Work {
+        let (fleet, member, mut stop) = (self.clone(), Arc::clone(member), stop.clone());
+        Box::pin(async move {
+            tokio::select! {
+                _ = stop.wait_for(|stopped| *stopped) => {}
+                () = member.gone() => {}
+                () = fleet.keep(&member) => {}
+                () = stay(&member) => {}
+            }
+        })
     }
 
     /// Asks every hypervisor once, at most 40 seconds: for commands that look and end.
@@ -226,7 +199,7 @@ impl Fleet {
                 }
             }
         };
-        join_all(self.0.members.iter().map(ask)).await;
+        join_all(self.0.members.load_full().iter().map(ask)).await;
     }
 
     async fn keep(&self, member: &Arc<Member>) {
@@ -245,11 +218,12 @@ impl Fleet {
         }
     }
 
-    fn member(&self, name: &HypervisorName) -> Result<&Arc<Member>, Error> {
-        self.0.members.iter().find(|m| m.name == *name).ok_or_else(|| Error::UnknownHypervisor(name.clone()))
+    fn member(&self, name: &HypervisorName) -> Result<Arc<Member>, Error> {
+        let found = self.0.members.load().iter().find(|m| m.name == *name).cloned();
+        found.ok_or_else(|| Error::UnknownHypervisor(name.clone()))
     }
 
-    fn permitted<'p>(&self, permit: &'p Permit, actions: &[Action]) -> Result<(&Arc<Member>, &'p MachineRef), Error> {
+    fn permitted<'p>(&self, permit: &'p Permit, actions: &[Action]) -> Result<(Arc<Member>, &'p MachineRef), Error> {
         let machine = machine_of(permit, actions, self.0.clock.now())?;
         let member = self.member(&machine.hypervisor)?;
         if self.0.inventory.load().find(machine).is_none() {
@@ -287,7 +261,7 @@ impl Fleet {
     }
 
     /// What clients of a hypervisor's RPC have to know and keep to; none where it has no RPC.
-    pub fn rpc(&self, hypervisor: &HypervisorName) -> Option<RpcFace<'_>> {
+    pub fn rpc(&self, hypervisor: &HypervisorName) -> Option<RpcFace> {
         self.member(hypervisor).ok()?.drivers.default.rpc()
     }
 
@@ -351,7 +325,7 @@ impl Fleet {
     fn relate(&self, permit: &Permit, answer: Vec<u8>) -> Vec<u8> {
         let name = permit.operation().resource.hypervisor();
         let api = name.and_then(|name| self.api(name));
-        let origins = api.map_or(&[][..], |a| a.origins.as_slice());
+        let origins = api.as_ref().map_or(&[][..], |a| a.origins.as_slice());
         let is_named = |o: &String| answer.windows(o.len()).any(|w| w == o.as_bytes());
         if !origins.iter().any(is_named) {
             return answer;
@@ -371,50 +345,48 @@ impl Fleet {
     }
 
     /// How a hypervisor's objects are cut down to what somebody may see; none where its API has no objects of that kind.
-    pub fn cutter(&self, hypervisor: &HypervisorName) -> Option<&Cutter> {
-        self.member(hypervisor).ok()?.drivers.default.cutter()
+    pub fn cutter(&self, hypervisor: &HypervisorName) -> Option<Arc<Cutter>> {
+        self.member(hypervisor).ok()?.drivers.default.cutter().cloned()
     }
 
-    pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<&Desk> {
-        self.member(name).ok()?.drivers.default.desk()
+    pub(crate) fn desk_of(&self, name: &HypervisorName) -> Option<Arc<Desk>> {
+        self.member(name).ok()?.drivers.default.desk().cloned()
     }
 
-    /// The desks of all hypervisors, in one order.
-    pub(crate) fn desks(&self) -> impl Iterator<Item = &Desk> {
-        self.0.members.iter().flat_map(|m| m.drivers.all()).filter_map(|d| d.desk())
+    /// The desks of all hypervisors.
+    pub(crate) fn desks(&self) -> Vec<Arc<Desk>> {
+        self.0.members.load().iter().flat_map(|m| m.desks()).collect()
     }
 
     /// The driver with one of a hypervisor's credentials.
-    pub(crate) fn driver_called(&self, name: &HypervisorName, credential: &str) -> Option<&dyn Driver> {
-        let drivers = &self.member(name).ok()?.drivers;
+    pub(crate) fn driver_called(&self, name: &HypervisorName, credential: &str) -> Option<Arc<dyn Driver>> {
+        let member = self.member(name).ok()?;
         if credential == DEFAULT {
-            return Some(drivers.default.as_ref());
+            return Some(Arc::clone(&member.drivers.default));
         }
-        drivers.others.iter().find(|(duties, _)| words(duties) == credential).map(|(_, driver)| driver.as_ref())
+        let other = member.drivers.others.iter().find(|(duties, _)| words(duties) == credential);
+        other.map(|(_, driver)| Arc::clone(driver))
     }
 
     /// The desks of a hypervisor, by what their credentials are for.
-    pub(crate) fn desk_for(&self, name: &HypervisorName, action: Action) -> Option<&Desk> {
-        self.member(name).ok()?.drivers.of(action).desk()
+    pub(crate) fn desk_for(&self, name: &HypervisorName, action: Action) -> Option<Arc<Desk>> {
+        self.member(name).ok()?.drivers.of(action).desk().cloned()
     }
 
     /// How a hypervisor's API is reached, with the credential that is lent where no other one is for the action.
-    pub(crate) fn api(&self, name: &HypervisorName) -> Option<&Api> {
-        self.apis().find(|(n, _)| n == name).map(|(_, lent)| &lent.default)
+    pub(crate) fn api(&self, name: &HypervisorName) -> Option<Arc<Api>> {
+        self.member(name).ok()?.api.as_ref().map(|lent| Arc::clone(&lent.default))
     }
 
-    pub(crate) fn apis(&self) -> impl Iterator<Item = &(HypervisorName, Choice<Api>)> {
-        self.0.apis.iter()
+    /// Every API, with what tells whether it is still the same hypervisor's.
+    pub(crate) fn apis(&self) -> Vec<(HypervisorName, Arc<Choice<Arc<Api>>>)> {
+        let of = |m: &Arc<Member>| m.api.as_ref().map(|lent| (m.name.clone(), Arc::clone(lent)));
+        self.0.members.load().iter().filter_map(of).collect()
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.0.clock)
     }
-}
-
-/// What a credential is for, as its name.
-fn words(duties: &[Duty]) -> String {
-    duties.iter().map(|d| d.word()).collect::<Vec<_>>().join("+")
 }
 
 /// Keeps the credentials usable with which no inventory is read.

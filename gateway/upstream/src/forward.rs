@@ -4,18 +4,20 @@
 //! One [`Forwarder`] a shard, with idle connections of its own, so no lock is ever waited for. The credential is the
 //! connection's client certificate, or the one header that is set after the client's were stripped.
 
+mod target;
+
 use crate::{
     api::{Api, Dialect, Length},
     body::ResponseBody,
     broker::{Broker, TaskOwner},
     credential::Injected,
-    driver::{MethodApi, Session},
+    driver::Session,
     error::{Error, Fault},
     exchange::{Broken, Live, Progress, Sending},
     fleet::Fleet,
     headers::{self, Asked, Payload},
     secret::Choice,
-    wire::{Dialer, Tunnel},
+    wire::Tunnel,
 };
 use bytes::Bytes;
 use http::{
@@ -29,24 +31,13 @@ use portcullis_policy::{
     Permit,
     classify::{Canonical, Upgrade},
 };
-use std::{
-    collections::HashMap,
-    error::Error as StdError,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{collections::HashMap, error::Error as StdError, sync::Arc, time::Duration};
+use target::Lent;
+pub(crate) use target::{Pool, Target};
 
 /// How often [`Forwarder::sweep`] is to be called: idle connections are as old as the sweeps that they have seen, so
 /// that no request has to read a clock for them.
 pub const SWEEP: Duration = Duration::from_secs(5);
-/// How many sweeps a connection may lie idle before it is closed instead of used: 50 s.
-const IDLE: u64 = 10;
-/// How long a request waits for one of a hypervisor's connections.
-const QUEUE: Duration = Duration::from_secs(10);
 /// How long the head of an answer may take.
 const HEAD: Duration = Duration::from_mins(1);
 /// How long a body may stand still.
@@ -88,108 +79,12 @@ where
     Upgraded(Response<()>, Tunnel),
 }
 
-/// Idle connections to one hypervisor, newest first out.
-pub(crate) struct Pool<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-{
-    #[expect(clippy::vec_box, reason = "a connection is large; between pool and request only a pointer moves")]
-    idle: Mutex<Vec<Box<Live<B>>>>,
-    slots: Arc<Semaphore>,
-    sweeps: AtomicU64,
-}
-
-impl<B> Pool<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    fn take(&self) -> Option<Box<Live<B>>> {
-        loop {
-            let mut live = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if self.is_young(&live) && live.is_clean() {
-                return Some(live);
-            }
-        }
-    }
-
-    /// Takes a connection back; one that is not clean is closed (SEC-068).
-    pub(crate) fn give_back(&self, mut live: Box<Live<B>>) {
-        if live.is_clean() {
-            live.rest(self.sweeps.load(Ordering::Relaxed));
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(live);
-        }
-    }
-
-    fn is_young(&self, live: &Live<B>) -> bool {
-        self.sweeps.load(Ordering::Relaxed) - live.rested() < IDLE
-    }
-
-    fn sweep(&self) {
-        self.sweeps.fetch_add(1, Ordering::Relaxed);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|l| self.is_young(l) && l.is_clean());
-    }
-
-    async fn slot(&self, hypervisor: &HypervisorName) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
-        }
-        match Box::pin(tokio::time::timeout(QUEUE, Arc::clone(&self.slots).acquire_owned())).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(Error::Busy(format!("all connections to {hypervisor} are in use; try again in a moment"))),
-        }
-    }
-}
-
-pub(crate) struct Target<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-{
-    dialer: Arc<Dialer>,
-    host: HeaderValue,
-    origins: Vec<String>,
-    dialect: &'static Dialect,
-    pool: Arc<Pool<B>>,
-    /// Where it is signed in at, and the other hosts of it.
-    api: Option<Arc<MethodApi>>,
-    others: Vec<Target<B>>,
-}
-
-impl<B> Target<B>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-{
-    fn new(api: &Api, dialer: &Arc<Dialer>, host: &HeaderValue) -> Self {
-        let pool = Pool {
-            idle: Mutex::new(Vec::new()),
-            slots: Arc::new(Semaphore::new(api.connections)),
-            sweeps: AtomicU64::new(0),
-        };
-        let (dialer, host, pool) = (Arc::clone(dialer), host.clone(), Arc::new(pool));
-        let (origins, others) = (api.origins.clone(), Vec::new());
-        Self { dialer, host, origins, dialect: api.dialect, pool, api: api.pool.clone(), others }
-    }
-
-    pub(crate) const fn api(&self) -> Option<&Arc<MethodApi>> {
-        self.api.as_ref()
-    }
-
-    pub(crate) const fn dialer(&self) -> &Arc<Dialer> {
-        &self.dialer
-    }
-
-    /// The host of a number.
-    pub(crate) fn member(&self, number: usize) -> Option<&Self> {
-        number.checked_sub(1).map_or(Some(self), |n| self.others.get(n))
-    }
-}
-
 /// Sends permitted requests to hypervisors. One a shard; cheap to clone, clones share the pool.
 pub struct Forwarder<B = Incoming>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    pub(crate) targets: Arc<HashMap<HypervisorName, Choice<Target<B>>>>,
+    pub(crate) targets: Arc<HashMap<HypervisorName, Arc<Lent<B>>>>,
     broker: Broker,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -210,23 +105,26 @@ where
 {
     /// A forwarder for every hypervisor of the fleet that has an HTTP API.
     pub fn new(fleet: &Fleet) -> Self {
-        let of = |api: &Api| {
-            let mut target = Target::new(api, &api.dialer, &api.host);
-            let others = api.pool.iter().flat_map(|pool| pool.members().iter().skip(1));
-            target.others = others.map(|m| Target::new(api, &m.dialer, &m.host)).collect();
-            target
+        let targets = fleet.apis().into_iter().map(|(name, lent)| (name, Arc::new(Lent::new(lent)))).collect();
+        Self { targets: Arc::new(targets), broker: fleet.broker().clone(), clock: fleet.clock() }
+    }
+
+    /// The same for the fleet as it is now. What is still there keeps its connections.
+    #[must_use]
+    pub fn anew(&self, fleet: &Fleet) -> Self {
+        let of = |(name, lent): (HypervisorName, Arc<Choice<Arc<Api>>>)| {
+            let same = self.targets.get(&name).filter(|t| Arc::ptr_eq(&t.api, &lent)).cloned();
+            (name, same.unwrap_or_else(|| Arc::new(Lent::new(lent))))
         };
-        // Connections of their own each: one that was made with a credential is used with no other one.
-        let targets = fleet.apis().map(|(name, lent)| {
-            let others = lent.others.iter().map(|(duties, api)| (duties.clone(), of(api))).collect();
-            (name.clone(), Choice { default: of(&lent.default), others })
-        });
-        Self { targets: Arc::new(targets.collect()), broker: fleet.broker().clone(), clock: fleet.clock() }
+        let targets = fleet.apis().into_iter().map(of).collect();
+        Self { targets: Arc::new(targets), broker: self.broker.clone(), clock: Arc::clone(&self.clock) }
     }
 
     /// Closes connections that have been idle for ten sweeps; call it every [`SWEEP`].
     pub fn sweep(&self) {
-        for target in self.targets.values().flat_map(Choice::all).flat_map(|t| std::iter::once(t).chain(&t.others)) {
+        for target in
+            self.targets.values().flat_map(|t| t.targets.all()).flat_map(|t| std::iter::once(t).chain(&t.others))
+        {
             target.pool.sweep();
         }
     }
@@ -250,7 +148,7 @@ where
     /// Whether the answer to a request that needs no upgrade may take as long as it likes.
     pub fn waits(&self, permit: &Permit, path: &Canonical) -> bool {
         let target = permit.operation().resource.hypervisor().and_then(|name| self.targets.get(name));
-        target.is_some_and(|t| (t.default.dialect.is_long_poll)(path.as_str()))
+        target.is_some_and(|t| (t.targets.default.dialect.is_long_poll)(path.as_str()))
     }
 
     /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
@@ -278,7 +176,7 @@ where
     ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
-        let target = self.targets.get(name).map(|lent| lent.of(operation.action));
+        let target = self.targets.get(name).map(|lent| lent.targets.of(operation.action));
         let target = target.and_then(|t| t.member(session.map_or(0, |s| s.member)));
         let target = target.ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;

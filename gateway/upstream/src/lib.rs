@@ -35,6 +35,7 @@
 //! Decision (2026-11-28): a Proxmox screen is opened by the gateway itself, and its API passes none on: the ticket of one
 //! would be good for anybody who reaches the cluster.
 
+mod adding;
 mod api;
 mod badge;
 mod body;
@@ -61,6 +62,7 @@ mod tls;
 mod vault;
 mod wire;
 
+pub use adding::{Addable, Ask, Dial, Draft, Form as AskForm, Shown, Tried, Wrong, briefly};
 pub use badge::Account;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};

@@ -9,7 +9,7 @@ use crate::{
     secret::{DEFAULT, SecretName},
 };
 use portcullis_domain::{Action, Secret};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 use time::OffsetDateTime;
 
 /// As whom the gateway is known at a hypervisor, and what that may do there.
@@ -91,7 +91,7 @@ impl Form {
 }
 
 impl Fleet {
-    fn driver_of(&self, name: &SecretName) -> Result<&dyn Driver, Error> {
+    fn driver_of(&self, name: &SecretName) -> Result<Arc<dyn Driver>, Error> {
         let unknown = || Error::UnknownHypervisor(name.hypervisor.clone());
         let is_known = self.secrets().states().iter().any(|s| s.name == *name);
         if !is_known {

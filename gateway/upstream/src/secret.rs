@@ -9,17 +9,19 @@
 //!
 //! A secret that was never there is a fault of whatever needs it, told in words; it never becomes another credential.
 
+mod source;
+
 use crate::{
     config::{Common, read_secret},
     error::{Error, Fault},
     vault::{Failed, Vault},
 };
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use portcullis_domain::{Action, Clock, HypervisorName, Secret};
 use serde::Deserialize;
+pub(crate) use source::{Given, Source};
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -30,62 +32,6 @@ use tokio::sync::Notify;
 
 /// The name of the credential that is lent where no other one is for the action.
 pub(crate) const DEFAULT: &str = "default";
-
-/// Where a secret comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// A file that only its owner may read.
-    File(PathBuf),
-    /// A variable of the process's environment.
-    Environment(String),
-    /// A key of a secret in HashiCorp Vault, KV version 2.
-    Vault {
-        /// Its path below the mount.
-        path: String,
-        /// Which of its keys.
-        key: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    file: Option<PathBuf>,
-    env: Option<String>,
-    vault: Option<String>,
-    key: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error as _;
-        let of = Written::deserialize(deserializer)?;
-        let is_path = |p: &str| {
-            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
-            !p.is_empty() && p.bytes().all(is_plain) && p.split('/').all(|part| !matches!(part, "" | "." | ".."))
-        };
-        match (of.file, of.env, of.vault, of.key) {
-            (Some(file), None, None, None) => Ok(Self::File(file)),
-            (None, Some(name), None, None) if !name.is_empty() && !name.contains(['=', '\0']) => {
-                Ok(Self::Environment(name))
-            }
-            (None, None, Some(path), Some(key)) if is_path(&path) && !key.is_empty() => Ok(Self::Vault { path, key }),
-            _ => Err(D::Error::custom(
-                "a secret is a file by its own key, or { env = \"NAME\" }, or { vault = \"path/below/the/mount\", key = \"name\" }",
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::Vault { path, key } => write!(f, "vault {path} {key}"),
-        }
-    }
-}
 
 /// Where a value in use came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,6 +182,7 @@ impl Held {
                 Some(value) => Ok((Secret::new(std::os::unix::ffi::OsStringExt::into_vec(value)), None)),
                 None => Err(Error::config(&self.key, format!("the environment has no {name}, or it is empty"))),
             }),
+            Source::Given(Given(secret)) => Some(Ok((Secret::clone(secret), None))),
             Source::Vault { .. } => None,
         }
     }
@@ -403,47 +350,56 @@ impl<'de> Deserialize<'de> for Duty {
 /// All secrets in use.
 #[derive(Clone, Default)]
 pub struct Secrets {
-    all: Arc<Vec<Arc<Held>>>,
+    all: Arc<ArcSwap<Vec<Arc<Held>>>>,
 }
 
 impl Secrets {
-    pub(crate) fn new(all: Vec<Arc<Held>>) -> Self {
-        Self { all: Arc::new(all) }
+    /// Those of one more hypervisor. One at a time: the fleet sees to it.
+    pub(crate) fn take_in(&self, more: Vec<Arc<Held>>) {
+        let now = self.all.load();
+        self.all.store(Arc::new(now.iter().cloned().chain(more).collect()));
+    }
+
+    /// Forgets those of one that was let go.
+    pub(crate) fn let_go(&self, hypervisor: &HypervisorName) {
+        let now = self.all.load();
+        self.all.store(Arc::new(now.iter().filter(|h| h.name.hypervisor != *hypervisor).cloned().collect()));
     }
 
     /// What is known of each, without the secrets.
     pub fn states(&self) -> Vec<SecretState> {
-        self.all.iter().map(|h| h.shown()).collect()
+        self.all.load().iter().map(|h| h.shown()).collect()
     }
 
     /// Those that were used since this was asked last.
     pub fn used(&self) -> Vec<SecretName> {
-        let used = self.all.iter().filter(|h| h.used.swap(false, Ordering::Relaxed));
+        let all = self.all.load();
+        let used = all.iter().filter(|h| h.used.swap(false, Ordering::Relaxed));
         used.map(|h| h.name.clone()).collect()
     }
 
     /// Takes one that was rotated into use: true where it is another one than before. None of that name: false.
     pub fn take(&self, name: &SecretName, secret: &Secret, since: OffsetDateTime) -> Result<bool, String> {
         let mut is_new = false;
-        for held in self.all.iter().filter(|h| h.name == *name) {
+        for held in self.all.load().iter().filter(|h| h.name == *name) {
             is_new |= held.replace(secret.clone(), Origin::Store, Some(since))?;
         }
         Ok(is_new)
     }
 
     pub(crate) fn value(&self, name: &SecretName) -> Option<Result<Arc<Secret>, Fault>> {
-        self.all.iter().find(|h| h.name == *name).map(|h| h.value())
+        self.all.load().iter().find(|h| h.name == *name).map(|h| h.value())
     }
 
     /// Whether one of them comes from a vault.
     pub fn need_vault(&self) -> bool {
-        self.all.iter().any(|h| matches!(h.source, Source::Vault { .. }))
+        self.all.load().iter().any(|h| matches!(h.source, Source::Vault { .. }))
     }
 
     /// What was rotated is the configuration's again, from the next reading on. None of that name: false.
     pub fn release(&self, name: &SecretName) -> bool {
         let mut is_known = false;
-        for held in self.all.iter().filter(|h| h.name == *name) {
+        for held in self.all.load().iter().filter(|h| h.name == *name) {
             held.state.lock().unwrap_or_else(PoisonError::into_inner).origin = Origin::Source;
             is_known = true;
         }
@@ -455,7 +411,8 @@ impl Secrets {
     pub async fn refresh(&self, vault: Option<&Vault>, clock: &dyn Clock) -> Refreshed {
         let mut done = Refreshed::default();
         let mut away: Option<String> = None;
-        for held in self.all.iter().filter(|h| h.origin() == Origin::Source) {
+        let all = self.all.load_full();
+        for held in all.iter().filter(|h| h.origin() == Origin::Source) {
             let read = match (&held.source, vault, &away) {
                 (Source::Vault { .. }, Some(_), Some(why)) => Err(why.clone()),
                 (Source::Vault { path, key }, Some(vault), None) => {

@@ -54,8 +54,8 @@ impl Tls {
         }
     }
 
-    /// With the gateway's certificate and the key that `key` names. A key that was rotated brings its certificate with it.
-    /// `missing` says that both are needed.
+    /// With the gateway's certificate and the key that `key` names. A key that was rotated, or came with a hypervisor that was
+    /// added, brings its certificate with it. `missing` says that both are needed.
     pub(crate) fn shown(
         site: &mut Site<'_>,
         cert_file: Option<&Path>,
@@ -63,11 +63,15 @@ impl Tls {
         host: Option<&str>,
         missing: &str,
     ) -> Result<(Self, Certificate), Error> {
-        let (Some(cert_file), Some(key)) = (cert_file, key) else {
-            return Err(Error::config(site.common.key_of("cert_file"), missing));
+        let (chain, key) = match (cert_file, key) {
+            (Some(file), Some(key)) => {
+                let chain = read_file(&site.common.key_of("cert_file"), file, Readers::Anyone)?;
+                pem_certificates(&site.common.key_of("cert_file"), &chain, &file.display())?;
+                (chain, key)
+            }
+            (None, Some(key @ Source::Given(_))) => (Zeroizing::default(), key),
+            _ => return Err(Error::config(site.common.key_of("cert_file"), missing)),
         };
-        let chain = read_file(&site.common.key_of("cert_file"), cert_file, Readers::Anyone)?;
-        pem_certificates(&site.common.key_of("cert_file"), &chain, &cert_file.display())?;
         let (at, trust, host) = (site.common.key(), site.common.tls.clone(), host.map(str::to_owned));
         // What is wrong with the trust is told by its own key.
         drop(TlsUpgrade::new(&at, &trust, host.as_deref(), None)?);

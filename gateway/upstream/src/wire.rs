@@ -122,13 +122,24 @@ fn may_dial(host: &str, address: &SocketAddr) -> bool {
     if host.parse::<IpAddr>().is_ok() || host == "localhost" {
         return true;
     }
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()),
+    !is_inner(address.ip())
+}
+
+/// Whether an address is this machine's, a link's own (metadata services), or nobody's.
+fn is_inner(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
         IpAddr::V6(ip) => {
             let metadata = ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
-            !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast() || metadata)
+            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast() || metadata
         }
     }
+}
+
+/// Whether a host as it is written leads there. A name that only resolves to such an address is refused when it is
+/// dialled, whoever wrote it.
+pub(crate) fn is_inner_host(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(is_inner)
 }
 
 /// An API's place, as the configuration writes it: `https://host:port`.

@@ -95,7 +95,7 @@ fn things(house: &House) -> Vec<Choice> {
             *counts.entry(thing).or_default() += 1;
         }
     }
-    for name in house.reachable() {
+    for name in &house.reachable() {
         counts.entry(format!("hypervisor:{name}")).or_default();
     }
     let several = counts.into_iter().map(|(thing, n)| {

@@ -1,44 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The configured hypervisors and how they answer.
+//! The hypervisors in use and how they answer; the page of one.
 
-use crate::config::Config;
 use crate::{
+    adding,
     guest::Guest,
     pages::{Answer, page},
+    reply::Refusal,
+    roster::{Added, Agreed, Roll},
     state::House,
-    view::{HypervisorRow, HypervisorState, Hypervisors},
+    view::{AddedFacts, CertificateRow, HypervisorPage, HypervisorRow, HypervisorState, Hypervisors, When},
 };
-use axum::extract::State;
+use axum::extract::{Path, State};
 use portcullis_domain::{Action, HypervisorName, OwnObject, Resource};
-use portcullis_upstream::{HealthState, Reach, Verify};
+use portcullis_upstream::{Addable, Health, HealthState, Reach, Verify};
 use std::sync::Arc;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// How many machines the page of one shows.
+const SHOWN: usize = 20;
 
 pub(crate) async fn list(State(house): State<Arc<House>>, guest: Guest) -> Answer {
-    let rows = house
-        .fleet
-        .health()
-        .into_iter()
-        .map(|health| HypervisorRow {
+    let rows = {
+        let roll = house.roster.load();
+        let used = house.fleet.health().into_iter().map(|health| HypervisorRow {
             api: house.api_address(&health.name),
-            address: health.address,
-            trust: trust(&house.config, &health.name),
+            trust: trust(&roll, &health.name),
+            state: state(&house, &health),
             name: health.name.to_string(),
             kind: health.kind.to_owned(),
+            address: health.address,
             machines: health.machines,
-            state: match health.state {
-                HealthState::Ok if health.notes.is_empty() => HypervisorState::Up,
-                HealthState::Ok => HypervisorState::Warn(health.notes.join("; ")),
-                HealthState::Down { why, since } => HypervisorState::Down(why, house.when(since)),
-            },
-        })
-        .collect();
-    let may_lock = house.may(guest.actor()?, Action::Lock, Resource::Own(OwnObject::Sessions));
-    page(&Hypervisors { shell: house.shell(&guest).await, rows, may_lock })
+        });
+        let unused = roll.troubled().filter(|a| !roll.has(&a.row.name)).map(|added| HypervisorRow {
+            api: None,
+            trust: "pinned certificate".to_owned(),
+            state: HypervisorState::Down(added.trouble.clone().unwrap_or_default(), house.when(added.row.at)),
+            name: added.row.name.to_string(),
+            kind: added.row.kind.clone(),
+            address: address_of(added),
+            machines: 0,
+        });
+        used.chain(unused).collect()
+    };
+    let actor = guest.actor()?;
+    let may_lock = house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions));
+    let may_add = house.may(actor, Action::Write, Resource::Own(OwnObject::Hypervisors));
+    page(&Hypervisors { shell: house.shell(&guest).await, rows, may_lock, may_add })
+}
+
+fn state(house: &House, health: &Health) -> HypervisorState {
+    match &health.state {
+        HealthState::Ok if health.notes.is_empty() => HypervisorState::Up,
+        HealthState::Ok => HypervisorState::Warn(health.notes.join("; ")),
+        HealthState::Down { why, since } => HypervisorState::Down(why.clone(), house.when(*since)),
+    }
+}
+
+/// The same as one word, and why.
+pub(super) fn api_word(state: &HealthState) -> (&'static str, Option<&str>) {
+    match state {
+        HealthState::Ok => ("answers", None),
+        HealthState::Down { why, .. } => ("down", Some(why)),
+    }
+}
+
+/// Where one is that is not used.
+fn address_of(added: &Added) -> String {
+    added.agreed().into_iter().next().map(|a| a.address).unwrap_or_default()
 }
 
 /// Whose word is taken for it.
-fn trust(config: &Config, name: &HypervisorName) -> String {
-    let Some(hypervisor) = config.hypervisors.iter().find(|h| h.name() == name) else { return String::new() };
+pub(super) fn trust(roll: &Roll, name: &HypervisorName) -> String {
+    let Some(hypervisor) = roll.config(name) else { return String::new() };
     let trust = hypervisor.trust();
     let words = match hypervisor.reach() {
         Reach::Guests => "each guest's own settings",
@@ -49,4 +82,95 @@ fn trust(config: &Config, name: &HypervisorName) -> String {
         Reach::Network => "the system's authorities",
     };
     words.to_owned()
+}
+
+/// Certificates as a page shows them.
+pub(super) fn certificates(house: &House, shown: &[Agreed]) -> Vec<CertificateRow> {
+    let now = house.clock.now();
+    let at = |text: &str| OffsetDateTime::parse(text, &Rfc3339).unwrap_or(now);
+    let of = |a: &Agreed| {
+        let (from, until) = (at(&a.from), at(&a.until));
+        let odd = match (from > now, until <= now) {
+            (true, _) => "it does not count yet",
+            (_, true) => "it has ended",
+            _ => "",
+        };
+        // In groups, so that it can be compared by eye.
+        let groups: Vec<&str> = a.sha256.as_bytes().chunks(4).filter_map(|c| std::str::from_utf8(c).ok()).collect();
+        CertificateRow {
+            address: a.address.clone(),
+            subject: a.subject.clone(),
+            issuer: a.issuer.clone(),
+            from: When::new(from, now),
+            until: When::new(until, now),
+            sha256: groups.join(" "),
+            odd: odd.to_owned(),
+        }
+    };
+    shown.iter().map(of).collect()
+}
+
+/// One of them.
+pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(name): Path<String>) -> Answer {
+    let name: HypervisorName = name.parse().map_err(|_| Refusal::NotFound)?;
+    let actor = guest.actor()?;
+    let (added, trust) = {
+        let roll = house.roster.load();
+        (roll.added(&name).cloned(), trust(&roll, &name))
+    };
+    // Another node may have added it a moment ago.
+    let added = match added {
+        Some(added) => Some(added),
+        None => stored(&house, &name).await?,
+    };
+    let health = house.fleet.health().into_iter().find(|h| h.name == name);
+    if health.is_none() && added.is_none() {
+        return Err(Refusal::NotFound);
+    }
+    let inventory = house.fleet.inventory();
+    let seen = house.engine.visible(actor, &inventory, house.clock.now());
+    let first = seen.into_iter().filter(|m| m.at.hypervisor == name).take(SHOWN);
+    let first = first.map(|m| (m.at.machine.to_string(), m.name.clone(), m.state.word())).collect();
+    let state = match (&health, added.as_ref().and_then(|a| a.trouble.clone())) {
+        (Some(health), _) => state(&house, health),
+        (None, why) => HypervisorState::Down(
+            why.unwrap_or_else(|| "it is taken into use just now; look again in a moment".to_owned()),
+            house.when(added.as_ref().map_or_else(|| house.clock.now(), |a| a.row.at)),
+        ),
+    };
+    let word = health.as_ref().map_or_else(|| added.as_ref().map_or("", |a| a.row.kind.as_str()), |h| h.kind);
+    let kind = Addable::of(word).map_or_else(|_| word.to_owned(), |of| of.title.to_owned());
+    // One that the file names too is the file's.
+    let added = added.filter(|a| a.trouble.is_none() || health.is_none());
+    let address = health.as_ref().map(|h| h.address.clone());
+    let address = address.unwrap_or_else(|| added.as_ref().map(address_of).unwrap_or_default());
+    page(&HypervisorPage {
+        shell: house.shell(&guest).await,
+        kind,
+        address,
+        state,
+        machines: adding::machines(health.as_ref().map_or(0, |h| h.machines)),
+        first,
+        trust: if trust.is_empty() { "pinned certificate".to_owned() } else { trust },
+        api: house.api_address(&name),
+        added: added.map(|added| {
+            let found = added.found();
+            AddedFacts {
+                at: house.when(added.row.at),
+                by: added.row.by.clone(),
+                shown: certificates(&house, &added.agreed()),
+                who: found.who,
+                beyond: found.beyond,
+                untold: found.untold,
+            }
+        }),
+        may_remove: house.may(actor, Action::Write, Resource::Own(OwnObject::Hypervisors)),
+        name: name.to_string(),
+    })
+}
+
+/// One that stands in the store and that this node has not taken into use yet.
+async fn stored(house: &House, name: &HypervisorName) -> Result<Option<Added>, Refusal> {
+    let rows = house.store.added_hypervisors().await.map_err(|e| house.unavailable(&e))?;
+    Ok(rows.into_iter().find(|row| row.name == *name).map(|row| Added { row: Arc::new(row), trouble: None }))
 }

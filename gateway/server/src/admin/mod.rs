@@ -3,6 +3,7 @@
 //! the passage has decided it, and its event is open, before a handler here runs.
 
 pub(crate) mod accounts;
+pub(crate) mod adding;
 pub(crate) mod effective;
 pub(crate) mod emergencies;
 pub(crate) mod grants;

@@ -41,7 +41,7 @@ pub(super) fn shift_rows(shifts: &[Shift], names: &HashMap<Holder, String>) -> V
 
 /// Everything that can be asked about.
 pub(super) fn hypervisors(house: &House) -> Vec<HypervisorName> {
-    house.config.hypervisors.iter().map(|h| h.name().clone()).collect()
+    house.roster.load().names()
 }
 
 /// What one side would change about the other.

@@ -171,7 +171,7 @@ pub(super) async fn shown_typed(
         sends_mail: house.config.mail.is_some(),
         mail: mail.map(|m| (m.address.to_string(), m.by.words())),
         minted,
-        hypervisors: house.reachable().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        hypervisors: house.reachable().iter().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         typed,
         grants,
         may_end: house.may(actor, Action::Lock, Resource::Own(OwnObject::Sessions)),

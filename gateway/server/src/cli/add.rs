@@ -1,52 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis hypervisor add`: meets a hypervisor, shows its certificate and asks, tries the credential, lists the
-//! machines, and writes its section into the configuration. Nothing is written before all of that went well, and the
-//! credential is shown only to whoever holds the certificate that was agreed to.
+//! machines, and keeps it in the store, or writes its section into the configuration. Nothing is written before all of
+//! that went well, and the credential is shown only to whoever holds the certificate that was agreed to.
 
-use super::{Answer, At};
-use crate::config::{Config, ConfigError};
-use anyhow::{Context as _, bail};
+use super::{Answer, At, Desk, claim::by, secrets::given};
+use crate::{
+    adding::{ApiWish, Done, Ground, Keeper, NotAdded, Wish, agreed, machines, prints, words},
+    config::{Config, ConfigError},
+    roster::{Agreed, Roster},
+};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use portcullis_domain::{HypervisorName, SystemClock};
-use portcullis_upstream::{Fleet, HealthState, HypervisorConfig, Kind, Met, SecretName};
+use portcullis_domain::{HypervisorName, Secret, SystemClock};
+use portcullis_upstream::{AskForm, Dial, Draft, HypervisorConfig, Tried, Wrong};
 use serde::Deserialize;
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
+    fs::{File, Metadata},
     io::{IsTerminal as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// How many machines are shown.
-const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
     /// Its name: small letters, digits and dashes
     name: HypervisorName,
-    /// lxd, incus, proxmox, xapi or vsphere; write the section of another kind by hand
+    /// proxmox, lxd, incus, xapi, vsphere, openstack, ovirt, kubevirt or libvirt
     #[arg(long)]
     kind: String,
-    /// https://host:port
+    /// https://host:port; host:port of libvirt; for OpenStack use --set identity=… --set compute=…
     #[arg(long)]
-    address: String,
+    address: Option<String>,
     /// The gateway's user there, where the kind has users
     #[arg(long)]
     username: Option<String>,
+    /// Another key of its kind, as in the configuration: --set project=ops, --set screen_hosts=esx1,esx2
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// The gateway's client certificate, where the kind knows it by one
     #[arg(long)]
     cert_file: Option<PathBuf>,
-    /// A file that only its owner may read with the token, the password or the certificate's key
+    /// A file that only its owner may read with the token, the password or the certificate's key, or - for standard input
     #[arg(long)]
     secret_file: PathBuf,
-    /// A port on which clients of its API reach it through the gateway
+    /// Clients of its API reach it through the gateway, at <name>.<api domain>
     #[arg(long)]
+    api: bool,
+    /// The same at a host name of its own
+    #[arg(long)]
+    api_host: Option<String>,
+    /// The same on a port of its own: with --file only
+    #[arg(long, requires = "file")]
     api_port: Option<u16>,
-    /// The SHA-256 of its certificate, learned in another way: then nothing is asked
+    /// The SHA-256 of its certificate, learned in another way: then nothing is asked. Several with commas between, where it
+    /// shows several
     #[arg(long)]
     pin: Option<String>,
+    /// Write its section into the configuration file, which a restart takes over; the credential stays in its own file
+    #[arg(long)]
+    file: bool,
     #[command(flatten)]
     at: At,
 }
@@ -69,50 +85,97 @@ fn path(path: &Path) -> anyhow::Result<String> {
     quoted(whole.to_str().with_context(|| format!("{} is no text", whole.display()))?)
 }
 
-/// SHA-256 in the one form that is compared.
-fn plain(pin: &str) -> String {
-    pin.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase()
+/// What is wrong with what was written, as a shell reads it.
+fn said(wrong: &Wrong) -> anyhow::Error {
+    if wrong.key.is_empty() {
+        return anyhow!("{}", wrong.why);
+    }
+    let option = match wrong.key {
+        "name" => "NAME".to_owned(),
+        "secret" => "--secret-file".to_owned(),
+        key @ ("kind" | "address" | "username") => format!("--{key}"),
+        "api_host" => "--api-host".to_owned(),
+        key => format!("--set {key}=…"),
+    };
+    anyhow!("{option}: {}", wrong.why)
 }
 
 impl Add {
-    fn section(&self, kind: Kind, pin: &str) -> anyhow::Result<String> {
-        let secret = match kind {
-            Kind::Proxmox => "token_file",
-            Kind::Xapi | Kind::Vsphere => "password_file",
-            Kind::Lxd | Kind::Incus => "key_file",
-            _ => bail!("{}: write its section by hand; every key is in portcullis.example.toml", self.kind),
+    fn wish(&self) -> anyhow::Result<Wish> {
+        let mut given = BTreeMap::new();
+        for pair in &self.set {
+            let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write KEY=VALUE"))?;
+            given.insert(key.to_owned(), value.to_owned());
+        }
+        given.extend(self.address.clone().map(|a| ("address".to_owned(), a)));
+        given.extend(self.username.clone().map(|u| ("username".to_owned(), u)));
+        let api = match (&self.api_host, self.api) {
+            (Some(host), _) => ApiWish::ByHost(host.clone()),
+            (None, true) => ApiWish::ByName,
+            (None, false) => ApiWish::Closed,
         };
-        let mut text = format!("\n[[hypervisors]]\nname = \"{}\"\nkind = \"{}\"\n", self.name, kind.word());
-        writeln!(text, "address = {}", quoted(&self.address)?)?;
-        if let Some(username) = &self.username {
-            writeln!(text, "username = {}", quoted(username)?)?;
+        Ok(Wish { name: self.name.to_string(), kind: self.kind.clone(), given, api })
+    }
+
+    /// What it shows: the certificate in front of the key, where the kind knows the gateway by one.
+    fn secret(&self, draft: &Draft) -> anyhow::Result<Secret> {
+        let own = given(&self.secret_file)?;
+        let Some(file) = &self.cert_file else { return Ok(own) };
+        if draft.of.secret.form != AskForm::Pem {
+            bail!("--cert-file: {} knows the gateway by no certificate", draft.of.title);
+        }
+        let mut both = std::fs::read(file).with_context(|| file.display().to_string())?;
+        both.push(b'\n');
+        both.extend_from_slice(own.expose());
+        Ok(Secret::new(both))
+    }
+
+    /// The section of one that goes into the configuration file.
+    fn section(&self, draft: &Draft, pins: &[&str]) -> anyhow::Result<String> {
+        let mut text = format!("\n[[hypervisors]]\nname = \"{}\"\nkind = \"{}\"\n", self.name, draft.of.kind.word());
+        for (key, value) in draft.settings.iter().filter(|(key, _)| *key != "api") {
+            let written = match value {
+                serde_json::Value::String(one) => quoted(one)?,
+                serde_json::Value::Array(all) => {
+                    let all: Vec<String> =
+                        all.iter().filter_map(|v| v.as_str()).map(quoted).collect::<anyhow::Result<_>>()?;
+                    format!("[{}]", all.join(", "))
+                }
+                _ => bail!("{key} cannot be written"),
+            };
+            writeln!(text, "{key} = {written}")?;
         }
         if let Some(file) = &self.cert_file {
             writeln!(text, "cert_file = {}", path(file)?)?;
         }
-        writeln!(text, "{secret} = {}", path(&self.secret_file)?)?;
-        writeln!(text, "tls = {{ pin = [\"{pin}\"] }}")?;
-        if let Some(port) = self.api_port {
-            writeln!(text, "api = {{ port = {port} }}")?;
+        if self.secret_file.as_os_str() == "-" {
+            bail!("--secret-file: with --file the credential stays in a file of its own");
+        }
+        writeln!(text, "{}_file = {}", draft.of.secret.key, path(&self.secret_file)?)?;
+        let pins: Vec<String> = pins.iter().map(|pin| format!("\"{pin}\"")).collect();
+        writeln!(text, "tls = {{ pin = [{}] }}", pins.join(", "))?;
+        let port = self.api_port.map(|port| format!("port = {port}"));
+        let host = self.api_host.as_deref().map(quoted).transpose()?.map(|host| format!("host = {host}"));
+        let door: Vec<String> = port.into_iter().chain(host).collect();
+        if self.api || !door.is_empty() {
+            writeln!(text, "api = {{ {} }}", door.join(", "))?;
         }
         Ok(text)
     }
 
-    fn fleet(&self, kind: Kind, pin: &str) -> anyhow::Result<Fleet> {
-        let section: Section = toml::from_str(&self.section(kind, pin)?)?;
-        Ok(Fleet::new(section.hypervisors, Arc::new(SystemClock))?)
-    }
-
-    /// Whether this is the certificate that is meant.
-    fn agreed(&self, met: &Met) -> anyhow::Result<bool> {
+    /// Whether these are the certificates that are meant.
+    fn agreed(&self, shown: &[Agreed]) -> anyhow::Result<bool> {
+        let all = prints(shown);
         if let Some(pin) = &self.pin {
-            if plain(pin) != met.sha256 {
-                bail!("{} shows another certificate: SHA-256 {}, {}", self.address, met.sha256, met.subject);
+            if !crate::adding::is_agreed(pin, shown) {
+                let subject = shown.first().map_or("", |a| a.subject.as_str());
+                bail!("it shows another certificate: SHA-256 {all}, {subject}");
             }
             return Ok(true);
         }
-        if !std::io::stdin().is_terminal() {
-            bail!("it shows a certificate with SHA-256 {}: compare it there, and say --pin {0}", met.sha256);
+        if !std::io::stdin().is_terminal() || self.secret_file.as_os_str() == "-" {
+            let pin = all.replace(' ', ",");
+            bail!("it shows a certificate with SHA-256 {all}: compare it there, and say --pin {pin}");
         }
         print!("Is that what it shows on its own screen? Its credential goes to whoever holds it. [yes/no] ");
         std::io::stdout().flush()?;
@@ -121,48 +184,99 @@ impl Add {
         Ok(said.trim().eq_ignore_ascii_case("yes"))
     }
 
-    pub(super) async fn run(self) -> anyhow::Result<Answer> {
-        let kind = Kind::named(&self.kind).with_context(|| format!("{:?} is no kind of hypervisor", self.kind))?;
-        let desk = self.at.open().await?;
-        if desk.config.hypervisors.iter().any(|h| *h.name() == self.name) {
-            bail!("there is a hypervisor called {} in {} already", self.name, desk.config.file.display());
+    fn show(&self, shown: &[Agreed]) {
+        if self.at.out.json {
+            return;
         }
-        // No certificate has this pin, so nothing can be said to anybody with it.
-        let stranger = self.fleet(kind, &"0".repeat(64))?;
-        let met = stranger.meet(&self.name).await?.context("it is reached without TLS")?;
+        for Agreed { address, subject, issuer, from, until, sha256 } in shown {
+            println!("{address} shows a certificate of {subject}\n  signed by {issuer}");
+            println!("  good from {from} until {until}\n  SHA-256 {sha256}");
+        }
+    }
+
+    fn tell(&self, draft: &Draft, tried: &Tried, shown: &[Agreed], closing: &str) {
         if !self.at.out.json {
-            println!("It shows a certificate of {}\n  signed by {}", met.subject, met.issuer);
-            println!("  good from {} until {}\n  SHA-256 {}", met.from.date(), met.until.date(), met.sha256);
-        }
-        if !self.agreed(&met)? {
-            self.at.out.tell(&json!({ "added": false }), "Nothing was changed.");
-            return Ok(Answer::No);
-        }
-        let fleet = self.fleet(kind, &met.sha256)?;
-        let secret = SecretName::default_of(self.name.clone());
-        let standing = fleet.known_as(&secret).await.context("its credential was tried, and nothing was changed")?;
-        fleet.refresh_once().await;
-        if let Some(HealthState::Down { why, .. }) = fleet.health().first().map(|h| h.state.clone()) {
-            bail!("its machines cannot be listed, and nothing was changed: {why}");
-        }
-        let inventory = fleet.inventory();
-        if !self.at.out.json {
-            println!("It knows the gateway as {}, and has {} machines:", standing.who, inventory.iter().count());
-            for machine in inventory.iter().take(SHOWN) {
+            println!("It knows the gateway as {}, and has {}:", tried.who, machines(tried.machines));
+            for machine in &tried.first {
                 println!("  {}  {}  {}", machine.at.machine, machine.name, machine.state.word());
             }
-            for word in standing.beyond(&secret.credential) {
+            for word in &tried.beyond {
                 println!("It may also do what it need not: {word}");
             }
         }
-        let section = self.section(kind, &met.sha256)?;
-        let words = format!("is added to the configuration, at {}, SHA-256 {}", self.address, met.sha256);
-        let write = async { Ok(append(&desk.config, &section)?) };
-        let resource = format!("hypervisor {}", self.name);
-        Box::pin(desk.act("configuration", &resource, &words, write)).await?;
-        let told = json!({ "added": true, "sha256": met.sha256, "machines": inventory.iter().count() });
+        let told = json!({
+            "name": draft.name.as_str(), "added": true, "sha256": prints(shown), "known_as": tried.who,
+            "beyond": tried.beyond, "machines": tried.machines,
+        });
+        self.at.out.tell(&told, closing);
+    }
+
+    pub(super) async fn run(self) -> anyhow::Result<Answer> {
+        let desk = self.at.open().await?;
+        let file = self.at.read()?;
+        let draft = {
+            let roster = Roster::of_file(&desk.config);
+            // Whoever has a shell here could write a section as well: any address may be dialled.
+            let ground = Ground { config: &file, dial: Dial::Anywhere, roll: &roster.load() };
+            self.wish()?.read(&ground).map_err(|wrong| said(&wrong))?
+        };
+        let about = format!("hypervisor {}", self.name);
+        let meeting = async { Ok(agreed(&draft.meet().await?)) };
+        let told = format!("is met at {}", draft.address());
+        let shown = Box::pin(desk.act("hypervisor", &about, &told, meeting)).await?;
+        self.show(&shown);
+        if !self.agreed(&shown)? {
+            self.at.out.tell(&json!({ "added": false }), "Nothing was changed.");
+            return Ok(Answer::No);
+        }
+        let secret = self.secret(&draft)?;
+        if self.file {
+            self.into_file(&desk, &draft, &shown, secret).await
+        } else {
+            self.keep(&desk, &draft, &shown, secret).await
+        }
+    }
+
+    /// Into the store: every gateway uses it within seconds.
+    async fn keep(&self, desk: &Desk, draft: &Draft, shown: &[Agreed], secret: Secret) -> anyhow::Result<Answer> {
+        let keeper = Keeper { store: &desk.store, keys: &desk.keys, clock: Arc::new(SystemClock), by: &by() };
+        let deed = async {
+            keeper.add(draft, &prints(shown), secret).await.map_err(|why| match why {
+                NotAdded::Wrong(wrong) => said(&wrong),
+                NotAdded::Other(now) => anyhow!("it shows another certificate now, SHA-256 {}", prints(&now)),
+                NotAdded::Unusable(_, detail) => anyhow!("its credential was tried, and nothing was changed: {detail}"),
+                NotAdded::Conflict(why) => anyhow!("nothing was changed: {why}"),
+                NotAdded::Store(error) => error.into(),
+            })
+        };
+        let words = format!("is tried and added: {}", words(draft, shown));
+        let about = format!("hypervisor {}", self.name);
+        let Done { tried, .. } = Box::pin(desk.act("hypervisor", &about, &words, deed)).await?;
+        let closing = format!("{} is added: every gateway that runs uses it within seconds.", self.name);
+        self.tell(draft, &tried, shown, &closing);
+        Ok(Answer::Yes)
+    }
+
+    /// Into the configuration file.
+    async fn into_file(&self, desk: &Desk, draft: &Draft, shown: &[Agreed], secret: Secret) -> anyhow::Result<Answer> {
+        let text = prints(shown);
+        let pins: Vec<&str> = text.split(' ').collect();
+        let section = self.section(draft, &pins)?;
+        // As the file will be read: what is wrong is told before anything is asked there.
+        toml::from_str::<Section>(&section).map(|read| drop(read.hypervisors))?;
+        draft.check_secret(&secret).map_err(|wrong| said(&wrong))?;
+        let pins: Vec<String> = pins.into_iter().map(str::to_owned).collect();
+        let about = format!("hypervisor {}", self.name);
+        let deed = async {
+            let tried = draft.try_out(&pins, secret, Arc::new(SystemClock)).await;
+            let tried = tried.context("its credential was tried, and nothing was changed")?;
+            append(&desk.config, &section)?;
+            Ok(tried)
+        };
+        let words = format!("is tried and added to the configuration: {}", words(draft, shown));
+        let tried = Box::pin(desk.act("configuration", &about, &words, deed)).await?;
         let file = desk.config.file.display();
-        self.at.out.tell(&told, &format!("{} stands in {file} now. Restart the gateway to use it.", self.name));
+        self.tell(draft, &tried, shown, &format!("{} stands in {file} now. Restart the gateway to use it.", self.name));
         Ok(Answer::Yes)
     }
 }
@@ -171,21 +285,34 @@ impl Add {
 fn append(config: &Config, section: &str) -> Result<(), ConfigError> {
     let wrong = |e: std::io::Error| ConfigError::new(&config.file, format!("cannot be written: {e}"));
     let text = std::fs::read_to_string(&config.file).map_err(wrong)?;
-    let mode = std::fs::metadata(&config.file).map_err(wrong)?.permissions().mode();
+    let meta = std::fs::metadata(&config.file).map_err(wrong)?;
     // In the same folder: relative paths mean the same there, and the rename is one step.
     let mut next = config.file.clone().into_os_string();
     next.push(".next");
     let next = PathBuf::from(next);
     let _ = std::fs::remove_file(&next);
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(&next).map_err(wrong)?;
-    let written = file.write_all(format!("{}\n{section}", text.trim_end()).as_bytes()).and_then(|()| file.sync_all());
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&next).map_err(wrong)?;
+    let written = file
+        .write_all(format!("{}\n{section}", text.trim_end()).as_bytes())
+        .and_then(|()| keep(&file, &meta))
+        .and_then(|()| file.sync_all());
     let checked = written.map_err(wrong).and_then(|()| Config::read(&next, std::env::vars()).map(drop));
     let done = checked.and_then(|()| std::fs::rename(&next, &config.file).map_err(wrong));
     if done.is_err() {
         let _ = std::fs::remove_file(&next);
     }
     done
+}
+
+/// Whoever may read the file may read the one in its place, and nobody else.
+fn keep(file: &File, was: &Metadata) -> std::io::Result<()> {
+    let is = file.metadata()?;
+    if (is.uid(), is.gid()) != (was.uid(), was.gid()) {
+        std::os::unix::fs::fchown(file, Some(was.uid()), Some(was.gid()))?;
+    }
+    // After the owner: a change of owner takes bits away.
+    file.set_permissions(was.permissions())
 }
 
 #[cfg(test)]
@@ -199,6 +326,27 @@ mod tests {
             assert_eq!(toml::from_str::<toml::Table>(&written).unwrap()["x"].as_str(), Some(text));
         }
         assert!(quoted("a\n[keys]").is_err());
-        assert_eq!(plain("AB:cd"), "abcd");
+    }
+
+    #[test]
+    fn the_file_keeps_its_mode_and_one_that_cannot_be_read_back_is_not_put_in_place() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        crate::init(dir.path(), "localhost", at, &SystemClock).unwrap();
+        let file = dir.path().join("portcullis.toml");
+        let config = Config::read(&file, std::iter::empty()).unwrap();
+        for mode in [0o640, 0o600] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            let before = std::fs::metadata(&file).unwrap();
+            append(&config, &format!("\n[zones]\nz{mode} = [\"10.0.0.0/8\"]\n")).unwrap_or_else(|e| panic!("{e}"));
+            let now = std::fs::metadata(&file).unwrap();
+            assert_eq!((now.mode(), now.uid(), now.gid()), (before.mode(), before.uid(), before.gid()));
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(append(&config, "\n[nothing]\nx = 1\n").is_err());
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+            assert!(!dir.path().join("portcullis.toml.next").exists());
+            std::fs::write(&file, text.split("\n[zones]").next().unwrap()).unwrap();
+        }
     }
 }

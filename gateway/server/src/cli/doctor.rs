@@ -232,6 +232,10 @@ async fn trail_and_clock(desk: &Desk, all: &mut Findings) {
 }
 
 async fn hypervisors(desk: &Desk, all: &mut Findings) {
+    for (row, why) in &desk.unused {
+        let mend = format!("portcullis hypervisor remove {}, and add it again if it is needed", row.name);
+        all.add(Is::Wrong, &format!("{}: added", row.name), format!("it is not used: {why}"), mend);
+    }
     let opened = secrets::open(&desk.config, &desk.keys, &desk.store, Arc::new(SystemClock)).await;
     let fleet = match opened {
         Ok(Opened { fleet, .. }) => fleet,

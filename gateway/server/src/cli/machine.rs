@@ -2,11 +2,17 @@
 //! `portcullis hypervisor` and `portcullis machine`: what stands behind the gateway, asked directly.
 
 use super::{Answer, At};
-use crate::secrets::{self, Opened};
+use crate::{
+    adding,
+    secrets::{self, Opened},
+};
+use anyhow::bail;
 use clap::Subcommand;
-use portcullis_domain::SystemClock;
+use portcullis_domain::{Clock as _, HypervisorName, SystemClock};
+use portcullis_store::Changed;
 use portcullis_upstream::{Fleet, HealthState};
 use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
 
 #[derive(Debug, Subcommand)]
@@ -16,9 +22,17 @@ pub(super) enum Hypervisor {
         #[command(flatten)]
         at: At,
     },
-    /// Add one: shows the certificate that it met and asks, tries the credential, lists the machines, and writes its
-    /// section into the configuration
+    /// Add one: shows the certificate that it met and asks, tries the credential, lists the machines, and keeps it in the
+    /// store, sealed: every gateway uses it within seconds. With --file its section is written into the configuration
     Add(Box<super::add::Add>),
+    /// Remove one that was added: what is open of it is cut within seconds, and its credential is forgotten. One of the
+    /// configuration file is removed there
+    Remove {
+        /// Its name
+        name: HypervisorName,
+        #[command(flatten)]
+        at: At,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +49,7 @@ struct HypervisorLine {
     name: String,
     kind: String,
     address: String,
+    from: &'static str,
     state: String,
     machines: usize,
 }
@@ -60,16 +75,22 @@ impl Hypervisor {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
         let at = match self {
             Self::Add(add) => return Box::pin(add.run()).await,
+            Self::Remove { name, at } => return remove(&name, &at).await,
             Self::List { at } => at,
         };
-        let health = asked(&at).await?.health();
-        let down = health.iter().any(|h| !matches!(h.state, HealthState::Ok));
-        let rows: Vec<_> = health
+        let desk = at.open().await?;
+        let in_file: Vec<HypervisorName> = at.read()?.hypervisors.iter().map(|h| h.name().clone()).collect();
+        let Opened { fleet, .. } = secrets::open(&desk.config, &desk.keys, &desk.store, Arc::new(SystemClock)).await?;
+        fleet.refresh_once().await;
+        let health = fleet.health();
+        let down = !desk.unused.is_empty() || health.iter().any(|h| !matches!(h.state, HealthState::Ok));
+        let mut rows: Vec<_> = health
             .into_iter()
             .map(|h| HypervisorLine {
                 name: h.name.to_string(),
                 kind: h.kind.to_owned(),
                 address: h.address,
+                from: if in_file.contains(&h.name) { "file" } else { "store" },
                 state: match h.state {
                     HealthState::Ok => "answers".to_owned(),
                     HealthState::Down { why, .. } => why,
@@ -77,9 +98,42 @@ impl Hypervisor {
                 machines: h.machines,
             })
             .collect();
-        at.print(&rows, &["name", "kind", "address", "state", "machines"])?;
+        rows.extend(desk.unused.iter().map(|(row, why)| HypervisorLine {
+            name: row.name.to_string(),
+            kind: row.kind.clone(),
+            address: String::new(),
+            from: "store",
+            state: format!("not used: {why}"),
+            machines: 0,
+        }));
+        at.print(&rows, &["name", "kind", "address", "from", "state", "machines"])?;
         Ok(if down { Answer::No } else { Answer::Yes })
     }
+}
+
+async fn remove(name: &HypervisorName, at: &At) -> anyhow::Result<Answer> {
+    let desk = at.open().await?;
+    let is_added = desk.store.added_hypervisor_ids().await?.iter().any(|(added, _)| added == name);
+    if !is_added {
+        if desk.config.hypervisors.iter().any(|h| h.name() == name) {
+            bail!("{name} stands in {}: take its section out there, and restart", desk.config.file.display());
+        }
+        at.out.tell(
+            &json!({ "name": name.as_str(), "removed": false }),
+            &format!("No hypervisor called {name} was added."),
+        );
+        return Ok(Answer::No);
+    }
+    let deed = async {
+        match desk.store.remove_hypervisor(name, SystemClock.now()).await? {
+            Changed::Done => Ok(()),
+            other => bail!("{}", adding::refused(name, &other)),
+        }
+    };
+    Box::pin(desk.act("hypervisor", &format!("hypervisor {name}"), "is removed, with its credential", deed)).await?;
+    let words = format!("{name} is removed. What is open of it is cut within seconds.");
+    at.out.tell(&json!({ "name": name.as_str(), "removed": true }), &words);
+    Ok(Answer::Yes)
 }
 
 impl Machine {

@@ -24,14 +24,14 @@ mod user;
 
 use crate::{
     config::{Config, ConfigError, one_line},
-    logs,
+    logs, roster,
     state::{LogOf, open_trail},
 };
 use clap::{Args, Parser, Subcommand};
 use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
 use portcullis_governance::{By, Change, Grants};
 use portcullis_policy::Engine;
-use portcullis_store::{Keys, Store};
+use portcullis_store::{AddedHypervisor, Keys, Store};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use uuid::Uuid;
@@ -73,7 +73,7 @@ enum Verb {
     /// The policy: matrix, check, diff, apply, export, history, rollback, simulate, explain, roles
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// The hypervisors of the configuration and how they answer: list, add
+    /// The hypervisors and how they answer: list, add, remove
     #[command(subcommand)]
     Hypervisor(machine::Hypervisor),
     /// The secrets that the gateway shows to hypervisors: list, rotate, forget
@@ -191,9 +191,12 @@ fn alone(work: impl Future<Output = anyhow::Result<Answer>>) -> anyhow::Result<A
 
 /// An installation as a verb sees it.
 struct Desk {
+    /// With the hypervisors that were added to the store.
     config: Config,
     store: Store,
     keys: Arc<Keys>,
+    /// Those of the store that cannot be used, and why.
+    unused: Vec<(AddedHypervisor, String)>,
 }
 
 impl At {
@@ -202,14 +205,23 @@ impl At {
     }
 
     async fn open(&self) -> anyhow::Result<Desk> {
-        let config = self.read()?;
+        let mut config = self.read()?;
         let keys = Arc::new(
             Keys::load(&config.keys.file).map_err(|e| ConfigError::new(&config.file, format!("keys.file: {e}")))?,
         );
         let store = Store::open(&config.store.url)
             .await
             .map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
-        Ok(Desk { config, store, keys })
+        let added = roster::read(&config, &keys, &store).await;
+        let added = added.map_err(|e| ConfigError::new(&config.file, format!("store.url: {e}")))?;
+        let mut unused = Vec::new();
+        for (row, read) in added {
+            match read {
+                Ok(hypervisor) => config.hypervisors.push(hypervisor),
+                Err(why) => unused.push((row, why)),
+            }
+        }
+        Ok(Desk { config, store, keys, unused })
     }
 
     fn print<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> anyhow::Result<()> {

@@ -175,7 +175,7 @@ async fn list(at: &At) -> anyhow::Result<Answer> {
 }
 
 /// A secret that somebody brings.
-fn given(from: &Path) -> anyhow::Result<Secret> {
+pub(super) fn given(from: &Path) -> anyhow::Result<Secret> {
     if from.as_os_str() != "-" {
         return Ok(Outbound::read_secret("--from", from)?);
     }

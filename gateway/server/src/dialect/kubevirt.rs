@@ -70,7 +70,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refusal> {
 pub(super) fn settle_said(way: Way<'_>, verdict: Verdict, asked: &Asked<'_>) -> Verdict {
     let classify::Body::Json(said) = asked.body else { return verdict };
     match way.house.fleet.cutter(way.hypervisor) {
-        Some(cutter) => settle(verdict, said, cutter, &way.house.fleet.inventory()),
+        Some(cutter) => settle(verdict, said, &cutter, &way.house.fleet.inventory()),
         None => Verdict::Denied("This hypervisor has no objects.".into()),
     }
 }
@@ -237,7 +237,7 @@ pub(crate) async fn forward(going: Going<'_>, leash: &Leash, open: OpenEntry) ->
     let found = name.as_ref().and_then(|name| Some((name, house.fleet.cutter(name)?)));
     let came = match found {
         Some((name, cutter)) => {
-            let walk = Walk { house, shard, path: &path, name, cutter, permit, actor, id: peer.request };
+            let walk = Walk { house, shard, path: &path, name, cutter: &cutter, permit, actor, id: peer.request };
             // A list may have hundreds of pages, and a cluster all the time for each.
             match leash.hold(walk.go(request)).await {
                 Ok(came) => came,
@@ -391,7 +391,7 @@ impl Walk<'_> {
     ) -> Result<http::Response<ResponseBody<Sent>>, (Outcome, Refusal)> {
         rewrite(&mut request, self.path.as_str(), ours).map_err(|refusal| (Outcome::Denied, refusal))?;
         let context = RequestContext { request: self.id, upgrade: Upgrade::None };
-        let refusal = match self.shard.forwarder.forward(self.permit, self.path, request, context).await {
+        let refusal = match self.shard.forwarder().forward(self.permit, self.path, request, context).await {
             Ok(Got::Response(got)) if got.status() != StatusCode::UNAUTHORIZED => return Ok(got),
             // It is the gateway that it does not know: a client would take it for itself.
             Ok(Got::Response(_)) => {

@@ -243,8 +243,9 @@ impl At<'_> {
             refusal
         };
         let leash = Leash::new(house, permit, Arc::clone(&actor));
+        let forwarder = self.shard.forwarder();
         let told = tokio::select! {
-            told = self.shard.forwarder.call_method(leash.permit(), &called, context, make) => told,
+            told = forwarder.call_method(leash.permit(), &called, context, make) => told,
             reason = leash.lost() => {
                 let why = format!("Your access ended: {reason}");
                 return Err(refuse(open, Outcome::Failed, Refusal::Forbidden(why)));
@@ -474,7 +475,8 @@ async fn beside(
         let context = RequestContext { request: peer.request, upgrade: Upgrade::None };
         let leash = Leash::new(house, permit, actor);
         // It may be the whole of a disk, in either direction.
-        let sent = shard.forwarder.forward_beside(leash.permit(), &path, request, context);
+        let forwarder = shard.forwarder();
+        let sent = forwarder.forward_beside(leash.permit(), &path, request, context);
         let sent = match leash.hold(sent).await {
             Ok(sent) => sent,
             Err(cut) => return Err(cut.close(open)),

@@ -251,7 +251,7 @@ pub(super) async fn mine_typed(
         sessions,
         tokens,
         minted,
-        hypervisors: house.reachable().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
+        hypervisors: house.reachable().iter().map(|h| Choice::new(h.as_str(), h.as_str())).collect(),
         typed,
         grants,
         has_password: user.is_some_and(|u| u.password_hash.is_some()),

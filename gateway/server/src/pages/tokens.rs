@@ -71,7 +71,7 @@ impl Mint {
             "" => None,
             text => {
                 let name: HypervisorName = text.parse().map_err(|_| Refusal::NotFound)?;
-                Some(house.reachable().any(|h| *h == name).then_some(name).ok_or(Refusal::NotFound)?)
+                Some(house.reachable().contains(&name).then_some(name).ok_or(Refusal::NotFound)?)
             }
         };
         Ok(Ok(Typed { name: name.to_owned(), hypervisor, networks, days }))

@@ -82,6 +82,8 @@ pub(crate) struct Hypervisors {
     pub(crate) rows: Vec<HypervisorRow>,
     /// Whether the person may lock them.
     pub(crate) may_lock: bool,
+    /// Whether the person may add one.
+    pub(crate) may_add: bool,
 }
 
 /// Whether a recording is whole.

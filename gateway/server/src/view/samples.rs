@@ -2,6 +2,7 @@
 //! Every page filled three ways: plain, hostile and empty. The tests render them all.
 
 mod access;
+mod adding;
 mod rows;
 
 use super::*;
@@ -353,7 +354,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     );
     add("break-glass", BreakGlass { shell: w.stranger(), problems: w.problems(&["code"]) }.render());
     let text = w.text("This system is for authorised use only.\nWhat you do here is written down.");
-    for (name, page) in access::pages(&w) {
+    for (name, page) in access::pages(&w).into_iter().chain(adding::pages(&w)) {
         add(name, page);
     }
     add("banner", Banner { shell: w.stranger(), text, next: w.text("/c/lab/web-1") }.render());
@@ -428,7 +429,7 @@ pub(crate) fn pages(fill: Fill) -> Vec<Rendered> {
     } else {
         vec![]
     };
-    add("hypervisors", Hypervisors { shell: w.shell(), rows, may_lock: full }.render());
+    add("hypervisors", Hypervisors { shell: w.shell(), rows, may_lock: full, may_add: full }.render());
     let recording = |state| RecordingRow {
         id: "01935d0a00007000800000000000000f".to_owned(),
         user: w.name("ada"),

@@ -336,6 +336,9 @@ impl Settings for LibvirtConfig {
     fn rpc(&self) -> Option<&RpcDoor> {
         self.rpc.as_ref()
     }
+    fn secret(&mut self) -> Option<&mut Source> {
+        self.key.as_mut()
+    }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = named([&mut self.socket, &mut self.cert_file]);
         paths.extend(self.key.iter_mut().flat_map(file));
@@ -349,6 +352,9 @@ impl Settings for LxdConfig {
     fn reach(&self) -> Reach {
         if self.address.is_some() { Reach::Network } else { Reach::Socket }
     }
+    fn secret(&mut self) -> Option<&mut Source> {
+        self.key.as_mut()
+    }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = named([&mut self.socket, &mut self.cert_file]);
         paths.extend(self.key.iter_mut().flat_map(file));
@@ -360,6 +366,9 @@ impl Settings for ProxmoxConfig {
     fn reach(&self) -> Reach {
         Reach::Network
     }
+    fn secret(&mut self) -> Option<&mut Source> {
+        Some(&mut self.token)
+    }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         file(&mut self.token)
     }
@@ -369,6 +378,9 @@ impl Settings for OpenStackConfig {
     fn reach(&self) -> Reach {
         Reach::Network
     }
+    fn secret(&mut self) -> Option<&mut Source> {
+        Some(&mut self.secret)
+    }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         file(&mut self.secret)
     }
@@ -377,6 +389,9 @@ impl Settings for OpenStackConfig {
 impl Settings for OvirtConfig {
     fn reach(&self) -> Reach {
         Reach::Network
+    }
+    fn secret(&mut self) -> Option<&mut Source> {
+        Some(&mut self.password)
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let ca = self.screen_tls.as_mut().and_then(|t| t.ca_file.as_mut());
@@ -388,6 +403,9 @@ impl Settings for XapiConfig {
     fn reach(&self) -> Reach {
         Reach::Network
     }
+    fn secret(&mut self) -> Option<&mut Source> {
+        Some(&mut self.password)
+    }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         file(&mut self.password)
     }
@@ -396,6 +414,9 @@ impl Settings for XapiConfig {
 impl Settings for KubevirtConfig {
     fn reach(&self) -> Reach {
         Reach::Network
+    }
+    fn secret(&mut self) -> Option<&mut Source> {
+        self.token.as_mut()
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let mut paths = named([&mut self.cert_file]);
@@ -416,6 +437,9 @@ impl Settings for VmmConfig {
 impl Settings for VsphereConfig {
     fn reach(&self) -> Reach {
         Reach::Network
+    }
+    fn secret(&mut self) -> Option<&mut Source> {
+        Some(&mut self.password)
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         file(&mut self.password)

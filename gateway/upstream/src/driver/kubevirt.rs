@@ -66,7 +66,7 @@ const MAX_EVENT: usize = 4 * 1024 * 1024;
 struct Kubevirt {
     dialer: Arc<Dialer>,
     host: HeaderValue,
-    cutter: Cutter,
+    cutter: Arc<Cutter>,
     token: Option<Token>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn build(site: &mut Site<'_>, config: KubevirtConfig) -> Result<Built
         dialect: &DIALECT,
         pool: None,
     };
-    let cutter = Cutter::new(common.name.clone(), config.tags_prefix);
+    let cutter = Arc::new(Cutter::new(common.name.clone(), config.tags_prefix));
     Ok(Built { driver: Box::new(Kubevirt { dialer, host, cutter, token }), api: Some(api), warnings, address: shown })
 }
 
@@ -456,7 +456,7 @@ impl Driver for Kubevirt {
         Ok(Screen { stream, login: ScreenLogin { username: None, password: None }, tls: None })
     }
 
-    fn cutter(&self) -> Option<&Cutter> {
+    fn cutter(&self) -> Option<&Arc<Cutter>> {
         Some(&self.cutter)
     }
 

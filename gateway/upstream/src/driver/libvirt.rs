@@ -32,6 +32,7 @@ use portcullis_policy::classify::libvirt::is_same;
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{io::AsyncReadExt, time::Instant};
@@ -43,8 +44,8 @@ const GATHER: Duration = Duration::from_millis(100);
 
 struct Driven {
     dialer: Dialer,
-    uri: String,
-    namespace: String,
+    uri: Arc<str>,
+    namespace: Arc<str>,
     console_host: Option<String>,
     console_tls: Option<TlsUpgrade>,
     socket_folders: Vec<PathBuf>,
@@ -82,8 +83,8 @@ pub(crate) fn build(site: &mut Site<'_>, config: LibvirtConfig) -> Result<Built,
     let address = dialer.address.to_string();
     let driver = Driven {
         dialer,
-        uri: config.uri,
-        namespace: config.metadata_namespace,
+        uri: config.uri.into(),
+        namespace: config.metadata_namespace.into(),
         console_host,
         console_tls,
         socket_folders: config.console.socket_folders,
@@ -286,8 +287,8 @@ impl Driver for Driven {
         Ok(Standing { now, then, mark: None })
     }
 
-    fn rpc(&self) -> Option<RpcFace<'_>> {
-        Some(RpcFace { uri: &self.uri, labels: &self.namespace })
+    fn rpc(&self) -> Option<RpcFace> {
+        Some(RpcFace { uri: Arc::clone(&self.uri), labels: Arc::clone(&self.namespace) })
     }
 
     async fn open_rpc(&self, hypervisor: &HypervisorName, flags: u32) -> Result<(LinkReader, LinkWriter), Fault> {

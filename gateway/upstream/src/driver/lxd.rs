@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Fault},
     fleet::Board,
     rotate::{Form, KnownAs, Rotation, by_hand},
-    secret::Site,
+    secret::{Site, Source},
     tls::{Certificate, Tls},
     wire::{Address, Dialer, Https, Wire},
 };
@@ -62,7 +62,7 @@ struct Lxd {
 pub(crate) fn build(site: &mut Site<'_>, config: LxdConfig) -> Result<Built, Error> {
     let key = site.common.key();
     let has_identity = match (&config.cert_file, &config.key) {
-        (Some(_), Some(_)) => true,
+        (Some(_), Some(_)) | (None, Some(Source::Given(_))) => true,
         (None, None) => false,
         _ => return Err(Error::config(format!("{key}.cert_file"), "cert_file and key_file belong together")),
     };

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 use portcullis_policy::classify::{Form, Json};
+use std::sync::Arc;
 
 pub(crate) mod kubevirt;
 pub(crate) mod libvirt;
@@ -107,15 +108,15 @@ pub struct Screen {
 }
 
 /// What clients of an RPC have to know and keep to.
-#[derive(Debug, Clone, Copy)]
-pub struct RpcFace<'a> {
+#[derive(Debug, Clone)]
+pub struct RpcFace {
     /// The address of what they may open.
-    pub uri: &'a str,
+    pub uri: Arc<str>,
     /// The XML namespace of the labels that grants speak of.
-    pub labels: &'a str,
+    pub labels: Arc<str>,
 }
 
-impl RpcFace<'_> {
+impl RpcFace {
     /// Where clients open it through the gateway: the address with the gateway's host and port, inside TLS.
     pub fn address(&self, host: &str, port: u16) -> Option<String> {
         let (driver, rest) = self.uri.split_once("://")?;
@@ -172,15 +173,15 @@ pub(crate) trait Driver: Send + Sync {
         Err(Fault::Unsupported("its settings cannot be read".to_owned()))
     }
     /// Where people's own sessions with it are kept; none where its API has no sessions of that kind.
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&Arc<Desk>> {
         None
     }
     /// How its objects are cut down to what somebody may see; none where its API has no objects of that kind.
-    fn cutter(&self) -> Option<&Cutter> {
+    fn cutter(&self) -> Option<&Arc<Cutter>> {
         None
     }
     /// What its clients speak, where that is an RPC of its own.
-    fn rpc(&self) -> Option<RpcFace<'_>> {
+    fn rpc(&self) -> Option<RpcFace> {
         None
     }
     /// Opens a connection for one client of that RPC.

@@ -45,7 +45,7 @@ const STAY: Duration = Duration::from_mins(1);
 const GATHER: Duration = Duration::from_millis(200);
 
 struct Vsphere {
-    desk: Desk,
+    desk: Arc<Desk>,
     hypervisor: HypervisorName,
     pools: PoolsOf,
     tags_attribute: String,
@@ -72,7 +72,7 @@ pub(crate) fn build(site: &mut Site<'_>, config: VsphereConfig) -> Result<Built,
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
     let center = Center::new(dialer, host, config.username, password);
     let driver = Box::new(Vsphere {
-        desk: Desk::new(center, config.sessions),
+        desk: Arc::new(Desk::new(center, config.sessions)),
         hypervisor: common.name.clone(),
         pools: config.pools,
         tags_attribute: config.tags_attribute,
@@ -382,7 +382,7 @@ impl Driver for Vsphere {
         self.screens.open(&ticket, &self.desk.center).await
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&Arc<Desk>> {
         Some(&self.desk)
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a driver tells of its hypervisor: cleaned, capped, and published for everybody at once.
 
-use super::{Fleet, HealthState, MAX_MACHINES, MAX_NOTES, Member};
+use super::{Fleet, HealthState, MAX_MACHINES, MAX_NOTES, member::Member};
 use crate::{driver, error::Fault};
 use portcullis_domain::{HypervisorName, Machine, PowerState};
 use std::sync::{Arc, PoisonError};
@@ -65,6 +65,10 @@ impl Board {
     fn swap(&self, machines: Vec<Machine>) {
         let inner = &self.fleet.0;
         let _one_at_a_time = inner.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock: whoever lets it go takes its machines away under the same one, afterwards.
+        if self.member.is_gone() {
+            return;
+        }
         let now = inner.inventory.load();
         // Nothing changed, which is the usual case each 30 seconds: readers keep their snapshot.
         if now.iter().filter(|m| m.at.hypervisor == self.member.name).eq(machines.iter()) {

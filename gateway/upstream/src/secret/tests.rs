@@ -55,7 +55,8 @@ async fn what_cannot_be_read_or_does_not_fit_leaves_the_last_good_one_in_use() {
     let file = dir.path().join("password");
     write(&file, "one\n");
     let held = hold(&Kept::default(), Source::File(file.clone())).unwrap();
-    let secrets = Secrets::new(vec![Arc::clone(&held)]);
+    let secrets = Secrets::default();
+    secrets.take_in(vec![Arc::clone(&held)]);
     assert_eq!(value(&held), "one");
     assert!(secrets.refresh(None, &SystemClock).await.changed.is_empty(), "nothing changed");
     write(&file, "two");
@@ -84,7 +85,8 @@ async fn a_rotated_secret_counts_before_its_source_until_it_is_given_back() {
     let kept = Kept::from([(name.clone(), text("rotated"))]);
     // The file may be gone.
     let held = hold(&kept, Source::File(file.clone())).unwrap();
-    let secrets = Secrets::new(vec![Arc::clone(&held)]);
+    let secrets = Secrets::default();
+    secrets.take_in(vec![Arc::clone(&held)]);
     assert_eq!((value(&held).as_str(), secrets.states()[0].origin), ("rotated", Origin::Store));
     write(&file, "file");
     assert!(secrets.refresh(None, &SystemClock).await.changed.is_empty(), "it is not asked");

@@ -500,3 +500,43 @@ async fn one_request_too_many_waits_and_then_is_told_so() {
     assert_eq!(silent.connections(), 1);
     first.abort();
 }
+
+#[tokio::test]
+async fn a_forwarder_that_is_made_anew_keeps_its_connections_and_knows_those_of_now() {
+    use portcullis_policy::classify::canonical;
+    use portcullis_upstream::{Forwarder, Kept, RequestContext};
+    let fake = always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let other = always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let third = always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let fleet = fleet(vec![config(fake.lxd("lab"))]);
+    let prod: portcullis_domain::HypervisorName = "prod".parse().unwrap();
+    let first: Forwarder<_> = Forwarder::new(&fleet);
+    let send = async |forwarder: &Forwarder<_>, name: &str| {
+        let permit = permit(&fleet, Action::View, Resource::Hypervisor(name.parse().unwrap())).await;
+        let request = Request::get("/1.0").body(whole("")).unwrap();
+        let context =
+            RequestContext { request: portcullis_domain::RequestId::new(uuid::Uuid::new_v4()), upgrade: Upgrade::None };
+        match forwarder.forward(&permit, &canonical("/1.0").unwrap(), request, context).await {
+            Ok(Answer::Response(answer)) => {
+                answer.into_body().collect().await.unwrap();
+                Ok(())
+            }
+            Ok(Answer::Upgraded(..)) => panic!("nobody asked for it"),
+            Err(error) => Err(error),
+        }
+    };
+    send(&first, "lab").await.unwrap();
+    fleet.take_in(config(other.lxd("prod")), &Kept::default()).unwrap();
+    assert!(matches!(send(&first, "prod").await, Err(Error::UnknownHypervisor(_))));
+    let second = first.anew(&fleet);
+    for name in ["prod", "lab"] {
+        send(&second, name).await.unwrap();
+    }
+    assert_eq!((fake.connections(), other.connections()), (1, 1), "the connection goes on");
+    // Another one under the same name is reached by connections of its own.
+    assert!(fleet.let_go(&prod).0);
+    fleet.take_in(config(third.lxd("prod")), &Kept::default()).unwrap();
+    let later = second.anew(&fleet);
+    send(&later, "prod").await.unwrap();
+    assert_eq!((other.connections(), third.connections()), (1, 1));
+}

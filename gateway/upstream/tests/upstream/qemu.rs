@@ -117,3 +117,41 @@ async fn a_command_that_looks_once_sees_every_hypervisor() {
     let desk = "desk".parse().unwrap();
     assert!(fleet.can(&desk, PowerVerb::Stop) && !fleet.can(&desk, PowerVerb::Start));
 }
+
+#[tokio::test]
+async fn one_that_is_taken_in_is_served_and_one_that_is_let_go_is_forgotten_and_leaves_the_others_alone() {
+    use portcullis_upstream::Kept;
+    let guest = |name: &str, id: &str| {
+        config(serde_json::json!({ "kind": "qemu", "name": name, "guests": [{ "id": id, "vnc": "127.0.0.1:1" }] }))
+    };
+    let fleet = crate::support::fleet(vec![guest("desk", "g1")]);
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    for work in fleet.run(&stopped) {
+        crate::support::spawn(work);
+    }
+    let names = |fleet: &portcullis_upstream::Fleet| -> Vec<String> {
+        fleet.health().iter().map(|h| h.name.to_string()).collect()
+    };
+    let has = |at: &str| fleet.inventory().find(&at.parse().unwrap()).is_some();
+    let lab: portcullis_domain::HypervisorName = "lab".parse().unwrap();
+    for id in ["g2", "g3"] {
+        fleet.take_in(guest("lab", id), &Kept::default()).unwrap();
+        assert!(fleet.take_in(guest("lab", id), &Kept::default()).is_err(), "a name is one hypervisor's");
+        let work = crate::support::spawn(fleet.work_of(&lab, &stopped).unwrap());
+        while !has(&format!("lab/{id}")) || !has("desk/g1") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(names(&fleet), ["desk", "lab"]);
+        let screen = permit(&fleet, Action::ConsoleView, on(&format!("lab/{id}"))).await;
+        assert!(matches!(fleet.open_screen(&screen).await.map(|_| ()).unwrap_err(), Error::Upstream { .. }));
+        let (was, ending) = fleet.let_go(&lab);
+        assert!(was && ending.is_none());
+        // Its work ends by itself, and what a permit of before names is not there.
+        tokio::time::timeout(SECOND, work).await.unwrap().unwrap();
+        assert!(!has(&format!("lab/{id}")) && has("desk/g1"));
+        assert_eq!(names(&fleet), ["desk"]);
+        let gone = fleet.open_screen(&screen).await.map(|_| ()).unwrap_err();
+        assert!(matches!(gone, Error::UnknownHypervisor(_)), "{gone}");
+        assert!(fleet.work_of(&lab, &stopped).is_none() && !fleet.let_go(&lab).0);
+    }
+}

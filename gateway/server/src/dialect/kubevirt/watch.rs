@@ -242,7 +242,7 @@ impl Watching {
         let cutter = self.house.fleet.cutter(&self.hypervisor).ok_or("The cluster is gone.")?;
         let is_known = |machine: &MachineId| !patient || eyes.has(machine);
         let watched = &mut self.watched;
-        eyes.look(|sight| watched.event(cutter, line, sight, &is_known)).map_err(|fault| fault.to_string())
+        eyes.look(|sight| watched.event(&cutter, line, sight, &is_known)).map_err(|fault| fault.to_string())
     }
 
     fn sent(&mut self, events: &[Value]) -> Bytes {
@@ -274,6 +274,9 @@ impl Watching {
             Arc::make_mut(&mut now).from = Some(from);
         }
         self.actor = now;
+        if !self.house.roster.load().has(&self.hypervisor) {
+            return Some(crate::locks::REMOVED.to_owned());
+        }
         let (at, cluster) = (self.house.clock.now(), Resource::Hypervisor(self.hypervisor.clone()));
         if let Some(words) = self.house.locks.against(self.actor.via, &cluster, at) {
             return Some(words);

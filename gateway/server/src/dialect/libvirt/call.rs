@@ -81,7 +81,7 @@ async fn walk(session: &Arc<Session>, frame: &Frame) -> Result<Answer, Refusal> 
     pace(session, &actor, peer).await?;
     let face = house.fleet.rpc(hypervisor).ok_or(Refusal::Misdirected)?;
     let inventory = house.fleet.inventory();
-    let place = Place { hypervisor, inventory: &inventory, labels: face.labels };
+    let place = Place { hypervisor, inventory: &inventory, labels: &face.labels };
     let mut call = Procedures::builtin().classify(place, frame.program, frame.procedure, &frame.payload);
     let why = better(house, passage::from(Arc::clone(&actor), peer), place, &mut call).await;
     let asked = match call.verdict.clone() {
@@ -249,7 +249,7 @@ pub(super) fn over(session: &Session) -> Refusal {
 async fn connect(session: &Arc<Session>, call: &Call, permit: Permit, open: OpenEntry) -> Result<Bytes, Refusal> {
     let Session { house, hypervisor, .. } = &**session;
     let face = house.fleet.rpc(hypervisor).ok_or(Refusal::Misdirected)?;
-    if let Some(other) = call.text.as_deref().filter(|uri| *uri != face.uri) {
+    if let Some(other) = call.text.as_deref().filter(|uri| **uri != *face.uri) {
         let other: String = other.chars().filter(|c| !c.is_control()).take(128).collect();
         let why = format!("Through this gateway {} is opened, and not {other}.", face.uri);
         return Err(refuse(open, call, Outcome::Denied, Refusal::Forbidden(why)));
