@@ -63,6 +63,7 @@ mod journeys {
     mod sign_in;
     mod vmm;
     mod vsphere;
+    mod vsphere_rest;
     mod xapi;
 }
 mod support;

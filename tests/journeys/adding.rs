@@ -141,9 +141,15 @@ async fn one_is_added_by_pages_after_its_certificate_was_agreed_to_and_its_crede
     let took = until(&ada, "pve", answers).await;
     assert!(took < Duration::from_secs(6), "{took:?}");
     let html = ada.page("/hypervisors/pve").await;
-    for word in
-        ["Proxmox VE", "needs attention", "by <bdi>ada</bdi>", "Permissions.Modify", "web-1", &grouped.join(" "), "Remove"]
-    {
+    for word in [
+        "Proxmox VE",
+        "needs attention",
+        "by <bdi>ada</bdi>",
+        "Permissions.Modify",
+        "web-1",
+        &grouped.join(" "),
+        "Remove",
+    ] {
         assert!(html.contains(word), "{word}: {html}");
     }
     assert!(ada.page("/").await.contains("web-1"), "its machines are there");

@@ -60,6 +60,10 @@ pub(crate) async fn proxy(
         ApiKind::Vsphere if dialect::vsphere::is_call(&request) => {
             return Box::pin(dialect::vsphere::answer(way, request)).await;
         }
+        ApiKind::Vsphere if dialect::vsphere::rest::is_session(&request) => {
+            let told = Box::pin(dialect::vsphere::rest::session(way, request)).await;
+            return told.unwrap_or_else(|refusal| way.refuse(&refusal));
+        }
         _ => request,
     };
     if way.is_sign_out(request.method(), request.uri().path()) {
@@ -198,7 +202,7 @@ fn whole<'a>(
     (path, upgrade): (Canonical, Upgrade),
     request: Request<Sent>,
 ) -> (Visit, Caller, Box<Call<'a>>) {
-    let Way { house, peer, .. } = way;
+    let Way { house, kind, peer, .. } = way;
     let (asked, answer) = match verdict {
         Verdict::Operation { operation, also, answer } => (Asked::Operation(operation, also), answer),
         Verdict::Visible { hypervisor, answer } => (Asked::Visible(hypervisor), answer),
@@ -209,7 +213,7 @@ fn whole<'a>(
     };
     let visit = Visit { kind: "api", peer, asked, trailed: Trailed::Yes, at: peer.at };
     // Boxed: what is handed through the passage is moved in each of its rooms.
-    (visit, caller, Box::new(Call { house, shard, peer, path, answer, upgrade, request }))
+    (visit, caller, Box::new(Call { house, shard, kind, peer, path, answer, upgrade, request }))
 }
 
 /// What a request wants to become: a WebSocket (RFC 6455 section 4.1) or nothing.
@@ -226,6 +230,7 @@ fn wish(headers: &HeaderMap) -> Result<Upgrade, Refusal> {
 struct Call<'a> {
     house: &'a Arc<House>,
     shard: &'a Arc<Shard>,
+    kind: ApiKind,
     peer: Peer,
     path: Canonical,
     answer: Answer,
@@ -235,7 +240,7 @@ struct Call<'a> {
 
 impl Call<'_> {
     async fn forward(self: Box<Self>, passed: Passed) -> Result<Response, Refusal> {
-        let Self { house, shard, peer, path, answer, upgrade, mut request } = *self;
+        let Self { house, shard, kind, peer, path, answer, upgrade, mut request } = *self;
         let Passed { actor: Some(actor), permit: Some(permit), open: Some(open) } = passed else {
             return Err(Refusal::Unavailable("The request lost its permit on the way.".into()));
         };
@@ -250,6 +255,10 @@ impl Call<'_> {
         if answer == Answer::Objects {
             let going = Going { shard, peer, path, request };
             return Box::pin(dialect::kubevirt::forward(going, &leash, open)).await;
+        }
+        if kind == ApiKind::Vsphere {
+            let going = Going { shard, peer, path, request };
+            return Box::pin(dialect::vsphere::rest::forward(going, answer, &leash, open)).await;
         }
         // What has to be read cannot come packed.
         if answer != Answer::Pass {
@@ -325,7 +334,7 @@ pub(crate) async fn unrecorded(house: &House, permit: &Permit, actor: &Actor) ->
 }
 
 /// An answer that is read whole and cleaned before it goes out.
-async fn answered(
+pub(crate) async fn answered(
     leash: &Leash,
     open: OpenEntry,
     answer: Answer,
@@ -338,6 +347,42 @@ async fn answered(
         Answer::Rows | Answer::CleanRows => MAX_ROWS,
         Answer::Pass | Answer::StripSecrets | Answer::Events | Answer::Objects => MAX_STRIPPED,
     };
+    // Without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
+    let clean = |text: &[u8]| match answer {
+        // Some refusals say everything in their status.
+        _ if text.is_empty() => Ok(Vec::new()),
+        Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, text),
+        Answer::Rows | Answer::CleanRows => {
+            let inventory = house.fleet.inventory();
+            let machines = house.engine.visible(actor, &inventory, house.clock.now());
+            let here = permit.operation().resource.hypervisor();
+            let machines: Vec<_> = machines.into_iter().filter(|m| Some(&m.at.hypervisor) == here).collect();
+            house.fleet.keep_rows(permit, text, &Seen::of(&machines))
+        }
+        _ => house.fleet.strip(permit, text),
+    };
+    kept_of(leash, open, got, most, clean).await
+}
+
+/// A list that is read whole, and of which `keep` leaves what somebody sees.
+pub(crate) async fn kept(
+    leash: &Leash,
+    open: OpenEntry,
+    got: http::Response<ResponseBody<Sent>>,
+    keep: impl FnOnce(&[u8]) -> Result<Vec<u8>, portcullis_upstream::Error>,
+) -> Result<Response, Refusal> {
+    kept_of(leash, open, got, MAX_ROWS, keep).await
+}
+
+async fn kept_of(
+    leash: &Leash,
+    open: OpenEntry,
+    got: http::Response<ResponseBody<Sent>>,
+    most: usize,
+    clean: impl FnOnce(&[u8]) -> Result<Vec<u8>, portcullis_upstream::Error>,
+) -> Result<Response, Refusal> {
+    let (house, permit) = (leash.house(), leash.permit());
+    let status = got.status();
     let (mut parts, text) = match leash.hold(collect(got, most)).await {
         Ok(Ok(read)) => read,
         Ok(Err(why)) => {
@@ -351,21 +396,7 @@ async fn answered(
     if let Some(why) = pulled {
         return Err(Cut::Pulled(why).close(open));
     }
-    // Without the hypervisor's secrets: exchanged for ours where it opens channels, removed everywhere else.
-    let inventory = house.fleet.inventory();
-    let clean = match answer {
-        // Some refusals say everything in their status.
-        _ if text.is_empty() => Ok(Vec::new()),
-        Answer::ConsoleSecrets if status.is_success() => house.fleet.exchange(permit, &text),
-        Answer::Rows | Answer::CleanRows => {
-            let machines = house.engine.visible(actor, &inventory, house.clock.now());
-            let here = permit.operation().resource.hypervisor();
-            let machines: Vec<_> = machines.into_iter().filter(|m| Some(&m.at.hypervisor) == here).collect();
-            house.fleet.keep_rows(permit, &text, &Seen::of(&machines))
-        }
-        _ => house.fleet.strip(permit, &text),
-    };
-    match clean {
+    match clean(&text) {
         Ok(clean) => {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::ETAG);

@@ -7,7 +7,7 @@ use crate::{
     driver::{Keeping, MethodApi, Session, is_over, keep_objects, task_of},
     error::{Error, Fault},
     fleet::{Fleet, Seen},
-    forward::{Answer, Forwarder, RequestContext, Target},
+    forward::{Answer, Forwarder, RequestContext, Signed, Target},
 };
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -149,7 +149,7 @@ where
                 .map_err(|e| Error::Request(e.to_string()))?;
             let context = RequestContext { upgrade: Upgrade::None, ..context };
             let Answer::Response(response) =
-                self.forward_signed(permit, called.path, request, context, Some(&session)).await?
+                self.forward_signed(permit, called.path, request, context, Signed::Pool(&session)).await?
             else {
                 return Err(Fault::Protocol("it switched protocols without being asked".to_owned()).at(name));
             };
@@ -179,7 +179,7 @@ where
         let (name, target) = self.target(permit)?;
         let api = target.api().ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let session = api.session().await.map_err(|f| f.at(name))?;
-        self.forward_signed(permit, path, request, context, Some(&session)).await
+        self.forward_signed(permit, path, request, context, Signed::Pool(&session)).await
     }
 
     fn filled(

@@ -8,7 +8,6 @@ use crate::{
     error::Error,
     fleet::{Fleet, Work},
 };
-use futures_util::future::join_all;
 use portcullis_domain::{Effect, HypervisorName, MachineId, MachineRef, Pass, Resource, UserId};
 use portcullis_policy::{
     Permit,
@@ -91,13 +90,13 @@ impl Fleet {
 /// Takes out the sessions at some desks of those whose sign-in does not count; the work is to end them there.
 pub(crate) fn end_at(desks: Vec<Arc<Desk>>, counts: impl Fn(&Pass) -> bool) -> Option<Work> {
     let taken = desks.into_iter().map(|desk| (desk.take(&counts), desk));
-    let ended: Vec<_> = taken.filter(|(sessions, _)| !sessions.is_empty()).collect();
+    let ended: Vec<_> = taken.filter(|(over, _)| !over.is_empty()).collect();
     if ended.is_empty() {
         return None;
     }
     Some(Box::pin(async move {
-        for (sessions, desk) in ended {
-            join_all(sessions.iter().map(|session| desk.center.sign_out(session))).await;
+        for (over, desk) in ended {
+            desk.end(&over).await;
         }
     }))
 }

@@ -5,7 +5,13 @@
 //! the very hypervisor makes one, and it must not have run out. Where a hypervisor has several credentials, the permit's
 //! action says which one is lent; when that one cannot be used nothing is done, and no other one takes its place.
 
-use crate::{badge::Badge, called, driver::Session, error::Error, wire::Dialer};
+use crate::{
+    badge::Badge,
+    called,
+    driver::{Automation, Session},
+    error::Error,
+    wire::Dialer,
+};
 use http::HeaderValue;
 use portcullis_domain::{Action, HypervisorName, MachineRef, Resource};
 use portcullis_policy::{Permit, classify::rpc::Hollow};
@@ -48,6 +54,12 @@ impl<'a> Injected<'a> {
     #[expect(clippy::unused_self, reason = "only who holds a credential in use may show it")]
     pub(crate) fn cookie(&self, session: &Session) -> Option<HeaderValue> {
         called::cookie(session)
+    }
+
+    /// What a request in a session of somebody's own shows.
+    #[expect(clippy::unused_self, reason = "only who holds a credential in use may show it")]
+    pub(crate) fn shown(&self, session: &Automation) -> HeaderValue {
+        session.shown().clone()
     }
 
     /// Where and how to connect.

@@ -9,31 +9,24 @@
 //! ```
 
 mod answer;
+mod seats;
 mod session;
 pub(crate) mod tree;
 
-use crate::error::Fault;
+use crate::{driver::Automation, error::Fault};
 pub use answer::{Part, Sight};
 use arc_swap::ArcSwapOption;
+use futures_util::future::join_all;
 use portcullis_domain::{Pass, UserId};
 use portcullis_policy::classify::soap::{Call, Element, Reference, envelope};
+pub(crate) use seats::{Placed, Seats};
 pub(crate) use session::{Center, Session};
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, RwLock},
     time::Duration,
 };
-use tokio::time::Instant;
 use tree::Tree;
 
-/// How long a session may be idle.
-const IDLE: Duration = Duration::from_mins(30);
-/// How long one must have been idle before somebody else may take its place.
-const GIVEN_UP: Duration = Duration::from_mins(1);
-/// The most sessions of one token, and of one person: one more takes the place of their oldest. The hypervisor's own limit
-/// is for all of them together.
-const OF_TOKEN: usize = 5;
-const OF_ONE: usize = 20;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_mins(1);
 /// How long an answer may take that comes when something has happened.
@@ -117,19 +110,17 @@ impl Reply {
     }
 }
 
-struct Seated {
-    session: Arc<Session>,
-    used_at: Instant,
+/// Sessions that nobody has any more, and that are still to be ended there.
+#[derive(Default)]
+pub(crate) struct Over {
+    calls: Vec<Arc<Session>>,
+    automation: Vec<Arc<Automation>>,
 }
 
-/// What came of looking for a place.
-enum Placed {
-    /// It has one, and somebody else's was given up.
-    Here(Option<Seated>),
-    /// There was one already.
-    Taken(Arc<Session>),
-    /// There is none.
-    Full,
+impl Over {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.automation.is_empty()
+    }
 }
 
 /// The sessions of one hypervisor, and what is known of its objects.
@@ -137,14 +128,15 @@ pub(crate) struct Desk {
     pub(crate) center: Center,
     pub(crate) tree: RwLock<Tree>,
     pub(crate) face: ArcSwapOption<Face>,
-    seats: Mutex<HashMap<Seat, Seated>>,
-    most: usize,
+    /// Of calls, and of the Automation API beside them: there these are sessions of another kind.
+    seats: Seats<Session>,
+    pub(crate) automation: Seats<Automation>,
 }
 
 impl Desk {
     pub(crate) fn new(center: Center, most: usize) -> Self {
         let (tree, face) = (RwLock::default(), ArcSwapOption::empty());
-        Self { center, tree, face, seats: Mutex::default(), most }
+        Self { center, tree, face, seats: Seats::new(most), automation: Seats::new(most) }
     }
 
     /// Asks in somebody's session.
@@ -152,7 +144,7 @@ impl Desk {
         let patience = if wait == Wait::Updates { UPDATES } else { ANSWER };
         let mut is_new = false;
         loop {
-            let session = if let Some(session) = self.seated(&seat) {
+            let session = if let Some(session) = self.seats.seated(&seat) {
                 session
             } else {
                 is_new = true;
@@ -162,7 +154,7 @@ impl Desk {
             let (answer, is_fault) = self.center.ask(&session, &real, release, patience).await?;
             // Nothing was done: the hypervisor ended the session, or began anew.
             if is_fault && answer::says(&answer, UNKNOWN) && !is_new {
-                self.leave(&seat, &session);
+                self.seats.leave(&seat, &session);
                 continue;
             }
             let hidden = [session.key.clone(), session.cookie_text().to_owned()];
@@ -171,36 +163,27 @@ impl Desk {
     }
 
     /// Takes out the sessions of those whose sign-in no longer counts: what is left is to end them there.
-    pub(crate) fn take(&self, counts: impl Fn(&Pass) -> bool) -> Vec<Arc<Session>> {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.extract_if(|seat, _| !counts(&seat.pass)).map(|(_, seated)| seated.session).collect()
+    pub(crate) fn take(&self, counts: impl Fn(&Pass) -> bool) -> Over {
+        Over { calls: self.seats.take(&counts), automation: self.automation.take(&counts) }
+    }
+
+    /// Ends there what nobody has any more.
+    pub(crate) async fn end(&self, over: &Over) {
+        join_all(over.calls.iter().map(|session| self.center.sign_out(session))).await;
+        join_all(over.automation.iter().map(|session| self.center.close(session))).await;
     }
 
     /// Ends what has been idle too long; called now and then.
     pub(crate) async fn tidy(&self) {
-        let over = {
-            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            let old: Vec<Seat> = seats.iter().filter(|(_, s)| s.used_at.elapsed() > IDLE).map(|(k, _)| *k).collect();
-            old.iter().filter_map(|k| seats.remove(k)).collect::<Vec<_>>()
-        };
-        for seated in over {
-            self.center.sign_out(&seated.session).await;
-        }
-    }
-
-    fn seated(&self, seat: &Seat) -> Option<Arc<Session>> {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = seats.get_mut(seat)?;
-        found.used_at = Instant::now();
-        Some(Arc::clone(&found.session))
+        self.end(&Over { calls: self.seats.take_idle(), automation: self.automation.take_idle() }).await;
     }
 
     async fn sit(&self, seat: Seat) -> Result<Arc<Session>, Fault> {
         let session = Arc::new(self.center.sign_in().await?);
-        match self.place(seat, &session) {
+        match self.seats.place(seat, &session) {
             Placed::Here(given_up) => {
                 if let Some(given_up) = given_up {
-                    self.center.sign_out(&given_up.session).await;
+                    self.center.sign_out(&given_up).await;
                 }
                 Ok(session)
             }
@@ -210,45 +193,15 @@ impl Desk {
             }
             Placed::Full => {
                 self.center.sign_out(&session).await;
-                Err(Fault::Refused("all sessions that the gateway may have with it are in use".to_owned()))
+                Err(full())
             }
         }
     }
+}
 
-    fn place(&self, seat: Seat, session: &Arc<Session>) -> Placed {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever came twice at once keeps the first.
-        if let Some(first) = seats.get(&seat) {
-            return Placed::Taken(Arc::clone(&first.session));
-        }
-        // The one that was used longest ago, where there are so many of a kind.
-        let crowded = |is_one: &dyn Fn(&Seat) -> bool, most: usize| {
-            let all = || seats.iter().filter(|(k, _)| is_one(k));
-            let oldest = all().min_by_key(|(_, s)| s.used_at).map(|(k, _)| *k);
-            oldest.filter(|_| all().count() >= most)
-        };
-        let own = crowded(&|k| k.pass.token == seat.pass.token, OF_TOKEN)
-            .or_else(|| crowded(&|k| k.user == seat.user, OF_ONE));
-        let given_up = if own.is_some() {
-            own
-        } else if seats.len() >= self.most {
-            let oldest = seats.iter().min_by_key(|(_, s)| s.used_at);
-            let Some((oldest, _)) = oldest.filter(|(_, s)| s.used_at.elapsed() > GIVEN_UP) else { return Placed::Full };
-            Some(*oldest)
-        } else {
-            None
-        };
-        let given_up = given_up.and_then(|old| seats.remove(&old));
-        seats.insert(seat, Seated { session: Arc::clone(session), used_at: Instant::now() });
-        Placed::Here(given_up)
-    }
-
-    fn leave(&self, seat: &Seat, session: &Arc<Session>) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.get(seat).is_some_and(|s| Arc::ptr_eq(&s.session, session)) {
-            seats.remove(seat);
-        }
-    }
+/// Nobody's place is free.
+pub(crate) fn full() -> Fault {
+    Fault::Refused("all sessions that the gateway may have with it are in use".to_owned())
 }
 
 /// The call with the session's real key in the ids of what the session made. In references only: whatever else a client

@@ -11,7 +11,7 @@ use crate::{
     body::ResponseBody,
     broker::{Broker, TaskOwner},
     credential::Injected,
-    driver::Session,
+    driver::{Automation, SESSION, Session},
     error::{Error, Fault},
     exchange::{Broken, Live, Progress, Sending},
     fleet::Fleet,
@@ -79,6 +79,23 @@ where
     Upgraded(Response<()>, Tunnel),
 }
 
+/// The session that a request is sent in.
+#[derive(Clone, Copy)]
+pub(crate) enum Signed<'s> {
+    /// None: the way to the hypervisor says who asks.
+    No,
+    /// One of a pool's hosts, shown as a cookie where it does not stand in the body.
+    Pool(&'s Session),
+    /// Of whoever asks, shown as a header.
+    Own(&'s Automation),
+}
+
+impl Signed<'_> {
+    const fn member(self) -> usize {
+        if let Self::Pool(session) = self { session.member } else { 0 }
+    }
+}
+
 /// Sends permitted requests to hypervisors. One a shard; cheap to clone, clones share the pool.
 pub struct Forwarder<B = Incoming>
 where
@@ -142,7 +159,7 @@ where
         request: Request<B>,
         context: RequestContext,
     ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
-        self.forward_signed(permit, path, request, context, None)
+        self.forward_signed(permit, path, request, context, Signed::No)
     }
 
     /// Whether the answer to a request that needs no upgrade may take as long as it likes.
@@ -151,17 +168,17 @@ where
         target.is_some_and(|t| (t.targets.default.dialect.is_long_poll)(path.as_str()))
     }
 
-    /// The same, to the host that gave a session, which is shown as a cookie where it does not stand in the body.
+    /// The same in a session, to the host that gave it.
     pub(crate) fn forward_signed<'a>(
         &'a self,
         permit: &'a Permit,
         path: &Canonical,
         request: Request<B>,
         context: RequestContext,
-        session: Option<&Session>,
+        signed: Signed<'_>,
     ) -> impl Future<Output = Result<Answer<B>, Error>> + Send + use<'a, B> {
         // Not in the future itself, which would hold what it was given beside what became of it, and is moved whole.
-        let call = self.call(permit, path, request, context, session);
+        let call = self.call(permit, path, request, context, signed);
         async move { self.send_call(call?, permit.operation(), permit.user()).await }
     }
 
@@ -172,12 +189,12 @@ where
         path: &Canonical,
         request: Request<B>,
         context: RequestContext,
-        session: Option<&Session>,
+        signed: Signed<'_>,
     ) -> Result<Call<'a, B>, Error> {
         let operation = permit.operation();
         let name = operation.resource.hypervisor().ok_or_else(|| Error::WrongPermit(operation.to_string()))?;
         let target = self.targets.get(name).map(|lent| lent.targets.of(operation.action));
-        let target = target.and_then(|t| t.member(session.map_or(0, |s| s.member)));
+        let target = target.and_then(|t| t.member(signed.member()));
         let target = target.ok_or_else(|| Error::UnknownHypervisor(name.clone()))?;
         let injected = Injected::lend(permit, name, &target.dialer, self.clock.now())?;
         let (address, patience) = self.address(permit, name, target.dialect, path, &request, context.upgrade)?;
@@ -194,8 +211,14 @@ where
                 request.headers_mut().insert(header, value);
             }
         }
-        if let Some(cookie) = session.filter(|_| *request.method() != Method::POST).and_then(|s| injected.cookie(s)) {
-            request.headers_mut().insert(COOKIE, cookie);
+        match signed {
+            Signed::Pool(session) if *request.method() != Method::POST => {
+                if let Some(cookie) = injected.cookie(session) {
+                    request.headers_mut().insert(COOKIE, cookie);
+                }
+            }
+            Signed::Own(session) => drop(request.headers_mut().insert(SESSION, injected.shown(session))),
+            Signed::Pool(_) | Signed::No => {}
         }
         Ok(Call { name, target, injected, request: Box::new(request), asked, progress, patience })
     }

@@ -110,7 +110,7 @@ kinds! {
     /// A pool of XCP-ng or XenServer.
     Xapi = "xapi", keys XapiConfig and [tls, api, connections], login [username, password], api Some(ApiKind::Xapi), xapi::build;
     /// A vCenter, or one ESXi host.
-    Vsphere = "vsphere", keys VsphereConfig and [tls, api], login [username, password], api Some(ApiKind::Vsphere), vsphere::build;
+    Vsphere = "vsphere", keys VsphereConfig and [tls, api, connections], login [username, password], api Some(ApiKind::Vsphere), vsphere::build;
     /// A Cloud Hypervisor process.
     CloudHypervisor = "cloud-hypervisor", keys VmmConfig and [api, connections], login [], api Some(ApiKind::CloudHypervisor),
         |site, keys| vmm::build(site, keys, &vmm::CLOUD_HYPERVISOR);

@@ -37,6 +37,7 @@
 
 mod adding;
 mod api;
+mod automated;
 mod badge;
 mod body;
 mod broker;
@@ -63,6 +64,7 @@ mod vault;
 mod wire;
 
 pub use adding::{Addable, Ask, Dial, Draft, Form as AskForm, Shown, Tried, Wrong, briefly};
+pub use automated::Seated;
 pub use badge::Account;
 pub use body::ResponseBody;
 pub use broker::{Broker, MAX_ANSWER, MAX_STRIPPED, TaskOwner, strip_secrets};

@@ -200,6 +200,25 @@ impl Json {
         if let [one] = self.keys.as_slice() { Some(one) } else { None }
     }
 
+    /// What stands within a key, where that is all that is said.
+    #[must_use]
+    pub(super) fn unwrapped(mut self, key: &str) -> Self {
+        if self.only_key() != Some(key) {
+            return self;
+        }
+        self.keys.clear();
+        for leaf in &mut self.leaves {
+            // A value in the place of an object stays where it is.
+            if leaf.way.len() < 2 {
+                continue;
+            }
+            leaf.way.remove(0);
+            let top = leaf.way.first().filter(|top| !self.keys.contains(top));
+            self.keys.extend(top.cloned());
+        }
+        self
+    }
+
     /// The text, number or truth at a pointer (RFC 6901) through objects, as written.
     pub fn value(&self, pointer: &str) -> Option<&str> {
         self.at(pointer).map(Leaf::text)

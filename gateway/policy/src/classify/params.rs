@@ -58,6 +58,8 @@ enum Usage {
     Keys,
     /// Words with commas between, each of them one of a list.
     Words,
+    /// A file in a datastore: the action is asked where it is no image of a disc by its name.
+    Image,
     /// Never passed on.
     Refuse,
 }
@@ -157,7 +159,13 @@ impl Sets {
             if (usage == Usage::Words) == words.is_empty() {
                 return Err(wrong("a key with words, and no other, says which"));
             }
-            if of == Of::Hypervisor && (usage != Usage::Plain || !action.is_some_and(|a| Kind::Hypervisor.answers(a))) {
+            if usage == Usage::Image && action.is_none() {
+                return Err(wrong("a file that is no image asks for an action"));
+            }
+            if of == Of::Hypervisor
+                && (!matches!(usage, Usage::Plain | Usage::Image)
+                    || !action.is_some_and(|a| Kind::Hypervisor.answers(a)))
+            {
                 return Err(wrong("the hypervisor is asked for an action that it has"));
             }
             let patterns = except.iter().map(|way| Pattern::read(way)).collect::<Option<Vec<_>>>();
@@ -274,6 +282,11 @@ impl Keys {
                     );
                 }
             }
+            Usage::Image => {
+                if values.iter().all(|value| is_image(value)) {
+                    return Ok(());
+                }
+            }
             Usage::Refuse => return Err(rule.reason.clone().into()),
             Usage::Machine => {
                 let [value] = values else { return Err(no_machine(key)) };
@@ -362,6 +375,11 @@ fn is_word(text: &str, word: &str) -> bool {
     let Some(before) = word.strip_suffix('*') else { return text == word };
     let is_name = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
     text.strip_prefix(before).is_some_and(is_name)
+}
+
+/// Whether a path in a datastore is an image of a disc by its name.
+fn is_image(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, end)| end.eq_ignore_ascii_case("iso"))
 }
 
 /// Whether a text is the number of a machine, written in the one way: 100 to 999999999.

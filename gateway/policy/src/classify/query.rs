@@ -23,16 +23,21 @@ impl Query {
 
     /// Reads a query; the error is for the person.
     pub(crate) fn read(raw: Option<&str>) -> Result<Self, &'static str> {
+        Self::read_with(raw, &[])
+    }
+
+    /// The same, where some keys may come several times: all of them count.
+    pub(crate) fn read_with(raw: Option<&str>, repeated: &[String]) -> Result<Self, &'static str> {
         let raw = raw.unwrap_or_default();
         if raw.len() > MAX {
             return Err("The query is longer than 8 KiB.");
         }
-        read(raw, Breaks::Refused).map(Self)
+        read(raw, Breaks::Refused, repeated).map(Self)
     }
 
     /// Reads the same from a body, where a value may have several lines.
     pub(crate) fn read_form(raw: &str) -> Result<Vec<(String, String)>, &'static str> {
-        read(raw, Breaks::InValues)
+        read(raw, Breaks::InValues, &[])
     }
 }
 
@@ -49,7 +54,7 @@ enum Breaks {
     InValues,
 }
 
-fn read(raw: &str, breaks: Breaks) -> Result<Vec<(String, String)>, &'static str> {
+fn read(raw: &str, breaks: Breaks, repeated: &[String]) -> Result<Vec<(String, String)>, &'static str> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in raw.split('&').filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -57,7 +62,7 @@ fn read(raw: &str, breaks: Breaks) -> Result<Vec<(String, String)>, &'static str
         if key.is_empty() {
             return Err("The parameters have a value without a key.");
         }
-        if pairs.iter().any(|(k, _)| *k == key) {
+        if pairs.iter().any(|(k, _)| *k == key) && !repeated.contains(&key) {
             return Err("The parameters have a key that comes twice, and only one of the two would count.");
         }
         pairs.push((key, value));

@@ -12,11 +12,12 @@ use super::{
     tree::{self, Match, Part, Tree},
 };
 use crate::{Error, Kind};
-use file::{Bodies, BodyRule, File, MachineNaming, Object, Refuse, Row, RowEffect, TaskNaming, UpgradeRule};
+use file::{Bodies, BodyRule, File, MachineNaming, Object, Refuse, Row, TaskNaming, UpgradeRule};
 use portcullis_domain::{Action, Effect, HypervisorName, MachineId, MachineRef, Operation, Resource};
+use row::is_reading;
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
@@ -87,6 +88,8 @@ pub struct Entry {
     pub method: String,
     /// The pattern of the path.
     pub pattern: String,
+    /// What the query has to say for it.
+    pub when: BTreeMap<String, String>,
     /// The one key of the body that chooses it, where one does.
     pub only: Option<String>,
     /// What it asks; none when it is never passed on.
@@ -107,6 +110,8 @@ struct Leaf {
     named_at: Option<usize>,
     /// The place of the one that says where the machine's name counts.
     inside_at: Option<usize>,
+    /// The name has [`tree::ID`] before it.
+    is_marked: bool,
 }
 
 #[derive(Debug)]
@@ -114,12 +119,16 @@ struct Inner {
     base: Vec<String>,
     bodies: Bodies,
     patches: bool,
+    wrapped: Option<String>,
     /// Some of its rows read bodies of nested JSON.
     reads_nested: bool,
     answer: Answer,
     machine: MachineNaming,
     task: TaskNaming,
     everywhere: Vec<String>,
+    repeated: Vec<String>,
+    /// Keys by which the query chooses a row: one that a row does not say chooses another.
+    choosing: BTreeSet<String>,
     refuse: Vec<Refuse>,
     sets: Sets,
     meanings: Vec<Meaning>,
@@ -157,11 +166,14 @@ fn empty() -> Table {
         base: Vec::new(),
         bodies: Bodies::default(),
         patches: false,
+        wrapped: None,
         reads_nested: false,
         answer: Answer::StripSecrets,
         machine,
-        task: TaskNaming { id: String::new(), secret: None, inside: None },
+        task: TaskNaming { id: String::new(), marks: String::new(), secret: None, inside: None },
         everywhere: Vec::new(),
+        repeated: Vec::new(),
+        choosing: BTreeSet::new(),
         refuse: Vec::new(),
         sets: Sets::default(),
         meanings: Vec::new(),
@@ -205,7 +217,8 @@ impl Table {
         } else if self.0.patches {
             Json::read_patched(media_type, body).map(Content::Json)
         } else if self.0.reads_nested {
-            Json::read(media_type, body).map(Content::Json)
+            let json = Json::read(media_type, body);
+            json.map(|json| Content::Json(self.0.wrapped.iter().fold(json, |json, key| json.unwrapped(key))))
         } else {
             Form::read(media_type, body).map(Content::Params)
         }
@@ -233,17 +246,20 @@ impl Table {
 }
 
 fn build(file: File) -> Result<Inner, String> {
-    let File { api, base, bodies, patches, answer, machine, task, query, refuse, params, rule: rows } = file;
+    let File { api, base, bodies, patches, wrapped, answer, machine, task, query, refuse, params, rule: rows } = file;
     let sets = Sets::read(params).map_err(|e| format!("{api}: {e}"))?;
     let mut inner = Inner {
         base,
         bodies,
         patches,
+        wrapped,
         reads_nested: false,
         answer,
         machine,
         task,
         everywhere: query.everywhere,
+        repeated: query.repeated,
+        choosing: BTreeSet::new(),
         refuse,
         sets,
         meanings: Vec::new(),
@@ -266,75 +282,6 @@ fn build(file: File) -> Result<Inner, String> {
     Ok(inner)
 }
 
-impl Row {
-    /// What the row says, if it says something sensible.
-    fn meaning(&self, inner: &Inner) -> Result<Meaning, String> {
-        if let Some(reason) = &self.deny {
-            let more = self.action.is_some() || self.object.is_some() || self.effect.is_some();
-            return if more || reason.is_empty() {
-                Err("a row with deny says why, and nothing else".to_owned())
-            } else {
-                Ok(Meaning::Deny(reason.clone()))
-            };
-        }
-        let (Some(action), Some(object), Some(effect)) = (&self.action, self.object, self.effect) else {
-            return Err("action, object and effect are needed".to_owned());
-        };
-        let action: Action = action.parse().map_err(|e| format!("{e}"))?;
-        let kind = if object == Object::Hypervisor { Kind::Hypervisor } else { Kind::Machine };
-        if !kind.answers(action) {
-            return Err(format!("{action} cannot be asked of a {kind}"));
-        }
-        let effect = if effect == RowEffect::Safe { Effect::Safe } else { Effect::Unsafe };
-        let answer = self.answer.unwrap_or(inner.answer);
-        if self.upgrade == UpgradeRule::Always && answer != Answer::Events && effect == Effect::Safe {
-            return Err("a stream both ways is not safe".to_owned());
-        }
-        if answer == Answer::Events && (self.upgrade == UpgradeRule::Never || object != Object::Visible) {
-            return Err("events are a stream of what somebody may see".to_owned());
-        }
-        if answer == Answer::ConsoleSecrets && object != Object::Machine {
-            return Err("secrets of streams belong to a machine".to_owned());
-        }
-        if object == Object::Visible && (action != Action::View || effect != Effect::Safe) {
-            return Err("what somebody may see is a safe view".to_owned());
-        }
-        if matches!(answer, Answer::Rows | Answer::CleanRows) && object != Object::Visible {
-            return Err("rows are left out for those who may see a part".to_owned());
-        }
-        let machine = self.machine.as_ref().map(|a| a.parse::<Action>()).transpose().map_err(|e| format!("{e}"))?;
-        if machine.is_some_and(|a| object != Object::Hypervisor || !Kind::Machine.answers(a)) {
-            return Err("what the machine of the path is asked goes with the hypervisor".to_owned());
-        }
-        let also: Vec<Action> =
-            self.also.iter().map(|a| a.parse()).collect::<Result<_, _>>().map_err(|e| format!("{e}"))?;
-        let is_asked =
-            |a: &Action| Kind::Hypervisor.answers(*a) || object == Object::Machine && Kind::Machine.answers(*a);
-        if !also.iter().all(is_asked) || !also.is_empty() && !matches!(object, Object::Machine | Object::Hypervisor) {
-            return Err("what is asked as well cannot be asked here".to_owned());
-        }
-        let keys = self.keys(inner, object)?;
-        if (object == Object::Machines) != keys.name_machines() {
-            return Err("machines are named by a parameter, and by nothing else".to_owned());
-        }
-        let (body, upgrade) = (self.body, self.upgrade);
-        Ok(Meaning::Ask(Ask { action, object, effect, machine, also, keys, body, answer, upgrade }))
-    }
-
-    fn keys(&self, inner: &Inner, object: Object) -> Result<Keys, String> {
-        if self.query.iter().any(|k| k == "*") {
-            let alone = self.query.len() == 1 && self.params.is_empty() && self.when.is_empty();
-            // What is asked of one machine must not reach another one by a key that nobody looked at.
-            return if alone && object == Object::Hypervisor && self.machine.is_none() {
-                Ok(Keys::Any)
-            } else {
-                Err("any key goes only with the whole hypervisor".to_owned())
-            };
-        }
-        inner.sets.keys(self.query.iter().chain(self.when.keys()).chain(&inner.everywhere), &self.params)
-    }
-}
-
 impl Inner {
     fn add(&mut self, number: usize, row: &Row) -> Result<(), String> {
         if row.operations.is_empty() {
@@ -351,8 +298,12 @@ impl Inner {
         self.reads_nested |= is_nested;
         let meaning = row.meaning(self)?;
         for operation in &row.operations {
-            let (method, pattern) =
+            let (method, target) =
                 operation.split_once(' ').ok_or_else(|| format!("{operation:?} is not METHOD /path"))?;
+            let (pattern, when) = row.chosen(target)?;
+            if pattern != target {
+                self.choosing.extend(when.keys().cloned());
+            }
             if !METHODS.contains(&method) {
                 return Err(format!("{method:?} is no method that is passed on"));
             }
@@ -360,8 +311,11 @@ impl Inner {
             if let Some(refuse) = self.refuse.iter().find(|r| under(pattern, &r.under)) {
                 return Err(format!("{pattern} can never match: everything under {} is refused", refuse.under));
             }
-            let reads = matches!(method, "GET" | "HEAD");
-            let place = |name: &str| parts.iter().position(|p| matches!(p, Part::Any(n) if n == name));
+            let reads = matches!(method, "GET" | "HEAD") || row.reads;
+            if row.reads && !when.values().any(|word| is_reading(word)) {
+                return Err(format!("{operation} does not say that it only reads"));
+            }
+            let place = |name: &str| parts.iter().position(|p| p.name() == Some(name));
             let (action, effect, named_at) = match &meaning {
                 Meaning::Deny(_) => (None, Effect::Unsafe, None),
                 Meaning::Ask(Ask { action, object, effect, machine, .. }) => {
@@ -382,29 +336,46 @@ impl Inner {
             };
             let inside_at = self.machine.inside.as_deref().and_then(place);
             let leaves = self.tree.place(&parts).get_or_insert_default();
-            // The first leaf that fits counts: one without a condition hides all that follow it.
+            // The first leaf that fits counts: one without a condition hides all that follow it, but for those that a key
+            // chooses which it does not say.
+            let chosen = |l: &Leaf| when.keys().any(|key| self.choosing.contains(key) && !l.when.contains_key(key));
             let hidden = |l: &Leaf| {
                 l.method == method
-                    && l.when.iter().all(|(k, v)| row.when.get(k) == Some(v))
+                    && !chosen(l)
+                    && l.when.iter().all(|(k, v)| when.get(k) == Some(v))
                     && l.says.iter().all(|(k, v)| row.says.get(k) == Some(v))
                     && (l.only.is_none() || l.only == row.only)
             };
             if leaves.iter().any(hidden) {
                 return Err(format!("{operation} can never match: an earlier row takes it"));
             }
-            let (when, only, says) = (row.when.clone(), row.only.clone(), row.says.clone());
+            let (only, says) = (row.only.clone(), row.says.clone());
             let (method, row) = (method.to_owned(), number);
-            leaves.push(Leaf { method: method.clone(), when, only: only.clone(), says, row, named_at, inside_at });
-            self.entries.push(Entry { method, pattern: pattern.to_owned(), only, action, effect });
+            let is_marked = named_at.is_some_and(|at| matches!(parts.get(at), Some(Part::Id(_))));
+            let leaf = Leaf {
+                method: method.clone(),
+                when: when.clone(),
+                only: only.clone(),
+                says,
+                row,
+                named_at,
+                inside_at,
+                is_marked,
+            };
+            leaves.push(leaf);
+            self.entries.push(Entry { method, pattern: pattern.to_owned(), when, only, action, effect });
         }
         self.meanings.push(meaning);
         Ok(())
     }
 
     fn classify(&self, hypervisor: &HypervisorName, asked: &Asked<'_>) -> Result<Verdict, Cow<'static, str>> {
-        let (path, skip) = self.below(asked.path.as_str())?;
-        if let Some(refuse) = self.refuse.iter().find(|r| under(path, &r.under)) {
-            return Err(refuse.reason.clone().into());
+        let refused =
+            |path: &str| self.refuse.iter().find(|r| under(path, &r.under)).map(|r| Cow::from(r.reason.clone()));
+        let (path, skip) =
+            self.below(asked.path.as_str()).map_err(|why| refused(asked.path.as_str()).unwrap_or(why.into()))?;
+        if let Some(reason) = refused(path) {
+            return Err(reason);
         }
         let leaves = match self.tree.find(asked.path.segments().skip(skip).collect::<Vec<_>>().into_iter()) {
             Match::One(leaves) => leaves,
@@ -416,8 +387,11 @@ impl Inner {
         if !leaves.iter().any(|l| l.method == asked.method) {
             return Err("The gateway does not know this method for this path, so it is not passed on.".into());
         }
-        let query = Query::read(asked.query)?;
-        let fits = |l: &&Leaf| l.fits(asked, &query);
+        let query = Query::read_with(asked.query, &self.repeated)?;
+        let fits = |l: &&Leaf| {
+            let chooses = |key: &str| self.choosing.contains(key) && !l.when.contains_key(key);
+            l.fits(asked, &query) && !query.pairs().any(|(key, _)| chooses(key))
+        };
         let leaf = leaves.iter().find(fits).ok_or("The gateway does not know this variant of the operation.")?;
         if leaf.is_chosen_by_body() && matches!(asked.body, Body::Unread) {
             return Ok(Verdict::Unread);
@@ -435,6 +409,7 @@ impl Inner {
             }
         }
         let named = leaf.named_at.and_then(|at| asked.path.segments().nth(skip + at));
+        let named = named.map(|n| n.strip_prefix(tree::ID).filter(|_| leaf.is_marked).unwrap_or(n));
         let within = match &self.machine.within {
             Some(key) => query.value(key),
             None => leaf.inside_at.and_then(|at| asked.path.segments().nth(skip + at)),
@@ -495,5 +470,6 @@ fn under(path: &str, top: &str) -> bool {
 
 mod ask;
 mod file;
+mod row;
 #[cfg(test)]
 mod tests;

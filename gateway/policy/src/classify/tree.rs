@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Patterns of paths as a tree: `/a/{b}/c`, where `{b}` stands for any one part that is not empty.
+//! Patterns of paths as a tree: `/a/{b}/c`, where `{b}` stands for any one part that is not empty, and `id:{b}` for one
+//! that begins with these letters.
 //!
 //! A path that several patterns match belongs to the one that is literal wherever another one is. Where two patterns
 //! are each more literal than the other, no reader can be relied on to choose as we would: such a path matches nothing.
@@ -14,6 +15,21 @@ const MAX_PARTS: usize = 32;
 pub(crate) enum Part {
     Literal(String),
     Any(String),
+    /// After [`ID`].
+    Id(String),
+}
+
+/// What stands before a name in a part of the older paths of some APIs.
+pub(crate) const ID: &str = "id:";
+
+impl Part {
+    /// What a part of a path is called that stands for something.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Any(name) | Self::Id(name) => Some(name),
+        }
+    }
 }
 
 /// A pattern read from its text; the error says what is wrong.
@@ -25,12 +41,14 @@ pub(crate) fn parts(pattern: &str) -> Result<Vec<Part>, String> {
     let mut found: Vec<Part> = Vec::new();
     for text in inside.split('/') {
         let plain = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        let part = match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
-            Some(name) if plain(name) => Part::Any(name.to_owned()),
-            None if plain(text) => Part::Literal(text.to_owned()),
+        let named = |text: &str| text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).map(str::to_owned);
+        let part = match (named(text), text.strip_prefix(ID).and_then(named)) {
+            (Some(name), _) if plain(&name) => Part::Any(name),
+            (_, Some(name)) if plain(&name) => Part::Id(name),
+            (None, None) if plain(text) => Part::Literal(text.to_owned()),
             _ => return Err(format!("{pattern:?}: {text:?} is no part of a pattern")),
         };
-        if matches!(&part, Part::Any(_)) && found.contains(&part) {
+        if part.name().is_some_and(|name| found.iter().any(|other| other.name() == Some(name))) {
             return Err(format!("{pattern:?}: {text} comes twice"));
         }
         found.push(part);
@@ -42,13 +60,14 @@ pub(crate) fn parts(pattern: &str) -> Result<Vec<Part>, String> {
 #[derive(Debug)]
 pub(crate) struct Tree<T> {
     literals: AHashMap<String, Tree<T>>,
+    id: Option<Box<Tree<T>>>,
     any: Option<Box<Tree<T>>>,
     here: Option<T>,
 }
 
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        Self { literals: AHashMap::new(), any: None, here: None }
+        Self { literals: AHashMap::new(), id: None, any: None, here: None }
     }
 }
 
@@ -67,6 +86,7 @@ impl<T> Tree<T> {
         match parts.split_first() {
             None => &mut self.here,
             Some((Part::Literal(text), rest)) => self.literals.entry(text.clone()).or_default().place(rest),
+            Some((Part::Id(_), rest)) => self.id.get_or_insert_default().place(rest),
             Some((Part::Any(_), rest)) => self.any.get_or_insert_default().place(rest),
         }
     }
@@ -106,6 +126,9 @@ impl<T> Tree<T> {
             return;
         }
         if let Some(next) = self.literals.get(segment) {
+            next.walk(segments.clone(), depth + 1, literal | 1 << depth, found);
+        }
+        if let Some(next) = self.id.as_ref().filter(|_| segment.len() > ID.len() && segment.starts_with(ID)) {
             next.walk(segments.clone(), depth + 1, literal | 1 << depth, found);
         }
         if let Some(next) = &self.any {
@@ -155,8 +178,40 @@ mod tests {
     }
 
     #[test]
+    fn a_part_with_its_mark_is_no_other_part() {
+        let t = tree(&["/l/item", "/l/id:{l}", "/l/item/id:{i}", "/{x}/id:{y}/z"]);
+        for (path, wanted) in [
+            ("/l/id:7", Some("/l/id:{l}")),
+            ("/l/item/id:7", Some("/l/item/id:{i}")),
+            ("/q/id:a/z", Some("/{x}/id:{y}/z")),
+            ("/l/7", None),
+            ("/l/id:", None),
+            ("/l/ID:7", None),
+            ("/l/item/7", None),
+        ] {
+            assert_eq!(find(&t, path), wanted, "{path}");
+        }
+    }
+
+    #[test]
     fn a_pattern_that_is_none_is_refused() {
-        for bad in ["", "a", "/a//b", "/a/", "/{}", "/{a", "/a}", "/{a}/{a}", "/a b", "/a*"] {
+        for bad in [
+            "",
+            "a",
+            "/a//b",
+            "/a/",
+            "/{}",
+            "/{a",
+            "/a}",
+            "/{a}/{a}",
+            "/a b",
+            "/a*",
+            "/id:",
+            "/id:{}",
+            "/id:a",
+            "/x:{a}",
+            "/{a}/id:{a}",
+        ] {
             assert!(parts(bad).is_err(), "{bad}");
         }
     }

@@ -231,7 +231,7 @@ impl Add {
         }
         let secret = self.secret(&draft)?;
         if self.file {
-            self.into_file(&desk, &draft, &shown, secret).await
+            self.write(&desk, &draft, &shown, secret).await
         } else {
             self.keep(&desk, &draft, &shown, secret).await
         }
@@ -258,7 +258,7 @@ impl Add {
     }
 
     /// Into the configuration file.
-    async fn into_file(&self, desk: &Desk, draft: &Draft, shown: &[Agreed], secret: Secret) -> anyhow::Result<Answer> {
+    async fn write(&self, desk: &Desk, draft: &Draft, shown: &[Agreed], secret: Secret) -> anyhow::Result<Answer> {
         let text = prints(shown);
         let pins: Vec<&str> = text.split(' ').collect();
         let section = self.section(draft, &pins)?;

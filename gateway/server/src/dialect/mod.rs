@@ -342,6 +342,9 @@ impl Way<'_> {
         let (body, media_type) = match self.written {
             Written::Json => ((speech.refusal)(refusal, &said, request).to_string(), "application/json"),
             Written::Xml => (ovirt::fault(refusal, request), "application/xml"),
+            Written::Valued => {
+                (vsphere::rest::refusal(refusal, vsphere::rest::Form::Old).to_string(), "application/json")
+            }
         };
         let mut answer = refusal.problem(request).map(|_| Body::from(body));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -2,6 +2,7 @@
 //! How each kind of API speaks beside its operations: one row a kind, and the only place where dialects are told apart by
 //! it but for what they answer to a sign-in.
 
+use super::vsphere::rest::Form;
 use super::{Look, Shown, Way, kubevirt, lxd, openstack, ovirt, proxmox, vmm, vsphere, without_slash};
 use crate::reply::Refusal;
 use http::{HeaderMap, Method};
@@ -25,6 +26,8 @@ pub(super) enum Reads {
 pub(crate) enum Written {
     Json,
     Xml,
+    /// JSON, with a value in it that says why.
+    Valued,
 }
 
 impl Written {
@@ -123,8 +126,10 @@ pub(super) const fn speech(kind: ApiKind) -> Speech {
         // Who calls stands in the calls.
         ApiKind::Xapi => Speech { shown: |_, _| None, ..PLAIN },
         ApiKind::Vsphere => Speech {
-            shown: |headers, _| vsphere::shown(headers).map(Shown::Pass),
-            refusal: |refusal, _, _| vsphere::refusal(refusal),
+            shown: |headers, _| vsphere::rest::shown(headers).map(Shown::Pass),
+            path: |raw| Ok(without_slash(raw)),
+            refusal: |refusal, _, _| vsphere::rest::refusal(refusal, Form::New),
+            written: |path, _| if Form::of(path) == Form::Old { Written::Valued } else { Written::Json },
             ..PLAIN
         },
     }

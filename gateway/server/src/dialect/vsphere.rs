@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! vSphere's own ways: SOAP at `POST /sdk`. Clients ask what the server is, sign in with `Login`, which the gateway answers
+//! vSphere's own ways: SOAP at `POST /sdk`, and REST beside it ([`rest`]). Clients ask what the server is, sign in with `Login`, which the gateway answers
 //! itself, and show a cookie of ours from then on. Each has a session of its own with the hypervisor. A refusal is a fault
 //! that clients know: `NotAuthenticated`, `InvalidLogin`, `NoPermission`, `ManagedObjectNotFound`.
+
+pub(crate) mod rest;
 
 use super::{Shown, Way};
 use crate::{
@@ -56,14 +58,6 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<&str> {
     });
     let (Some(pass), None) = (ours.next(), ours.next()) else { return None };
     Some(pass)
-}
-
-/// A refusal where no SOAP was asked.
-pub(super) fn refusal(refusal: &Refusal) -> serde_json::Value {
-    let (title, detail) = refusal.words();
-    let code = refusal.status().as_u16();
-    let words = serde_json::json!({ "id": "portcullis", "default_message": format!("{title}: {detail}"), "args": [] });
-    serde_json::json!({ "type": "error", "title": title, "detail": detail, "status": code, "messages": [words] })
 }
 
 /// Answers a call, or the list of releases.
@@ -125,6 +119,8 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         }
         // The least that a client needs to sign in.
         (_, Ok(call)) if call.method == "RetrieveServiceContent" => Ok(content(way)?),
+        // Those that keep a session ask whether it counts still: of one that does not there is nothing to say.
+        (_, Ok(call)) if asks_session(&call) => Ok(no_session(&call)),
         (_, Ok(call)) if call.method == "Login" => {
             let this = Some(call.this.clone());
             sign_in(way, &call).await.map_err(|refusal| Refused { refusal, this })
@@ -135,6 +131,47 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         }
         (caller, Err(_)) => Err(walk_nowhere(way, caller, Asked::Presence).await.into()),
     }
+}
+
+/// Whether a call asks for the session that it is in, and for nothing else.
+fn asks_session(call: &Call) -> bool {
+    const OF: &str = "SessionManager";
+    const WHAT: &str = "currentSession";
+    let only = |element: &Element, name: &str, text: &str| {
+        let mut all = element.all(name);
+        all.next().is_some_and(|e| e.text == text && e.children.is_empty()) && all.next().is_none()
+    };
+    match call.method.as_str() {
+        "Fetch" => call.this.of == OF && call.argument("prop").is_some_and(|p| p.text == WHAT),
+        "RetrieveProperties" | "RetrievePropertiesEx" => {
+            let Some(set) = call.argument("specSet") else { return false };
+            let [wanted, of] = ["propSet", "objectSet"].map(|name| set.child(name));
+            let (Some(wanted), Some(of)) = (wanted, of) else { return false };
+            let object = of.child("obj").and_then(Element::as_reference);
+            let is_alone = set.children.len() == 2 && of.all("selectSet").next().is_none();
+            is_alone
+                && only(wanted, "type", OF)
+                && only(wanted, "pathSet", WHAT)
+                && object.is_some_and(|object| object.of == OF)
+        }
+        _ => false,
+    }
+}
+
+/// The session of whoever has none.
+fn no_session(call: &Call) -> Response {
+    let object = || {
+        let of = call.argument("specSet")?.child("objectSet")?.child("obj")?.as_reference()?;
+        Some(vec![Element::reference("obj", &of.of, &of.id)])
+    };
+    let returned = match (call.method.as_str(), object()) {
+        ("RetrieveProperties", Some(object)) => vec![Element::of_children("returnval", object)],
+        ("RetrievePropertiesEx", Some(object)) => {
+            vec![Element::of_children("returnval", vec![Element::of_children("objects", object)])]
+        }
+        _ => Vec::new(),
+    };
+    envelope(StatusCode::OK, Element::of_children(&format!("{}Response", call.method), returned))
 }
 
 /// The one value of a header.
@@ -458,6 +495,53 @@ mod tests {
         // Hidden and absent are one answer.
         assert_eq!(kind(&Refusal::NotFound, &machine), kind(&Refusal::Forbidden(ABSENT.into()), &machine));
         assert!(kind(&Refusal::NotFound, &machine).contains("vim:ManagedObjectNotFound"));
+    }
+
+    #[test]
+    fn whoever_has_no_session_hears_that_and_nothing_else() {
+        let call = |method: &str, this: &str, arguments: &str| {
+            let text = format!(
+                "<e:Envelope xmlns:e='http://schemas.xmlsoap.org/soap/envelope/'><e:Body><{method} xmlns='urn:vim25'>
+                 <_this type='{this}'>x</_this>{arguments}</{method}></e:Body></e:Envelope>"
+            );
+            Call::read(text.replace("\n                 ", "").as_bytes(), None).expect("a call")
+        };
+        let spec = |of: &str, path: &str, object: &str, more: &str| {
+            format!(
+                "<specSet><propSet><type>{of}</type><pathSet>{path}</pathSet>{more}</propSet><objectSet>\
+                 <obj type='{object}'>SessionManager</obj><skip>false</skip></objectSet></specSet>"
+            )
+        };
+        let whole = spec("SessionManager", "currentSession", "SessionManager", "");
+        for asked in [
+            call("Fetch", "SessionManager", "<prop>currentSession</prop>"),
+            call("RetrieveProperties", "PropertyCollector", &whole),
+            call("RetrievePropertiesEx", "PropertyCollector", &whole),
+        ] {
+            assert!(asks_session(&asked), "{asked:?}");
+            let Body::Whole(Some(bytes)) = no_session(&asked).into_body() else { panic!("a whole answer") };
+            let text = String::from_utf8(bytes.to_vec()).expect("text");
+            assert!(text.contains(&format!("{}Response", asked.method)) && !text.contains("propSet"), "{text}");
+        }
+        for other in [
+            call("Fetch", "SessionManager", "<prop>sessionList</prop>"),
+            call("Fetch", "VirtualMachine", "<prop>currentSession</prop>"),
+            call(
+                "RetrieveProperties",
+                "PropertyCollector",
+                &spec("SessionManager", "sessionList", "SessionManager", ""),
+            ),
+            call("RetrieveProperties", "PropertyCollector", &spec("SessionManager", "currentSession", "Folder", "")),
+            call("RetrieveProperties", "PropertyCollector", &spec("Folder", "currentSession", "SessionManager", "")),
+            call(
+                "RetrieveProperties",
+                "PropertyCollector",
+                &spec("SessionManager", "currentSession", "SessionManager", "<pathSet>sessionList</pathSet>"),
+            ),
+            call("RetrieveProperties", "PropertyCollector", &format!("{whole}{whole}")),
+        ] {
+            assert!(!asks_session(&other), "{other:?}");
+        }
     }
 
     #[test]

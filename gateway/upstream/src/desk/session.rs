@@ -90,6 +90,21 @@ impl Center {
         self.password.value()
     }
 
+    /// Whether the password may be shown now. A name that is tried too often with a wrong one is locked, for whoever else
+    /// uses it, too.
+    pub(crate) fn may_try(&self) -> Result<(), Fault> {
+        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_at.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
+            return Err(Fault::Refused("its name or password was wrong a moment ago".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// It was shown, and was wrong at that time.
+    pub(crate) fn tried(&self, refused_at: Option<Instant>) {
+        *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = refused_at;
+    }
+
     /// What the server says of itself, to anybody.
     pub(crate) async fn content(&self) -> Result<Element, Fault> {
         let this = Reference { of: "ServiceInstance".to_owned(), id: "ServiceInstance".to_owned() };
@@ -101,11 +116,7 @@ impl Center {
 
     /// Signs in.
     pub(crate) async fn sign_in(&self) -> Result<Session, Fault> {
-        // A name that is tried too often with a wrong password is locked, for whoever else uses it, too.
-        let refused_at = *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused_at.is_some_and(|at| at.elapsed() < TRY_AGAIN) {
-            return Err(Fault::Refused("its name or password was wrong a moment ago".to_owned()));
-        }
+        self.may_try()?;
         let content = self.content().await?;
         let manager = content.child("sessionManager").and_then(Element::as_reference);
         let manager = manager.ok_or_else(|| Fault::Protocol("it has no sessions".to_owned()))?;
@@ -115,8 +126,7 @@ impl Center {
         let arguments = vec![Element::text("userName", &self.username), Element::text("password", password)];
         let call = Call { method: "Login".to_owned(), this: manager, arguments };
         let (status, cookies, root) = self.send(None, &call, FIRST_RELEASE, LIST).await?;
-        let is_wrong = answer::says(&root, "InvalidLogin");
-        *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = is_wrong.then(Instant::now);
+        self.tried(answer::says(&root, "InvalidLogin").then(Instant::now));
         let returned = answer::returned(&root, status.is_success())?;
         let key = returned.first().and_then(|s| s.child("key")).map(|k| k.text.clone());
         let is_key = |k: &String| !k.is_empty() && k.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

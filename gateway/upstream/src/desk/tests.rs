@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Who gets a session, and whose is given up.
 
-use super::*;
+use super::{
+    seats::{GIVEN_UP, OF_ONE, OF_TOKEN},
+    *,
+};
 use crate::wire::{Address, Dialer};
 use http::HeaderValue;
 use portcullis_domain::{PassId, TokenId};
@@ -27,7 +30,7 @@ fn by(seat: Seat, token: u128) -> Seat {
 }
 
 fn placed(desk: &Desk, seat: Seat) -> &'static str {
-    match desk.place(seat, &Arc::new(Session::sample("key-12345678"))) {
+    match desk.seats.place(seat, &Arc::new(Session::sample("key-12345678"))) {
         Placed::Here(None) => "here",
         Placed::Here(Some(_)) => "instead of another",
         Placed::Taken(_) => "taken",
@@ -42,9 +45,9 @@ async fn nobody_takes_the_place_of_somebody_who_is_busy() {
     assert_eq!(placed(&desk, seat(2, 0)), "taken");
     assert_eq!(placed(&desk, seat(3, 0)), "full");
     tokio::time::advance(GIVEN_UP + Duration::from_secs(1)).await;
-    assert!(desk.seated(&seat(0, 0)).is_some(), "used just now");
+    assert!(desk.seats.seated(&seat(0, 0)).is_some(), "used just now");
     assert_eq!(placed(&desk, seat(3, 0)), "instead of another");
-    assert!(desk.seated(&seat(0, 0)).is_some());
+    assert!(desk.seats.seated(&seat(0, 0)).is_some());
     assert_eq!(placed(&desk, seat(4, 0)), "instead of another");
     assert_eq!(placed(&desk, seat(5, 0)), "full");
 }
@@ -59,8 +62,8 @@ async fn one_person_cannot_take_every_place() {
         tokio::time::advance(Duration::from_millis(1)).await;
     }
     assert_eq!(placed(&desk, of(200)), "instead of another");
-    assert!(desk.seated(&of(0)).is_none(), "their own oldest");
-    assert!(desk.seated(&of(1)).is_some());
+    assert!(desk.seats.seated(&of(0)).is_none(), "their own oldest");
+    assert!(desk.seats.seated(&of(1)).is_some());
     assert_eq!(placed(&desk, seat(2, 0)), "here");
 }
 
@@ -73,11 +76,11 @@ async fn one_token_has_no_more_than_a_few() {
         assert_eq!(placed(&desk, seat(1, n)), "here");
         tokio::time::advance(Duration::from_millis(1)).await;
     }
-    assert!(desk.seated(&seat(1, 0)).is_some(), "used just now");
+    assert!(desk.seats.seated(&seat(1, 0)).is_some(), "used just now");
     assert_eq!(placed(&desk, seat(1, 200)), "instead of another");
-    assert!(desk.seated(&seat(1, 1)).is_none(), "the one of its own that was used longest ago");
+    assert!(desk.seats.seated(&seat(1, 1)).is_none(), "the one of its own that was used longest ago");
     for kept in [seat(1, 0), seat(1, 2), other] {
-        assert!(desk.seated(&kept).is_some(), "{kept:?}");
+        assert!(desk.seats.seated(&kept).is_some(), "{kept:?}");
     }
     // Other tokens of the same person have as many.
     for n in 101..100 + u8::try_from(OF_TOKEN).unwrap() {
@@ -91,9 +94,9 @@ async fn whoever_signed_out_has_no_session_left_and_nobody_else_loses_theirs() {
     let desk = desk(10);
     assert_eq!([(1, 1), (1, 2), (2, 3)].map(|(user, which)| placed(&desk, seat(user, which))), ["here"; 3]);
     let ended = seat(1, 2).pass;
-    assert_eq!(desk.take(|pass| *pass != ended).len(), 1);
-    assert!(desk.seated(&seat(1, 2)).is_none());
-    assert!(desk.seated(&seat(1, 1)).is_some() && desk.seated(&seat(2, 3)).is_some());
+    assert_eq!(desk.take(|pass| *pass != ended).calls.len(), 1);
+    assert!(desk.seats.seated(&seat(1, 2)).is_none());
+    assert!(desk.seats.seated(&seat(1, 1)).is_some() && desk.seats.seated(&seat(2, 3)).is_some());
     assert!(desk.take(|pass| *pass != ended).is_empty(), "once");
 }
 

@@ -14,6 +14,7 @@ const MAX_SNAPSHOTS: usize = 1_000;
 /// The type of machines.
 pub(crate) const MACHINE: &str = "VirtualMachine";
 const SNAPSHOT: &str = "VirtualMachineSnapshot";
+const DATACENTER: &str = "Datacenter";
 
 /// What is read of each type. What is below one of these is sent with it.
 pub(crate) const PROPERTIES: [(&str, &[&str]); 6] = [
@@ -34,7 +35,7 @@ pub(crate) const PROPERTIES: [(&str, &[&str]); 6] = [
         ],
     ),
     ("Folder", &["name", "parent"]),
-    ("Datacenter", &["name", "parent"]),
+    (DATACENTER, &["name", "parent", "vmFolder", "hostFolder", "datastoreFolder", "networkFolder"]),
     ("ComputeResource", &["name", "parent"]),
     ("ResourcePool", &["name", "parent", "owner"]),
     ("HostSystem", &["name", "parent"]),
@@ -115,6 +116,10 @@ impl Tree {
                 self.climb(&reference.id, &mut seen);
             }
         }
+        // Clients ask a datacenter for its four folders at once, whatever they look for.
+        let centers = seen.iter().filter_map(|id| self.objects.get(id)).filter(|o| o.of == DATACENTER);
+        let folders: Vec<String> = centers.flat_map(|o| o.refers.values().flatten()).map(|r| r.id.clone()).collect();
+        seen.extend(folders);
         let of_seen = self.snapshots.iter().filter(|(_, machine)| ids.contains(machine.as_str()));
         seen.extend(of_seen.map(|(snapshot, _)| snapshot.clone()));
         seen
@@ -353,6 +358,16 @@ mod tests {
         ];
         assert_eq!(places, wanted);
         assert!(tree.places(&[]).is_empty());
+        // A datacenter has four folders, and shows all of them.
+        let mut tree = tree;
+        let folders = ["vmFolder", "hostFolder", "datastoreFolder", "networkFolder"].map(|name| {
+            let id = if name == "vmFolder" { "group-v4".to_owned() } else { format!("group-{name}") };
+            (name, Element::reference("val", "Folder", &id))
+        });
+        tree.apply(&update("Datacenter", "datacenter-3", folders.into()));
+        let seen = tree.places(&[&web]);
+        assert!(seen.contains("group-networkFolder") && seen.contains("group-datastoreFolder"), "{seen:?}");
+        assert_eq!(seen.len(), wanted.len() + 3);
     }
 
     #[test]

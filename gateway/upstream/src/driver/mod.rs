@@ -28,6 +28,7 @@ pub(crate) mod vmm;
 pub(crate) mod vsphere;
 pub(crate) mod xapi;
 
+pub(crate) use vsphere::{Automation, SESSION, keep as keep_seen};
 pub(crate) use xapi::{Index, Keeping, Pool as MethodApi, Session, is_over, keep as keep_objects, task as task_of};
 
 pub use kubevirt::{Basis, Cut, Cutter, Gaze, Step, Watched};

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! vCenter, or one ESXi host, by its SOAP API (vim25): inventory by a filter whose updates are followed, power by tasks,
-//! screens by a ticket.
+//! screens by a ticket. A vCenter has the Automation API (REST) beside it, for people's clients.
 //!
 //! The gateway signs in with a name and a password, once for its own work and once for each person's client
 //! ([`Desk`]). A screen is reached at the host that its ticket names, if the configuration lists that host, and only with
 //! the certificate whose thumbprint the ticket says; the ticket is used once, here.
 
 mod account;
+mod automation;
+mod rows;
 mod screen;
 mod versions;
 
 use super::{Built, Driver, PowerVerb, Screen, clean_text};
 use crate::{
+    api::Api,
     config::{PoolsOf, VsphereConfig},
     desk::{
         Center, Desk, Face, Session,
@@ -25,8 +28,10 @@ use crate::{
     wire::{Dialer, Https},
 };
 use async_trait::async_trait;
+pub(crate) use automation::{Automation, SESSION};
 use portcullis_domain::{HypervisorName, Machine, MachineId, Secret};
 use portcullis_policy::classify::soap::{Call, Element, Reference};
+pub(crate) use rows::keep;
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
@@ -59,7 +64,7 @@ pub(crate) fn build(site: &mut Site<'_>, config: VsphereConfig) -> Result<Built,
     if !(1..=1_000).contains(&config.sessions) {
         return Err(Error::config(format!("{key}.sessions"), "must be 1 to 1000"));
     }
-    let Https { address, host, .. } = Https::parse(&site.common.key_of("address"), &config.address, Some(443))?;
+    let Https { address, host, origin } = Https::parse(&site.common.key_of("address"), &config.address, Some(443))?;
     let tls = Tls::Fixed(TlsUpgrade::new(&key, &site.common.tls, address.host(), None)?);
     if config.username.is_empty() {
         return Err(Error::config(format!("{key}.username"), "is empty"));
@@ -70,6 +75,14 @@ pub(crate) fn build(site: &mut Site<'_>, config: VsphereConfig) -> Result<Built,
     let warnings = common.warnings();
     let shown = address.to_string();
     let dialer = Arc::new(Dialer { address, tls: Some(tls), authorization: None });
+    let api = Api {
+        dialer: Arc::clone(&dialer),
+        host: host.clone(),
+        origins: vec![origin],
+        connections: common.connections,
+        dialect: &automation::DIALECT,
+        pool: None,
+    };
     let center = Center::new(dialer, host, config.username, password);
     let driver = Box::new(Vsphere {
         desk: Arc::new(Desk::new(center, config.sessions)),
@@ -79,7 +92,7 @@ pub(crate) fn build(site: &mut Site<'_>, config: VsphereConfig) -> Result<Built,
         screens,
         own: Mutex::new(None),
     });
-    Ok(Built { driver, api: None, warnings, address: shown })
+    Ok(Built { driver, api: Some(api), warnings, address: shown })
 }
 
 /// A reference of the server's content.

@@ -3,7 +3,7 @@
 // A simulated vCenter: the simulator of govmomi (Debian's golang-github-vmware-govmomi-dev), which comes without a command
 // there. Four machines on one cluster: web-1 and web-2 in the folder blue, payroll and ledger in the folder red, each in
 // a resource pool of the same name. With -esx one ESXi host instead, with the simulator's own two machines. vim SOAP at
-// /sdk.
+// /sdk; of the Automation API what the simulator has at /rest (sessions, tags, libraries), and what rest.go adds to it.
 //
 // Known differences from a real one: its API says 6.5; RetrieveProperties is answered before anybody signed in; a
 // reference counts only with its right type; tasks end at once, and some say that they are about a snapshot; of sessions
@@ -37,6 +37,7 @@ import (
 	"github.com/vmware/govmomi"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/simulator"
+	_ "github.com/vmware/govmomi/vapi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -168,6 +169,8 @@ func main() {
 	key := flag.String("key", "", "PEM file")
 	esx := flag.Bool("esx", false, "a host instead of a vCenter")
 	screen := flag.String("screen", "", "host:port in tickets")
+	ended := flag.String("ended", "", "file: sessions of the Automation API from before it was written are over")
+	only := flag.String("only", "", "the one form of the Automation API's sessions that there is: /api or /rest")
 	flag.StringVar(&screens.thumbprint, "thumbprint", "", "SHA-1 in tickets")
 	flag.Parse()
 
@@ -188,12 +191,16 @@ func main() {
 	model.Service.Listen = &url.URL{
 		User: url.UserPassword(*user, strings.TrimSpace(string(secret))), Host: *listen, Path: "/sdk",
 	}
+	model.Service.RegisterEndpoints = true
 	server := model.Service.NewServer()
 	var host *url.URL
 	if *esx {
 		host = model.Service.Listen
 	}
 	server.Config.Handler = front(server.Config.Handler, host)
+	if !*esx {
+		server.Config.Handler = automation(server.Config.Handler, model.Service.Listen.User, *ended, *only, server.URL)
+	}
 	if !*esx {
 		settle(server.URL)
 	}

@@ -83,7 +83,7 @@ struct Ask {
     action: Action,
     effect: Effect,
     /// Asked of the hypervisor, too.
-    hypervisor: Option<Action>,
+    hypervisor: Vec<Action>,
     /// Asked of the hypervisor, where what it is called on is no machine.
     other: Option<Action>,
     /// Asked of each machine that an argument names.
@@ -212,8 +212,8 @@ impl Row {
         };
         let read = |text: &String| text.parse::<Action>().map_err(|e| e.to_string());
         let action = read(action)?;
-        let [hypervisor, other, references] = [&self.hypervisor, &self.other, &self.references];
-        let hypervisor = hypervisor.as_ref().map(read).transpose()?;
+        let (other, references) = (&self.other, &self.references);
+        let hypervisor = self.hypervisor.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let other = other.as_ref().map(read).transpose()?;
         let references = references.as_ref().map(read).transpose()?;
         let kind = match object {
@@ -221,7 +221,7 @@ impl Row {
             Object::Machine | Object::Entity | Object::Named | Object::Visible | Object::Task => Kind::Machine,
         };
         if !kind.answers(action)
-            || [hypervisor, other].iter().flatten().any(|a| !Kind::Hypervisor.answers(*a))
+            || hypervisor.iter().chain(&other).any(|a| !Kind::Hypervisor.answers(*a))
             || references.is_some_and(|a| !Kind::Machine.answers(a))
         {
             return Err("an action that cannot be asked there".to_owned());
@@ -343,8 +343,8 @@ impl Asked<'_> {
             }
             (Object::Hypervisor | Object::Visible, _) => (here(), None),
         };
-        if let Some(action) = ask.hypervisor {
-            push(action, here());
+        for action in &ask.hypervisor {
+            push(*action, here());
         }
         if is_elsewhere && own.is_some() {
             push(Action::AccessAdmin, here());

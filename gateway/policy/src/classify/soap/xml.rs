@@ -253,6 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn what_govmomi_writes_is_read() {
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Envelope xmlns=\"{ENVELOPE}\"><Body><RetrieveProperties xmlns=\"{VIM}\">\
+             <_this type=\"PropertyCollector\">propertyCollector</_this><specSet><propSet><type>ManagedEntity</type>\
+             <pathSet>name</pathSet></propSet><objectSet><obj type=\"Folder\">group-d1</obj><skip>false</skip><selectSet \
+             xmlns:XMLSchema-instance=\"{XSI}\" XMLSchema-instance:type=\"TraversalSpec\"><name>up</name>\
+             <selectSet XMLSchema-instance:type=\"SelectionSpec\"><name>up</name></selectSet></selectSet></objectSet></specSet>\
+             </RetrieveProperties></Body></Envelope>"
+        );
+        let read = Element::read(&text, 100);
+        let set = read
+            .as_ref()
+            .map(|r| r.child("Body").and_then(|b| b.child("RetrieveProperties")?.child("specSet")?.child("objectSet")));
+        let select = set.unwrap().and_then(|s| s.child("selectSet")).unwrap();
+        assert_eq!(select.kind(), Some("TraversalSpec"));
+        assert_eq!(select.child("selectSet").unwrap().kind(), Some("SelectionSpec"));
+    }
+
+    #[test]
     fn what_two_readers_could_read_differently_is_refused() {
         for bad in [
             "<a xmlns='urn:vim25'>vm-1<!-- x -->2</a>",

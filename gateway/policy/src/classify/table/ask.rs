@@ -146,7 +146,7 @@ impl Inner {
             };
             return Ok(Verdict::Task { task, answer });
         }
-        let id = Some(id).filter(|id| is_task(id)).ok_or_else(wrong)?.to_owned();
+        let id = Some(id).filter(|id| is_task(id, &self.task.marks)).ok_or_else(wrong)?.to_owned();
         let secret = self.task.secret.as_ref().and_then(|s| query.value(s));
         let secret = secret.filter(|s| !s.is_empty()).map(str::to_owned);
         if ask.upgrade == UpgradeRule::Always && secret.is_none() {
@@ -159,6 +159,7 @@ impl Inner {
     }
 }
 
-fn is_task(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+fn is_task(id: &str, marks: &str) -> bool {
+    let most = if marks.is_empty() { 64 } else { 256 };
+    (1..=most).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || marks.contains(c))
 }

@@ -18,6 +18,8 @@ pub(super) struct File {
     /// Bodies of nested JSON may be patches of it.
     #[serde(default)]
     pub(super) patches: bool,
+    /// The key that an older form of the API writes around all that a body says.
+    pub(super) wrapped: Option<String>,
     /// What must be done to answers, where a row says nothing.
     #[serde(default = "pass")]
     pub(super) answer: Answer,
@@ -92,6 +94,9 @@ impl Bodies {
 pub(super) struct TaskNaming {
     /// The parameter of the path that holds the id.
     pub(super) id: String,
+    /// What an id may have in it beside letters, digits and `-`.
+    #[serde(default)]
+    pub(super) marks: String,
     /// The key of the query that holds the secret of one of its streams.
     pub(super) secret: Option<String>,
     /// Where the id itself says what it is about.
@@ -117,6 +122,9 @@ pub(super) struct TaskInside {
 #[serde(deny_unknown_fields)]
 pub(super) struct QueryKeys {
     pub(super) everywhere: Vec<String>,
+    /// Keys that may come several times, and all of them count.
+    #[serde(default)]
+    pub(super) repeated: Vec<String>,
 }
 
 /// Everything under a path, never passed on.
@@ -131,6 +139,7 @@ pub(super) struct Refuse {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Row {
+    /// `METHOD /path`, or `METHOD /path?key=value` where the query chooses it.
     pub(super) operations: Vec<String>,
     /// Only for requests whose query has these values.
     #[serde(default)]
@@ -143,6 +152,9 @@ pub(super) struct Row {
     pub(super) action: Option<String>,
     pub(super) object: Option<Object>,
     pub(super) effect: Option<RowEffect>,
+    /// What only reads, though it is no GET: the query that chooses it says so, too.
+    #[serde(default)]
+    pub(super) reads: bool,
     /// Asked of the machine of the path, too, where the object is the hypervisor.
     pub(super) machine: Option<String>,
     /// Asked as well: of the machine of the path, or of the hypervisor where it cannot be asked of a machine.

@@ -10,6 +10,7 @@ mod openstack;
 mod ovirt;
 mod proxmox;
 mod vmm;
+mod vsphere;
 
 fn lxd() -> Table {
     Table::read(LXD).unwrap()

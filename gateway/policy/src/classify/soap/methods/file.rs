@@ -48,7 +48,8 @@ pub(super) struct Row {
     pub(super) action: Option<String>,
     pub(super) effect: Option<RowEffect>,
     /// Asked of the hypervisor, too.
-    pub(super) hypervisor: Option<String>,
+    #[serde(default)]
+    pub(super) hypervisor: Several,
     /// Asked of the hypervisor where it is called on no machine.
     pub(super) other: Option<String>,
     /// Asked of each machine that an argument names.
@@ -58,6 +59,29 @@ pub(super) struct Row {
     pub(super) fields: HashMap<String, String>,
     /// Never passed on, and why.
     pub(super) deny: Option<String>,
+}
+
+/// One action, or a list of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Several {
+    One(String),
+    All(Vec<String>),
+}
+
+impl Default for Several {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl Several {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &String> {
+        match self {
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::All(all) => all.iter(),
+        }
+    }
 }
 
 /// What a row's methods are done to.

@@ -178,7 +178,13 @@ fn calls_ask_for_what_they_are_called_on() {
             "CloneVM_Task",
             VM,
             "<folder type='Folder'>group-v4</folder><name>copy</name><spec><location/><powerOn>true</powerOn></spec>",
-            "storage on vc/vm-1 + create on vc + access-admin on vc",
+            "storage on vc/vm-1 + create on vc + node-admin on vc + access-admin on vc",
+        ),
+        (
+            "InstantClone_Task",
+            VM,
+            "<spec><name>copy</name><location/></spec>",
+            "storage on vc/vm-1 + create on vc + node-admin on vc + access-admin on vc",
         ),
         (
             "StartProgramInGuest",
@@ -385,7 +391,7 @@ fn settings_ask_for_what_they_reach() {
             "<folder type='Folder'>group-v4</folder><name>x</name><spec><location/><config><extraConfig><key>x</key>
              </extraConfig></config></spec>"
         ),
-        "storage on vc/vm-1 + create on vc + access-admin on vc + node-admin on vc"
+        "storage on vc/vm-1 + create on vc + node-admin on vc + access-admin on vc"
     );
 }
 
