@@ -165,7 +165,7 @@ fn intent(next: &str) -> String {
         ("requests", _) => "go on with an access request".into(),
         ("locks", _) => "lock somebody or something, or lift a lock".into(),
         ("sessions", _) => "manage live consoles".into(),
-        ("hypervisors", _) => "manage hypervisors".into(),
+        ("hypervisors" | "new-hypervisor", _) => "manage hypervisors".into(),
         ("recordings", _) => "look at recordings".into(),
         ("trail", _) => "read the trail".into(),
         ("me" | "enrol" | "passkeys", _) => "change how you sign in".into(),
