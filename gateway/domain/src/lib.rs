@@ -11,6 +11,7 @@ pub mod actor;
 pub mod assurance;
 pub mod clock;
 pub mod console;
+mod count;
 pub mod event;
 pub mod grant;
 pub mod hours;
@@ -27,6 +28,7 @@ pub use actor::{Actor, Pass, Via};
 pub use assurance::{Assurance, Factor, Level};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use console::{ConsoleMode, Ending};
+pub use count::counted;
 pub use event::{Event, Outcome, Phase, Seq, Subject, micros};
 pub use grant::{
     Conditions, Grant, GrantChange, GrantEffect, GrantSource, Holder, Pattern, RoleName, Segment, Selector,

@@ -16,7 +16,7 @@ use crate::{
     tell::{self, Tell},
 };
 use portcullis_console::record::{self, RecorderPool};
-use portcullis_domain::{Clock, Ending, Event, Grant, Outcome, Phase, UserId, micros};
+use portcullis_domain::{Clock, Ending, Event, Grant, Outcome, Phase, UserId, counted, micros};
 use portcullis_governance::Locks;
 use portcullis_identity::{Feed, Identity, Scope};
 use portcullis_policy::Engine;
@@ -251,7 +251,7 @@ impl House {
 
 /// What was found when the trail was opened, for the first event.
 fn words(recovered: &portcullis_audit::Recovered) -> String {
-    let mut words = vec![format!("{} events in the trail", recovered.events)];
+    let mut words = vec![format!("{} in the trail", counted(recovered.events, "event", "events"))];
     if recovered.torn_bytes > 0 {
         words.push(format!("{} half-written bytes after the last commit were dropped", recovered.torn_bytes));
     }

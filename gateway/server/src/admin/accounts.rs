@@ -14,7 +14,7 @@ use crate::{
     view::{Problems, Tone},
 };
 use axum::extract::{Path, State};
-use portcullis_domain::{MailAddress, SessionId, TokenId};
+use portcullis_domain::{MailAddress, SessionId, TokenId, counted};
 use portcullis_identity::{Error, Maker, TokenWish};
 use portcullis_store::AddressSource;
 use serde::Deserialize;
@@ -149,7 +149,7 @@ pub(crate) async fn lock(
         ),
     };
     let until = hours.map(|h| house.clock.now() + Duration::hours(h));
-    let lasts = hours.map_or_else(String::new, |h| format!(" for {h} hours"));
+    let lasts = hours.map_or_else(String::new, |h| format!(" for {}", counted(h, "hour", "hours")));
     let done = format!("locked{lasts}: {reason}");
     let said = Said { to_be: &format!("is to be {done}"), done: &done };
     let told = format!("{} is locked; what was open is being cut.", user.name);

@@ -13,7 +13,7 @@ use axum::{
     extract::{Query, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{Action, OwnObject, Resource};
+use portcullis_domain::{Action, OwnObject, Resource, counted};
 use portcullis_governance::{By, Error};
 use portcullis_store::LockOf;
 use serde::Deserialize;
@@ -105,9 +105,10 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(form
     };
     let reason: String = form.reason.trim().chars().filter(|c| !c.is_control()).take(128).collect();
     let what = of.to_string();
-    let words = format!("is to be locked for {hours} hours: {reason}");
+    let lasts = counted(hours, "hour", "hours");
+    let words = format!("is to be locked for {lasts}: {reason}");
     guest.intend(&house, &what, &words).await?;
-    guest.say(&Step::done(&what, &format!("locked for {hours} hours: {reason}")))?;
+    guest.say(&Step::done(&what, &format!("locked for {lasts}: {reason}")))?;
     match house.locks.add(By::Person(&actor), of, &reason, Duration::hours(hours)).await {
         Ok(_) => {}
         Err(error @ Error::NoReason) => {

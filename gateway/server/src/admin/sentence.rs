@@ -177,6 +177,7 @@ pub(super) fn with(conditions: &Conditions) -> Vec<String> {
     let mut with = vec![match conditions.step_up_seconds {
         // No window is shorter than the time that it takes to get from the code to what it was asked for.
         0 => format!("{fresh} of the last 15 seconds"),
+        60 => format!("{fresh} every minute"),
         s if s % 60 == 0 => format!("{fresh} every {} minutes", s / 60),
         s => format!("{fresh} every {s} seconds"),
     }];

@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::Subcommand;
 use portcullis_audit::{Grade, Known, Reader};
-use portcullis_domain::{Clock as _, Event, Outcome, Phase, Seq, SystemClock};
+use portcullis_domain::{Clock as _, Event, Outcome, Phase, Seq, SystemClock, counted};
 use portcullis_store::{TrailFilter, TrailRow};
 use serde::Serialize;
 use serde_json::json;
@@ -153,7 +153,10 @@ impl Audit {
                 for log in survey.found {
                     let events = portcullis_audit::rebuild(&Reader::new(&log.dir), &desk.store).await?;
                     let dir = log.dir.display().to_string();
-                    at.out.tell(&json!({ "log": dir, "events": events }), &format!("{dir}: {events} events indexed"));
+                    at.out.tell(
+                        &json!({ "log": dir, "events": events }),
+                        &format!("{dir}: {} indexed", counted(events, "event", "events")),
+                    );
                 }
                 Ok(Answer::Yes)
             }
@@ -284,11 +287,11 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
         }));
         if !at.out.json {
             println!(
-                "{}: {} events in {} segments, {} signed checkpoints, root {}",
+                "{}: {} in {}, {}, root {}",
                 log.dir.display(),
-                report.events,
-                report.segments,
-                report.checkpoints,
+                counted(report.events, "event", "events"),
+                counted(report.segments, "segment", "segments"),
+                counted(report.checkpoints, "signed checkpoint", "signed checkpoints"),
                 report.head.map(|h| hex::encode(h.root)).unwrap_or_default()
             );
         }
@@ -304,7 +307,8 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
     }
     if !at.out.json {
         for log in &survey.elsewhere {
-            println!("{}: {} events of node {}, not here", log.place.as_deref().unwrap_or("?"), log.known, log.node);
+            let known = counted(log.known, "event", "events");
+            println!("{}: {known} of node {}, not here", log.place.as_deref().unwrap_or("?"), log.node);
         }
     }
     let broken = findings.iter().any(|f| f.grade == "broken");
@@ -315,7 +319,8 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
         if at.out.json {
             println!("{}", json!({ "whole": true, "events": events, "logs": survey.found.len() }));
         } else {
-            println!("The trail is whole: {events} events, nothing cut, edited, reordered or swapped.");
+            let all = counted(events, "event", "events");
+            println!("The trail is whole: {all}, nothing cut, edited, reordered or swapped.");
         }
         return Ok(Answer::Yes);
     }

@@ -5,7 +5,7 @@
 use super::{Answer, At, Desk, Out, machine::asked};
 use crate::{files::read, files_tests};
 use anyhow::{Context as _, bail};
-use portcullis_domain::{Action, Clock as _, Holder, HypervisorName, SystemClock};
+use portcullis_domain::{Action, Clock as _, Holder, HypervisorName, SystemClock, counted};
 use portcullis_governance::{
     By, Change, Files, Ground, Plan, Shift, Side, Turn, compare, replay, rights_of, take_rights,
 };
@@ -101,7 +101,12 @@ pub(super) async fn diff(path: &Path, at: &At) -> anyhow::Result<Answer> {
         at.out.tell(&serde_json::to_value(&line)?, &say(&line));
     }
     let (come, go) = (plan.change.add.len(), plan.revoke.len());
-    let words = format!("version {}: {come} grants come, {go} go", plan.number);
+    let words = format!(
+        "version {}: {}, {}",
+        plan.number,
+        counted(come, "grant comes", "grants come"),
+        counted(go, "goes", "go")
+    );
     at.out.tell(&json!({ "version": plan.number, "sha256": plan.hash, "come": come, "go": go }), &words);
     Ok(if plan.is_empty() { Answer::No } else { Answer::Yes })
 }
@@ -243,8 +248,10 @@ pub(super) async fn simulate(path: &Path, days: u32, at: &At) -> anyhow::Result<
     }
     let (asked, otherwise, unknown) = (sum.asked, sum.otherwise.len(), sum.unknown);
     let words = format!(
-        "{asked} operations in {days} days: {otherwise} would be decided otherwise; {unknown} were of people or on things \
-         that are not known any more"
+        "{} in {}: {otherwise} would be decided otherwise; {unknown} cannot be asked again: of people or on things that are \
+         not known any more",
+        counted(asked, "operation", "operations"),
+        counted(days, "day", "days"),
     );
     at.out.tell(&json!({ "asked": asked, "otherwise": otherwise, "unknown": unknown }), &words);
     Ok(if otherwise == 0 { Answer::Yes } else { Answer::No })

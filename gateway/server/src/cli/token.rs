@@ -5,7 +5,7 @@
 use super::{Answer, At, Desk};
 use crate::pages::rows::start_of;
 use clap::Subcommand;
-use portcullis_domain::{Clock as _, HypervisorName, Network, SystemClock, TokenId};
+use portcullis_domain::{Clock as _, HypervisorName, Network, SystemClock, TokenId, counted};
 use portcullis_identity::{Maker, TokenWish};
 use portcullis_store::{LiveToken, TokenKey};
 use serde::Serialize;
@@ -101,7 +101,7 @@ impl Token {
                     anyhow::bail!("{name}: no such hypervisor; see: portcullis hypervisor list");
                 }
                 let identity = desk.identity()?;
-                let words = format!("a token {name:?} is made, for {days} days");
+                let words = format!("a token {name:?} is made, for {}", counted(days, "day", "days"));
                 let expires_at = SystemClock.now() + Duration::days(days);
                 let wish =
                     TokenWish { user: user.id, name: &name, hypervisor, networks: from, expires_at, by: Maker::Shell };

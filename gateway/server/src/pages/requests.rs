@@ -20,7 +20,9 @@ use axum::{
     extract::{Path, Query, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{AccessId, Action, Actor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId};
+use portcullis_domain::{
+    AccessId, Action, Actor, GrantId, Inventory, OwnObject, Phase, Resource, Selector, UserId, counted,
+};
 use portcullis_governance::{By, Decided, Decider, RequestError, Wish};
 use portcullis_store::{AccessRequest, AccessState, Brackets, StepWhat, TrailFilter};
 use serde::Deserialize;
@@ -107,10 +109,8 @@ fn row(house: &House, actor: &Actor, request: &AccessRequest, names: &HashMap<Us
 /// A length of time that was asked for.
 pub(crate) fn lasts(seconds: i64) -> String {
     match (seconds / 86_400, seconds % 86_400) {
-        (days, 0) if days > 1 => format!("{days} days"),
-        (1, 0) => "1 day".to_owned(),
-        _ if seconds == 3_600 => "1 hour".to_owned(),
-        _ if seconds % 3_600 == 0 => format!("{} hours", seconds / 3_600),
+        (days, 0) if days > 0 => counted(days, "day", "days"),
+        _ if seconds % 3_600 == 0 => counted(seconds / 3_600, "hour", "hours"),
         _ => span(Duration::seconds(seconds)),
     }
 }

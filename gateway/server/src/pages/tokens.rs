@@ -14,7 +14,7 @@ use crate::{
     view::{Problems, TokenDraft, Tone},
 };
 use axum::extract::State;
-use portcullis_domain::{HypervisorName, Network};
+use portcullis_domain::{HypervisorName, Network, counted};
 use portcullis_identity::{Error, Maker, TokenWish};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub(crate) fn limits(typed: &Typed) -> String {
     let on = typed.hypervisor.as_ref().map_or_else(|| "all hypervisors".to_owned(), ToString::to_string);
     let from: Vec<String> = typed.networks.iter().map(ToString::to_string).collect();
     let from = if from.is_empty() { "everywhere".to_owned() } else { from.join(" ") };
-    format!("for {} days, on {on}, from {from}", typed.days)
+    format!("for {}, on {on}, from {from}", counted(typed.days, "day", "days"))
 }
 
 /// Makes a token. It can never do more than its owner can at that moment.

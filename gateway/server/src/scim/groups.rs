@@ -20,7 +20,7 @@ use axum::{
     response::IntoResponse as _,
 };
 use http::StatusCode;
-use portcullis_domain::{GroupId, UserId};
+use portcullis_domain::{GroupId, UserId, counted};
 use portcullis_governance::By;
 use portcullis_store::{DirectoryGrant, DirectoryGroup};
 use std::{collections::BTreeSet, sync::Arc};
@@ -122,7 +122,7 @@ async fn put(
         return Err(Refusal::Bad("A member is nobody whom this directory keeps.".into()));
     }
     apart(house, &mut group, &before).await?;
-    let words = format!("the group has {} members, says the directory", group.members.len());
+    let words = format!("the group has {}, says the directory", counted(group.members.len(), "member", "members"));
     guest.intend(house, &group.name, &words).await?;
     guest.say(&Step::done(&group.name, &words))?;
     let failed = |e: portcullis_store::Error| match e {

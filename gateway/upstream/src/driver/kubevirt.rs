@@ -234,7 +234,7 @@ impl Kubevirt {
                 target.push_str(&encoded(&next));
             }
             let page: Page<Rows<T>> = self.read(&target).await?;
-            notes.extend(page.items.notes("machines"));
+            notes.extend(page.items.notes("machine", "machines"));
             for row in page.items.good {
                 match row.id() {
                     Some(id) if rows.len() < MAX_MACHINES => {

@@ -182,7 +182,7 @@ struct Task {
 impl Lxd {
     async fn list(&self) -> Result<(Vec<Machine>, Vec<String>), Fault> {
         let rows: Rows<Instance> = ask(&self.dialer, &self.host, Method::GET, INSTANCES, None, LIST).await?;
-        let mut notes = rows.notes("instances");
+        let mut notes = rows.notes("instance", "instances");
         let mut machines = Vec::with_capacity(rows.good.len());
         for instance in rows.good {
             match self.machine(instance) {

@@ -254,7 +254,7 @@ impl OpenStack {
             let after = marker.as_ref().map(|m| format!("&marker={}", encoded(m))).unwrap_or_default();
             let target = format!("{}/servers/detail?all_tenants=1&limit={PAGE}{after}", self.base);
             let Page { servers, servers_links } = self.ask(Method::GET, &target, None).await?;
-            notes.extend(servers.notes("servers"));
+            notes.extend(servers.notes("server", "servers"));
             let last = servers.good.last().map(|r| r.id.clone());
             rows += servers.good.len();
             for row in servers.good {

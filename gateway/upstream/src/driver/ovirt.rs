@@ -182,13 +182,13 @@ impl Ovirt {
     async fn names(&self, notes: &mut Vec<String>) -> Result<Names, Fault> {
         let clusters: Clusters = self.get("/clusters").await?;
         let hosts: Hosts = self.get("/hosts").await?;
-        let mut by_id = |rows: Option<Rows<Named>>, what: &str| -> HashMap<String, String> {
+        let mut by_id = |rows: Option<Rows<Named>>, one: &str, many: &str| -> HashMap<String, String> {
             let Some(rows) = rows else { return HashMap::new() };
-            notes.extend(rows.notes(what));
+            notes.extend(rows.notes(one, many));
             rows.good.into_iter().filter(|n| !n.id.is_empty()).map(|n| (n.id, n.name)).collect()
         };
-        let clusters = by_id(clusters.cluster, "clusters");
-        Ok(Names { clusters, hosts: by_id(hosts.host, "hosts") })
+        let clusters = by_id(clusters.cluster, "cluster", "clusters");
+        Ok(Names { clusters, hosts: by_id(hosts.host, "host", "hosts") })
     }
 
     async fn list(&self) -> Result<(Vec<Machine>, Vec<String>), Fault> {
@@ -199,7 +199,7 @@ impl Ovirt {
             let search = encoded(&format!("sortby name asc page {page}"));
             let found: Machines = self.get(&format!("/vms?search={search}&max={PAGE}&follow=tags")).await?;
             let Some(rows) = found.vm else { break };
-            notes.extend(rows.notes("machines"));
+            notes.extend(rows.notes("machine", "machines"));
             let (count, before) = (rows.good.len(), known.len());
             for row in rows.good {
                 // A machine that was renamed meanwhile may come twice.

@@ -292,7 +292,7 @@ impl Driver for Proxmox {
                 Ok(rows) => rows,
                 Err(fault) => return fault,
             };
-            let mut notes = rows.notes("machines");
+            let mut notes = rows.notes("machine", "machines");
             let mut machines = Vec::with_capacity(rows.good.len());
             for row in rows.good {
                 match self.machine(row) {

@@ -21,6 +21,7 @@ use hyper::{
     body::{Body, Frame, Incoming},
     ext::ReasonPhrase,
 };
+use portcullis_domain::counted;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
@@ -245,13 +246,14 @@ pub(super) struct Rows<T> {
 
 impl<T> Rows<T> {
     /// What people should know of what is missing.
-    pub(super) fn notes(&self, what: &str) -> Vec<String> {
+    pub(super) fn notes(&self, one: &str, many: &str) -> Vec<String> {
+        let (one, many) = (format!("{one} was"), format!("{many} were"));
         let mut notes = Vec::new();
         if self.bad > 0 {
-            notes.push(format!("{} {what} were left out: their entries have another shape", self.bad));
+            notes.push(format!("{} left out: the entry has another shape", counted(self.bad, &one, &many)));
         }
         if self.beyond > 0 {
-            notes.push(format!("{} {what} were left out: only {MAX_MACHINES} are shown", self.beyond));
+            notes.push(format!("{} left out: only {MAX_MACHINES} are shown", counted(self.beyond, &one, &many)));
         }
         notes
     }
