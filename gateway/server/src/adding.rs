@@ -248,11 +248,6 @@ pub(crate) fn refused(name: &HypervisorName, changed: &Changed) -> String {
     }
 }
 
-/// How many machines, in words.
-pub(crate) fn machines(n: usize) -> String {
-    if n == 1 { "1 machine".to_owned() } else { format!("{n} machines") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +332,5 @@ mod tests {
             assert_eq!(is_agreed(said, &two), is, "{said}");
         }
         assert!(!is_agreed("", &[]));
-        assert_eq!((machines(0).as_str(), machines(1).as_str()), ("0 machines", "1 machine"));
     }
 }

@@ -18,7 +18,7 @@ use axum::{
     extract::{Path, Query, State},
     response::IntoResponse as _,
 };
-use portcullis_domain::{HypervisorName, Outcome, Secret};
+use portcullis_domain::{HypervisorName, Outcome, Secret, counted};
 use portcullis_store::Changed;
 use portcullis_upstream::{Addable, Ask, AskForm, Draft, Wrong};
 use serde::Deserialize;
@@ -332,7 +332,7 @@ async fn anew(house: &House, guest: &Guest, typed: &Typed, wrong: Wrong) -> Answ
 async fn added(guest: &Guest, draft: &Draft, done: Done) -> Answer {
     let Done { agreed, tried } = done;
     let name = &draft.name;
-    let many = adding::machines(tried.machines);
+    let many = counted(tried.machines, "machine", "machines");
     if guest.script {
         let machines: Vec<_> = tried
             .first

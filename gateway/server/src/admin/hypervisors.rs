@@ -2,7 +2,6 @@
 //! The hypervisors in use and how they answer; the page of one.
 
 use crate::{
-    adding,
     guest::Guest,
     pages::{Answer, page},
     reply::Refusal,
@@ -11,7 +10,7 @@ use crate::{
     view::{AddedFacts, CertificateRow, HypervisorPage, HypervisorRow, HypervisorState, Hypervisors, When},
 };
 use axum::extract::{Path, State};
-use portcullis_domain::{Action, HypervisorName, OwnObject, Resource};
+use portcullis_domain::{Action, HypervisorName, OwnObject, Resource, counted};
 use portcullis_upstream::{Addable, Health, HealthState, Reach, Verify};
 use std::sync::Arc;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -149,7 +148,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(nam
         kind,
         address,
         state,
-        machines: adding::machines(health.as_ref().map_or(0, |h| h.machines)),
+        machines: counted(health.as_ref().map_or(0, |h| h.machines), "machine", "machines"),
         first,
         trust: if trust.is_empty() { "pinned certificate".to_owned() } else { trust },
         api: house.api_address(&name),

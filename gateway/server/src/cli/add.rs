@@ -5,13 +5,13 @@
 
 use super::{Answer, At, Desk, claim::by, secrets::given};
 use crate::{
-    adding::{ApiWish, Done, Ground, Keeper, NotAdded, Wish, agreed, machines, prints, words},
+    adding::{ApiWish, Done, Ground, Keeper, NotAdded, Wish, agreed, prints, words},
     config::{Config, ConfigError},
     roster::{Agreed, Roster},
 };
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use portcullis_domain::{HypervisorName, Secret, SystemClock};
+use portcullis_domain::{HypervisorName, Secret, SystemClock, counted};
 use portcullis_upstream::{AskForm, Dial, Draft, HypervisorConfig, Tried, Wrong};
 use serde::Deserialize;
 use serde_json::json;
@@ -196,7 +196,11 @@ impl Add {
 
     fn tell(&self, draft: &Draft, tried: &Tried, shown: &[Agreed], closing: &str) {
         if !self.at.out.json {
-            println!("It knows the gateway as {}, and has {}:", tried.who, machines(tried.machines));
+            println!(
+                "It knows the gateway as {}, and has {}:",
+                tried.who,
+                counted(tried.machines, "machine", "machines")
+            );
             for machine in &tried.first {
                 println!("  {}  {}  {}", machine.at.machine, machine.name, machine.state.word());
             }
