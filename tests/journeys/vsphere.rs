@@ -403,7 +403,7 @@ async fn told(request: reqwest::RequestBuilder) -> String {
     let (status, has_cookie) = (answer.status(), answer.headers().contains_key(header::SET_COOKIE));
     let text = answer.text().await.expect("text");
     assert!(!has_cookie, "a cookie of the hypervisor's own came out");
-    let kind = text.split("xsi:type=\"vim:").nth(1).and_then(|t| t.split('"').next()).unwrap_or_default();
+    let kind = text.split("xsi:type=\"vim25:").nth(1).and_then(|t| t.split('"').next()).unwrap_or_default();
     if status == StatusCode::OK { text } else { format!("{} {kind}", status.as_u16()) }
 }
 

@@ -129,14 +129,14 @@ pub fn envelope(inner: Element) -> Element {
 }
 
 /// The release that a `SOAPAction` names: `urn:vim25`, alone or with a release behind it, in quotes or not. Empty where it
-/// names none.
+/// names none. A client of govmomi that was kept between two runs forgets the name and writes the release alone, as `/7.0`.
 pub fn version(action: &str) -> Option<&str> {
     let plain = action.trim();
     let plain = plain.strip_prefix('"').and_then(|p| p.strip_suffix('"')).unwrap_or(plain);
     if plain.is_empty() {
         return Some("");
     }
-    let rest = plain.strip_prefix("urn:vim25")?;
+    let rest = plain.strip_prefix("urn:vim25").or_else(|| plain.starts_with('/').then_some(plain))?;
     let release = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
     let is_release = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (release.len() <= 32 && release.bytes().all(is_release)).then_some(release)
@@ -192,12 +192,26 @@ mod tests {
 
     #[test]
     fn a_soap_action_names_this_api_or_nothing() {
-        for (text, release) in
-            [("\"urn:vim25/8.0.3.0\"", "8.0.3.0"), ("urn:vim25", ""), ("\"\"", ""), ("", ""), ("urn:vim25/6.5", "6.5")]
-        {
+        for (text, release) in [
+            ("\"urn:vim25/8.0.3.0\"", "8.0.3.0"),
+            ("urn:vim25", ""),
+            ("\"\"", ""),
+            ("", ""),
+            ("urn:vim25/6.5", "6.5"),
+            ("/7.0", "7.0"),
+        ] {
             assert_eq!(version(text), Some(release), "{text}");
         }
-        for bad in ["urn:pbm", "\"urn:vim25", "urn:vim25x", "urn:vim25/a b", "urn:sso/1", "RetrieveServiceContent"] {
+        for bad in [
+            "urn:pbm",
+            "\"urn:vim25",
+            "urn:vim25x",
+            "urn:vim25/a b",
+            "urn:sso/1",
+            "RetrieveServiceContent",
+            "/7.0/x",
+            "7.0",
+        ] {
             assert_eq!(version(bad), None, "{bad}");
         }
     }

@@ -490,11 +490,11 @@ mod tests {
             (Refusal::Upstream("broken".into()), &machine, "HostCommunication"),
         ] {
             let text = kind(&refusal, this);
-            assert!(text.contains(&format!("xsi:type=\"vim:{wanted}\"")), "{wanted}: {text}");
+            assert!(text.contains(&format!("xsi:type=\"vim25:{wanted}\"")), "{wanted}: {text}");
         }
         // Hidden and absent are one answer.
         assert_eq!(kind(&Refusal::NotFound, &machine), kind(&Refusal::Forbidden(ABSENT.into()), &machine));
-        assert!(kind(&Refusal::NotFound, &machine).contains("vim:ManagedObjectNotFound"));
+        assert!(kind(&Refusal::NotFound, &machine).contains("vim25:ManagedObjectNotFound"));
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl Element {
         out.push_str(prefix);
         out.push_str(&self.name);
         if outer.is_none() {
-            let all = [("soapenv", ENVELOPE), ("xsi", XSI), ("xsd", XSD), ("vim", VIM)];
+            // govmomi knows the types of this API without a prefix or with this one, and with no other.
+            let all = [("soapenv", ENVELOPE), ("xsi", XSI), ("xsd", XSD), ("vim25", VIM)];
             for (prefix, space) in all {
                 attribute(out, &format!("xmlns:{prefix}"), space);
             }
@@ -130,7 +131,7 @@ impl Element {
         if let Some((space, kind)) = &self.kind {
             let prefix = match space {
                 Space::Schema => "xsd:",
-                Space::Vim => "vim:",
+                Space::Vim => "vim25:",
                 Space::Envelope | Space::Bare => "",
             };
             attribute(out, "xsi:type", &format!("{prefix}{kind}"));
