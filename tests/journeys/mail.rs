@@ -147,11 +147,26 @@ async fn a_server_that_is_away_holds_nobody_up_and_gets_its_letters_when_it_is_b
         gateway.clock.advance(time::Duration::seconds(5));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+    let doctor = || {
+        // The gateway's clock goes before the machine's here, which the doctor finds wrong.
+        let (_, out) = gateway.shell(&["doctor", "--json"]);
+        let all: Vec<Value> = out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let found: Vec<Value> = all.into_iter().filter(|f| f["what"].to_string().contains("outbox")).collect();
+        assert_eq!(found.len(), 1, "of a way that is not used nothing is said: {found:?}");
+        (found[0]["is"].as_str().expect("a word").to_owned(), found[0]["found"].as_str().expect("words").to_owned())
+    };
+    let (is, said) = doctor();
+    assert_eq!(is, "doubtful", "{said}");
+    assert!(said.contains("waiting: 1 message, of at most 10000, the oldest for 0 minutes"), "{said}");
+    assert!(said.contains("last not delivered, about olga, at ") && said.contains("refused"), "{said}");
     gateway.restart().await;
     assert!(letters(&server).is_empty());
     server.ask("start", &["implicit"]);
     let all = wait_for(&gateway, &server, 1).await;
     assert_eq!(all[0]["To"], "olga@example.org");
+    // What failed is told for a day, though it was taken since.
+    let (is, said) = doctor();
+    assert!(is == "doubtful" && said.starts_with("waiting: 0 messages, of at most 10000; last not"), "{said}");
 
     // Whoever is refused for good is given up at once, and said so; the others get theirs.
     let (code, text) = gateway.shell(&["user", "mail", "kim", "nobody@example.org"]);
@@ -163,6 +178,8 @@ async fn a_server_that_is_away_holds_nobody_up_and_gets_its_letters_when_it_is_b
     let given_up = |e: &Value| e["reason"].as_str().is_some_and(|r| r.contains("given up") && r.contains("550"));
     gateway.find_event(&["--kind", "alarm", "--resource", "kim"], given_up).await;
     assert_eq!(letters(&server).len(), 1);
+    let (_, said) = doctor();
+    assert!(said.contains("about kim, at ") && said.contains("550"), "what was given up, too: {said}");
     gateway.stop().await;
 }
 

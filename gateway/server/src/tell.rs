@@ -19,7 +19,7 @@ use crate::{
 use hook::Hook;
 use letter::Post;
 use portcullis_domain::{Clock, UserId};
-use portcullis_store::{AccessRequest, Message, Room, StepWhat, Way};
+use portcullis_store::{AccessRequest, Message, Room, StepWhat, Trouble, Way};
 use std::{
     collections::HashMap,
     sync::{
@@ -32,7 +32,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Messages that wait at most, each way: all of them, and those that are one person's doing.
-const ROOM: Room = Room { all: 10_000, each: 500 };
+pub(crate) const ROOM: Room = Room { all: 10_000, each: 500 };
 /// How often it is said that messages are not posted: while a server stays away, each step would say so.
 const SAID: time::Duration = time::Duration::HOUR;
 /// How often it is looked what is due.
@@ -230,6 +230,8 @@ async fn next(house: &House, way: Way) -> Result<bool, portcullis_store::Error> 
         Err(Undelivered::Never(why)) => (why, true),
     };
     tracing::warn!(%why, tries = message.tries, ?way, "a message was not delivered");
+    let trouble = Trouble { at: now, whom: message.whom.clone(), why: why.clone() };
+    house.store.note_trouble(way, &trouble).await?;
     let name = match way {
         Way::Mail => "a mail",
         Way::Webhook => "a message to the webhook",

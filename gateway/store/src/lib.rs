@@ -76,7 +76,7 @@ pub use lock::{Lock, LockOf};
 pub use lockout::{Backoff, Limit, Try};
 pub use mail::{Address, AddressSource};
 pub use node::Node;
-pub use outbox::{Message, Room, Unposted, Way};
+pub use outbox::{Backlog, Message, Room, Trouble, Unposted, Way};
 pub use pass::{EndedPasses, MOST_ENDED};
 pub use passkey::{NewPasskey, Passkey, Removal};
 pub use policy::{PolicyChange, PolicyVersion};

@@ -77,7 +77,33 @@ pub struct Unposted {
     pub one: usize,
 }
 
+/// What waits on one way, and what went wrong there last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many messages wait.
+    pub waiting: i64,
+    /// How many of them are one person's doing: of whoever has most.
+    pub of_one: i64,
+    /// When the oldest of them was made.
+    pub oldest: Option<OffsetDateTime>,
+    /// What was last not delivered, though it may have been since.
+    pub trouble: Option<Trouble>,
+}
+
+/// A message that was not delivered at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// When.
+    pub at: OffsetDateTime,
+    /// Whom or what it is about.
+    pub whom: String,
+    /// Why not.
+    pub why: String,
+}
+
 const T: &str = "outbox";
+/// The longest reason that is kept, in characters.
+const WHY: usize = 1000;
 
 impl Store {
     /// Posts messages, due now, all at once; gives how many there was no room for.
@@ -176,6 +202,46 @@ impl Store {
         Ok(gone)
     }
 
+    /// Keeps why a message was not delivered, in the place of the one before it on its way.
+    pub async fn note_trouble(&self, way: Way, trouble: &Trouble) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        execute!(
+            tx,
+            "insert into outbox_troubles (way, failed_at, whom, why) values ($1, $2, $3, $4) on conflict (way) do update \
+             set failed_at = excluded.failed_at, whom = excluded.whom, why = excluded.why",
+            word(&way),
+            micros(trouble.at),
+            &trouble.whom,
+            trouble.why.chars().filter(|c| !c.is_control()).take(WHY).collect::<String>()
+        )?;
+        tx.commit().await
+    }
+
+    /// What waits on one way, and what went wrong there last.
+    pub async fn backlog(&self, way: Way) -> Result<Backlog, Error> {
+        let all =
+            read!(self, (i64, Option<i64>), "select count(*), min(made_at) from outbox where way = $1", word(&way))?;
+        let one = read!(
+            self,
+            (i64,),
+            "select count(*) from outbox where way = $1 and cause <> '' group by cause order by 1 desc limit 1",
+            word(&way)
+        )?;
+        let failed = read!(
+            self,
+            (i64, String, String),
+            "select failed_at, whom, why from outbox_troubles where way = $1",
+            word(&way)
+        )?;
+        let (waiting, oldest) = all.into_iter().next().unwrap_or_default();
+        Ok(Backlog {
+            waiting,
+            of_one: one.first().map_or(0, |row| row.0),
+            oldest: oldest.map(from_micros),
+            trouble: failed.into_iter().next().map(|(at, whom, why)| Trouble { at: from_micros(at), whom, why }),
+        })
+    }
+
     /// How many messages wait.
     pub async fn waiting_messages(&self) -> Result<i64, Error> {
         let rows = read!(self, (i64,), "select count(*) from outbox")?;
@@ -258,6 +324,45 @@ mod tests {
             // What was taken makes room again.
             store.drop_message(first.id).await.unwrap();
             assert_eq!(store.post_messages(&[of(11, kim, Way::Mail)], room).await.unwrap(), Unposted::default());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn it_tells_what_waits_and_what_was_last_not_delivered() {
+        on_both(async |b| {
+            let store = b.open().await;
+            assert_eq!(store.backlog(Way::Mail).await.unwrap(), Backlog::default());
+            let kim = Some(UserId::new(Uuid::from_u128(1)));
+            let of =
+                |n, cause, minute| Message { cause, made: NOON + Duration::minutes(minute), ..message(n, Way::Mail) };
+            let some = [of(1, kim, 2), of(2, None, 1), of(3, kim, 3), message(4, Way::Webhook)];
+            store.post_messages(&some, Room { all: 9, each: 9 }).await.unwrap();
+            let told = |minute, why: &str| Trouble {
+                at: NOON + Duration::minutes(minute),
+                whom: "ada".into(),
+                why: why.into(),
+            };
+            for (minute, why) in [(5, "refused"), (6, "it does not answer")] {
+                store.note_trouble(Way::Mail, &told(minute, why)).await.unwrap();
+            }
+            let trouble = Some(told(6, "it does not answer"));
+            let oldest = Some(NOON + Duration::MINUTE);
+            assert_eq!(
+                store.backlog(Way::Mail).await.unwrap(),
+                Backlog { waiting: 3, of_one: 2, oldest, trouble: trouble.clone() }
+            );
+            let other = store.backlog(Way::Webhook).await.unwrap();
+            assert_eq!(
+                other,
+                Backlog { waiting: 1, of_one: 0, oldest: Some(NOON), trouble: None },
+                "each way for itself"
+            );
+            // It is told of what is given up, too, however long the reason is.
+            store.drop_messages(Way::Mail).await.unwrap();
+            assert_eq!(store.backlog(Way::Mail).await.unwrap(), Backlog { trouble, ..Backlog::default() });
+            store.note_trouble(Way::Mail, &told(7, &"ü".repeat(2000))).await.unwrap();
+            assert_eq!(store.backlog(Way::Mail).await.unwrap().trouble.unwrap().why.chars().count(), WHY);
         })
         .await;
     }

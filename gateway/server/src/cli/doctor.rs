@@ -9,11 +9,12 @@ use crate::{
     logs::{self, Survey},
     secrets::{self, Opened},
     state::LogOf,
+    tell::ROOM,
     tls,
 };
 use clap::Args;
-use portcullis_domain::{Clock as _, HypervisorName, SystemClock};
-use portcullis_store::TrailFilter;
+use portcullis_domain::{Clock as _, HypervisorName, SystemClock, counted};
+use portcullis_store::{Backlog, TrailFilter, Trouble, Way};
 use portcullis_upstream::{Fleet, HealthState, SecretName, SecretState};
 use serde::Serialize;
 use std::{os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
@@ -23,9 +24,13 @@ use time::{Duration, OffsetDateTime};
 const SOON: Duration = Duration::days(14);
 /// How old a secret may be before that is told.
 const OLD: Duration = Duration::days(365);
+/// How old a message may be before it is told that it waits.
+const STUCK: Duration = Duration::minutes(10);
+/// How long it is told what was not delivered, though nothing waits now.
+const LATELY: Duration = Duration::DAY;
 
 /// Look at everything that the gateway stands on, and say what is wrong and what to do: the configuration, files, the
-/// clock, space, the store, the trail, and each hypervisor with its certificate, its credentials and its machines
+/// clock, space, the store, the trail, what waits to be delivered, and each hypervisor with its certificate, its credentials and its machines
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
@@ -81,6 +86,7 @@ impl Doctor {
                 Ok(desk) => {
                     all.well("keys and store", "the key file and the database can be used");
                     Box::pin(trail_and_clock(&desk, &mut all)).await;
+                    Box::pin(outbox(&desk, &mut all)).await;
                     Box::pin(hypervisors(&desk, &mut all)).await;
                 }
             }
@@ -212,7 +218,11 @@ async fn trail_and_clock(desk: &Desk, all: &mut Findings) {
     match logs::on_disk(&desk.config) {
         Ok(logs) => all.well(
             "trail",
-            format!("{} events in {} logs", logs.iter().filter_map(|l| l.events).sum::<u64>(), logs.len()),
+            format!(
+                "{} in {}",
+                counted(logs.iter().filter_map(|l| l.events).sum::<u64>(), "event", "events"),
+                counted(logs.len(), "log", "logs")
+            ),
         ),
         Err(why) => all.add(Is::Wrong, "trail", why.to_string(), "let the gateway's user read it"),
     }
@@ -228,6 +238,48 @@ async fn trail_and_clock(desk: &Desk, all: &mut Findings) {
             None => all.well("clock", format!("{now}, after everything in the trail")),
         },
         Err(why) => all.add(Is::Wrong, "clock", why.to_string(), "the trail's index cannot be read"),
+    }
+}
+
+/// What waits to be delivered, and why.
+async fn outbox(desk: &Desk, all: &mut Findings) {
+    let Config { mail, requests, .. } = &desk.config;
+    let ways = [("mail", Way::Mail, mail.is_some()), ("webhook", Way::Webhook, requests.webhook.is_some())];
+    for (name, way, is_set) in ways {
+        let what = format!("outbox: {name}");
+        match desk.store.backlog(way).await {
+            // Nothing is told this way.
+            Ok(backlog) if !is_set && backlog.waiting == 0 => {}
+            Ok(backlog) => waiting(&what, &backlog, is_set, all),
+            Err(why) => all.add(Is::Wrong, &what, why.to_string(), "nobody is told of access requests"),
+        }
+    }
+}
+
+fn waiting(what: &str, backlog: &Backlog, is_set: bool, all: &mut Findings) {
+    let Backlog { waiting, of_one, oldest, trouble } = backlog;
+    let now = SystemClock.now();
+    let mut found = format!("waiting: {}, of at most {}", counted(*waiting, "message", "messages"), ROOM.all);
+    if let Some(oldest) = oldest {
+        let age = counted((now - *oldest).whole_minutes(), "minute", "minutes");
+        found = format!("{found}, the oldest for {age}");
+    }
+    if *of_one >= ROOM.each {
+        found = format!("{found}; {of_one} of them are one person's doing, who is told of nothing more");
+    }
+    let lately = trouble.as_ref().filter(|t| *waiting > 0 || now - t.at < LATELY);
+    if let Some(Trouble { at, whom, why }) = lately {
+        found = format!("{found}; last not delivered, about {whom}, at {}: {why}", minute(*at));
+    }
+    let is_old = oldest.is_some_and(|oldest| now - oldest > STUCK);
+    if !is_set {
+        all.add(Is::Doubtful, what, found, "nothing is told this way any more: the next start drops them");
+    } else if *waiting >= ROOM.all {
+        all.add(Is::Wrong, what, found, "nobody is told of access requests: see that the server takes them again");
+    } else if is_old || lately.is_some() || *waiting * 2 >= ROOM.all || *of_one >= ROOM.each {
+        all.add(Is::Doubtful, what, found, "see that the server takes them; after a day each is given up");
+    } else {
+        all.well(what, found);
     }
 }
 
@@ -264,14 +316,15 @@ async fn hypervisors(desk: &Desk, all: &mut Findings) {
         for state in states.iter().filter(|s| s.name.hypervisor == *name) {
             credential(&fleet, state, all).await;
         }
+        let machines = counted(health.machines, "machine", "machines");
         match &health.state {
             HealthState::Ok if health.notes.is_empty() => {
-                all.well(&what("machines"), format!("{} machines, by {}", health.machines, health.address));
+                all.well(&what("machines"), format!("{machines}, by {}", health.address));
             }
             HealthState::Ok => all.add(
                 Is::Doubtful,
                 &what("machines"),
-                format!("{} machines; {}", health.machines, health.notes.join("; ")),
+                format!("{machines}; {}", health.notes.join("; ")),
                 "what is left out is not there for anybody",
             ),
             HealthState::Down { why, .. } => {
@@ -355,7 +408,12 @@ async fn credential(fleet: &Fleet, state: &SecretState, all: &mut Findings) {
     }
     let age = state.since.map(|at| SystemClock.now() - at).filter(|age| *age > OLD);
     if let Some(age) = age {
-        all.add(Is::Doubtful, &what, format!("it is {} days old", age.whole_days()), rotate(hypervisor, credential));
+        all.add(
+            Is::Doubtful,
+            &what,
+            format!("it is {} old", counted(age.whole_days(), "day", "days")),
+            rotate(hypervisor, credential),
+        );
     }
 }
 
@@ -365,4 +423,8 @@ fn rotate(hypervisor: &HypervisorName, credential: &str) -> String {
 
 fn day(at: OffsetDateTime) -> String {
     at.date().to_string()
+}
+
+fn minute(at: OffsetDateTime) -> String {
+    format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute())
 }
