@@ -63,7 +63,8 @@ enum Came {
     Ended,
 }
 
-async fn send(door: &Door, bytes: &[u8]) -> Came {
+/// The frames that come back, by kind.
+async fn frames(door: &Door, bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut stream = door.connect(b"h2").await;
     stream.write_all(bytes).await.ok();
     let (mut got, mut part, mut patience) = (Vec::new(), [0; 4096], FIRST);
@@ -71,18 +72,38 @@ async fn send(door: &Door, bytes: &[u8]) -> Came {
         got.extend_from_slice(&part[..read]);
         patience = NEXT;
     }
-    let mut rest = &got[..];
+    let (mut all, mut rest) = (Vec::new(), &got[..]);
     while let [a, b, c, kind, _, _, _, _, _, more @ ..] = rest {
         let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).expect("a length");
         let (payload, after) = more.split_at(length.min(more.len()));
-        if *kind == HEADERS {
-            // What changes the size of the table may come before it.
-            let status = payload.iter().find(|b| **b & 0xe0 != 0x20);
-            return if status == Some(&STATUS_200) { Came::Ok } else { Came::Refused };
-        }
+        all.push((*kind, payload.to_vec()));
         rest = after;
     }
-    Came::Ended
+    all
+}
+
+async fn send(door: &Door, bytes: &[u8]) -> Came {
+    let all = frames(door, bytes).await;
+    let Some((_, answer)) = all.iter().find(|(kind, _)| *kind == HEADERS) else { return Came::Ended };
+    // What changes the size of the table may come before it.
+    let status = answer.iter().find(|b| **b & 0xe0 != 0x20);
+    if status == Some(&STATUS_200) { Came::Ok } else { Came::Refused }
+}
+
+/// A client that is sent a body with an answer to HEAD closes its connection, and whatever else it asked over it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_is_answered_without_a_body() {
+    let door = Door::open().await;
+    let (host, bearer) = (format!("localhost:{}", door.port), format!("Bearer {}", door.token));
+    for (path, host) in [(OPEN, &*host), ("/1.0/unheard-of", &*host), ("/..", &*host), (OPEN, "a@b")] {
+        let fields = [(":method", "HEAD"), (":scheme", "https"), (":authority", host), (":path", path)];
+        let mut fields: Vec<Field> = fields.map(|(name, value)| (name, value.to_owned())).to_vec();
+        fields.push(("authorization", bearer.clone()));
+        let all = frames(&door, &request(&fields, None)).await;
+        assert!(all.iter().any(|(kind, _)| *kind == HEADERS), "{path}: {all:?}");
+        assert!(all.iter().all(|(kind, payload)| *kind != DATA || payload.is_empty()), "{path}: {all:?}");
+    }
+    door.gateway.stop().await;
 }
 
 /// SEC-069: whatever an HTTP/2 request says, the hypervisor hears of one request that was decided on, or of none.

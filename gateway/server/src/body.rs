@@ -141,6 +141,14 @@ impl Body {
     pub(crate) const fn empty() -> Self {
         Self::Whole(None)
     }
+
+    /// Leaves out what an answer of ours to HEAD would carry (RFC 9110 section 9.3.2): in HTTP/2 nobody else does, and a
+    /// client that is sent it all the same closes its connection.
+    pub(crate) fn leave_out(&mut self) {
+        if let Self::Whole(bytes) = self {
+            *bytes = None;
+        }
+    }
 }
 
 impl http_body::Body for Body {

@@ -44,11 +44,15 @@ pub(crate) async fn answer(
 ) -> Response {
     let at = house.clock.now();
     let peer = Peer { ip: line.ip, request: request_id(at), at };
+    let is_head = request.method() == Method::HEAD;
     let host = match check(&house, &line.door.purpose, &request) {
         Ok(host) => host,
         Err(refusal) => {
             let mut answer = refusal.problem(peer.request).map(|b| Body::Whole(Some(b)));
             dress(&house, &mut answer, Dress::Portal);
+            if is_head {
+                answer.body_mut().leave_out();
+            }
             // Whoever writes such a head may have meant another end of it, too: what follows is no request.
             if request.version() < http::Version::HTTP_2 {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -73,6 +77,9 @@ pub(crate) async fn answer(
         Host::Api(name) => {
             let mut answer = api::proxy(&house, &shard, &name, (peer, line.key.as_ref()), request).await;
             dress(&house, &mut answer, Dress::Api);
+            if is_head {
+                answer.body_mut().leave_out();
+            }
             answer
         }
     }
