@@ -8,7 +8,11 @@ use crate::{
 };
 use clap::Args;
 use portcullis_domain::SystemClock;
-use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    sync::Arc,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the gateway
@@ -47,10 +51,15 @@ impl Serve {
             let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
             let url = config.portal.origin();
             let running = Running::start(config, Arc::new(SystemClock), transport).await?;
-            println!("Portcullis answers at {url}");
+            let mut words = format!("Portcullis answers at {url}\n");
             if let Some(link) = &running.set_up {
-                println!("Nobody has an account yet. Open this link within 30 minutes to become the first administrator; it works once:");
-                println!("  {link}");
+                words += "Nobody has an account yet. Open this link within 30 minutes to become the first administrator; it works once:\n  ";
+                words += link;
+                words += "\n";
+            }
+            // Whoever started it may listen no more: that is no reason to end.
+            if let Err(error) = std::io::stdout().write_all(words.as_bytes()) {
+                tracing::warn!(%error, "where it answers could not be printed");
             }
             let failure = tokio::select! {
                 _ = interrupt.recv() => None,
