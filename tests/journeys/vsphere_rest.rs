@@ -531,3 +531,87 @@ async fn one_host_has_no_such_api_and_says_so() {
     assert!(status == 409 && NEW.refusal(&said).1.contains("ESXi host has none"), "{status} {said}");
     gateway.stop().await;
 }
+
+/// What govc's calls say, by a person and with what it keeps between runs.
+struct Govc<'a> {
+    vc: &'a Peer,
+    home: tempfile::TempDir,
+    arguments: [String; 4],
+}
+
+impl<'a> Govc<'a> {
+    fn new(vc: &'a Peer, gateway: &TestGateway, port: u16, name: &str, token: &str) -> Self {
+        let ca = gateway.dir.path().join("tls/ca.pem").display().to_string();
+        let arguments = [format!("https://localhost:{port}/sdk"), ca, name.to_owned(), token.to_owned()];
+        Self { vc, home: tempfile::tempdir().expect("a folder"), arguments }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "tests run clients")]
+    fn run(&self, verb: &[&str]) -> Result<Value, String> {
+        let mut govc = std::process::Command::new(self.vc.get("GOVC"));
+        govc.args(&self.arguments).args(verb).env_clear();
+        govc.env("HOME", self.home.path()).env("GOVMOMI_HOME", self.home.path());
+        let out = govc.output().expect("it runs");
+        let text = String::from_utf8_lossy(&[&out.stdout[..], &out.stderr[..]].concat()).into_owned();
+        assert!(!text.contains(&password(self.vc)) && !text.contains("canary"), "a secret came out: {text}");
+        for session in sessions(self.vc) {
+            assert!(!text.contains(&session), "{session} came out: {text}");
+        }
+        if out.status.success() { Ok(serde_json::from_slice(&out.stdout).expect("JSON")) } else { Err(text) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn govmomi_as_govc_uses_it_runs_unchanged_and_keeps_its_sessions() {
+    let vc = Peer::vsphere(&[]);
+    let port = free_port();
+    let gateway = TestGateway::start(&config(&vc, port)).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let web = sees(&ada, "web-1", "running").await;
+    let bob = ada.invite("bob").await;
+    ada.grant("bob", "operator", "pool", "vc/DC0/blue").await;
+    sees(&bob, "web-1", "running").await;
+    let own = Govc::new(&vc, &gateway, port, "bob", &bob.token("vc").await);
+    let admin = Govc::new(&vc, &gateway, port, "ada", &ada.token("vc").await);
+    assert_eq!(own.run(&["ls"]), Ok(json!(["web-1", "web-2"])));
+    assert_eq!(own.run(&["vm.info", "web-1"]), Ok(json!({"id": web, "name": "web-1", "state": "poweredOn"})));
+    assert!(own.run(&["vm.info", "payroll"]).unwrap_err().contains("not found"));
+    assert_eq!(own.run(&["vm.power", "off", "web-1"]), Ok(json!("success")));
+    sees(&bob, "web-1", "off").await;
+    assert_eq!(own.run(&["vm.power", "on", "web-1"]), Ok(json!("success")));
+    sees(&bob, "web-1", "running").await;
+    assert!(own.run(&["vm.clone", "web-1", "mine"]).is_err());
+    // Runs share one sign-in of each kind.
+    let signed_in = |gateway: &TestGateway| {
+        let all = gateway.search(&["--kind", "api", "--user", "bob", "--limit", "500"]);
+        all.iter().filter(|e| e["reason"] == "signed in to the API").count()
+    };
+    assert_eq!(own.run(&["session.ls"]), Ok(json!({"soap": "true", "rest": "false"})));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(signed_in(&gateway), 1, "seven runs");
+
+    // Tags and libraries.
+    assert!(own.run(&["tags.ls"]).unwrap_err().contains("403"));
+    assert_eq!(admin.run(&["tags.create", "stage", "production"]), Ok(json!("success")));
+    assert_eq!(admin.run(&["tags.ls"]), Ok(json!(["production"])));
+    assert_eq!(admin.run(&["tags.attach", "production", "web-1"]), Ok(json!("success")));
+    assert_eq!(admin.run(&["tags.attach", "production", "payroll"]), Ok(json!("success")));
+    assert_eq!(admin.run(&["tags.attached.ls", "-r", "web-1"]), Ok(json!(["production"])));
+    let both = admin.run(&["tags.attached.ls", "production"]).expect("told");
+    assert_eq!(both.as_array().expect("a list").len(), 2, "{both}");
+    assert!(own.run(&["tags.attach", "production", "web-2"]).is_err());
+    assert_eq!(admin.run(&["library.create", "images"]), Ok(json!("success")));
+    assert_eq!(admin.run(&["library.ls"]), Ok(json!(["images"])));
+    assert_eq!(admin.run(&["vm.clone", "web-1", "copy"]), Ok(json!("success")));
+    sees(&ada, "copy", "off").await;
+
+    // Sessions that it kept and that were ended: it signs in again, as often as that happens.
+    for _ in 0..3 {
+        assert_eq!(admin.run(&["session.ls"]), Ok(json!({"soap": "true", "rest": "true"})));
+        assert_eq!(admin.run(&["session.logout"]), Ok(json!("success")));
+        assert_eq!(admin.run(&["session.ls"]), Ok(json!({"soap": "false", "rest": "false"})));
+        assert_eq!(admin.run(&["tags.ls"]), Ok(json!(["production"])));
+        assert_eq!(admin.run(&["ls"]).map(|all| all.as_array().map(Vec::len)), Ok(Some(5)));
+    }
+    nothing_is_kept(gateway, &vc).await;
+}

@@ -217,7 +217,9 @@ impl Table {
         } else if self.0.patches {
             Json::read_patched(media_type, body).map(Content::Json)
         } else if self.0.reads_nested {
-            let json = Json::read(media_type, body);
+            // Where a body is one value in a wrapper, nothing to say is written as `null` (govmomi).
+            let is_nothing = self.0.wrapped.is_some() && body.trim_ascii() == b"null";
+            let json = Json::read(media_type, if is_nothing { b"" } else { body });
             json.map(|json| Content::Json(self.0.wrapped.iter().fold(json, |json, key| json.unwrapped(key))))
         } else {
             Form::read(media_type, body).map(Content::Params)

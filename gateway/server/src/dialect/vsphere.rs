@@ -24,6 +24,7 @@ use portcullis_policy::{
 };
 use portcullis_upstream::{Calling, Seat, Sight, Wait};
 use std::{sync::Arc, time::Duration};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Where calls go, and where it stands which releases are spoken.
 const CALLS: [&str; 2] = ["/sdk", "/sdk/"];
@@ -104,6 +105,10 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
             let done = match (call.method.as_str(), actor.pass) {
                 ("Login", _) => sign_in(way, &call).await,
                 ("Logout", _) => way.sign_out(actor).await.map(|()| left()),
+                // Of the gateway's session there, which may be another one by now, nothing is told.
+                (_, Some(pass)) if asks_session(&call) => {
+                    Ok(session_of(&call, &own_session(house, &actor, pass.made_at)))
+                }
                 (_, Some(pass)) => {
                     let seat = Seat { user: actor.user, pass };
                     forward(way, actor, &call, seat, release).await
@@ -120,7 +125,7 @@ async fn call(way: Way<'_>, request: Request<Incoming>) -> Result<Response, Refu
         // The least that a client needs to sign in.
         (_, Ok(call)) if call.method == "RetrieveServiceContent" => Ok(content(way)?),
         // Those that keep a session ask whether it counts still: of one that does not there is nothing to say.
-        (_, Ok(call)) if asks_session(&call) => Ok(no_session(&call)),
+        (_, Ok(call)) if asks_session(&call) => Ok(session_of(&call, &[])),
         (_, Ok(call)) if call.method == "Login" => {
             let this = Some(call.this.clone());
             sign_in(way, &call).await.map_err(|refusal| Refused { refusal, this })
@@ -158,13 +163,36 @@ fn asks_session(call: &Call) -> bool {
     }
 }
 
-/// The session of whoever has none.
-fn no_session(call: &Call) -> Response {
+/// What somebody is told of their own session: nothing of the gateway's with the hypervisor.
+fn own_session(house: &House, actor: &Actor, since: OffsetDateTime) -> Vec<Element> {
+    let written = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
+    let (since, now) = (written(since), written(house.clock.now()));
+    let said = [
+        ("key", KEY),
+        ("userName", &*actor.name),
+        ("fullName", &*actor.name),
+        ("loginTime", &since),
+        ("lastActiveTime", &now),
+        ("locale", "en"),
+        ("messageLocale", "en"),
+    ];
+    said.iter().map(|(name, text)| Element::text(name, text)).collect()
+}
+
+/// The answer to whoever asks for the session that they are in; nothing is the session of whoever has none.
+fn session_of(call: &Call, session: &[Element]) -> Response {
+    let value = |name: &str| {
+        let value = || Element::of_children(name, session.to_vec()).typed("UserSession");
+        (!session.is_empty()).then(value)
+    };
     let object = || {
         let of = call.argument("specSet")?.child("objectSet")?.child("obj")?.as_reference()?;
-        Some(vec![Element::reference("obj", &of.of, &of.id)])
+        let property = value("val").map(|value| vec![Element::text("name", "currentSession"), value]);
+        let property = property.map(|parts| Element::of_children("propSet", parts));
+        Some([Element::reference("obj", &of.of, &of.id)].into_iter().chain(property).collect())
     };
     let returned = match (call.method.as_str(), object()) {
+        ("Fetch", _) => value("returnval").into_iter().collect(),
         ("RetrieveProperties", Some(object)) => vec![Element::of_children("returnval", object)],
         ("RetrievePropertiesEx", Some(object)) => {
             vec![Element::of_children("returnval", vec![Element::of_children("objects", object)])]
@@ -213,26 +241,13 @@ async fn sign_in(way: Way<'_>, call: &Call) -> Result<Response, Refusal> {
     let Way { house, hypervisor, .. } = way;
     let text = |name: &str| call.argument(name).map(|a| a.text.as_str()).unwrap_or_default();
     let (name, token) = (text("userName"), text("password"));
-    way.walk(&Shown::Token(token, Some(name)), |passed| std::future::ready(signed_in(house, hypervisor, name, passed)))
-        .await
+    way.walk(&Shown::Token(token, Some(name)), |passed| std::future::ready(signed_in(house, hypervisor, passed))).await
 }
 
-fn signed_in(house: &House, hypervisor: &HypervisorName, name: &str, passed: Passed) -> Result<Response, Refusal> {
+fn signed_in(house: &House, hypervisor: &HypervisorName, passed: Passed) -> Result<Response, Refusal> {
     let (actor, pass, open) = super::signed_in(house, hypervisor, passed)?;
     let pass = pass.expose_text().unwrap_or_default();
-    let now = house.clock.now();
-    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-    let said = [
-        ("key", KEY),
-        ("userName", name),
-        ("fullName", &*actor.name),
-        ("loginTime", now.as_str()),
-        ("lastActiveTime", now.as_str()),
-        ("locale", "en"),
-        ("messageLocale", "en"),
-    ];
-    let session = said.iter().map(|(name, text)| Element::text(name, text)).collect();
-    let returned = Element::of_children("returnval", session);
+    let returned = Element::of_children("returnval", own_session(house, &actor, house.clock.now()));
     end(open, Outcome::Done, "signed in to the API", &[]);
     let mut answer = envelope(StatusCode::OK, Element::of_children("LoginResponse", vec![returned]));
     let cookie = format!("{COOKIE}=\"{pass}\"; Path=/; HttpOnly; Secure");
@@ -519,9 +534,19 @@ mod tests {
             call("RetrievePropertiesEx", "PropertyCollector", &whole),
         ] {
             assert!(asks_session(&asked), "{asked:?}");
-            let Body::Whole(Some(bytes)) = no_session(&asked).into_body() else { panic!("a whole answer") };
-            let text = String::from_utf8(bytes.to_vec()).expect("text");
-            assert!(text.contains(&format!("{}Response", asked.method)) && !text.contains("propSet"), "{text}");
+            let text = |session: &[Element]| {
+                let Body::Whole(Some(bytes)) = session_of(&asked, session).into_body() else {
+                    panic!("a whole answer")
+                };
+                String::from_utf8(bytes.to_vec()).expect("text")
+            };
+            let (none, one) = (text(&[]), text(&[Element::text("userName", "ada")]));
+            assert!(none.contains(&format!("{}Response", asked.method)) && !none.contains("UserSession"), "{none}");
+            let value = "xsi:type=\"vim25:UserSession\"><userName>ada</userName></";
+            assert!(
+                one.contains(value) && one.contains("<name>currentSession</name>") != (asked.method == "Fetch"),
+                "{one}"
+            );
         }
         for other in [
             call("Fetch", "SessionManager", "<prop>sessionList</prop>"),

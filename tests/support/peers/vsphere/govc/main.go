@@ -154,8 +154,11 @@ func main() {
 		}
 		said(found)
 	case "library.create":
-		_, err := library.NewManager(requests()).CreateLibrary(ctx, library.Library{
-			Name: names[0], Type: "LOCAL", Storage: []library.StorageBackings{{DatastoreID: names[1], Type: "DATASTORE"}},
+		store, err := finder().DefaultDatastore(ctx)
+		must(err)
+		backing := library.StorageBackings{DatastoreID: store.Reference().Value, Type: "DATASTORE"}
+		_, err = library.NewManager(requests()).CreateLibrary(ctx, library.Library{
+			Name: names[0], Type: "LOCAL", Storage: []library.StorageBackings{backing},
 		})
 		must(err)
 		said("success")

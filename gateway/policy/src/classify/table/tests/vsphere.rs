@@ -344,6 +344,12 @@ fn tags_are_access_and_every_machine_that_is_named_counts() {
         ("/api/cis/tagging/tag-association?action=list-attached-tags", vm, "view on vc/vm-1"),
         ("/api/cis/tagging/tag-association?action=list-attached-tags", folder, "view on vc"),
         ("/api/cis/tagging/tag-association/t?action=list-attached-objects", "", "visible of vc (Rows)"),
+        // As govmomi says nothing.
+        (
+            "/rest/com/vmware/cis/tagging/tag-association/id:t?~action=list-attached-objects",
+            "null\n",
+            "visible of vc (Rows)",
+        ),
         (
             "/rest/com/vmware/cis/tagging/tag",
             r#"{"create_spec": {"name": "x", "category_id": "c"}}"#,
