@@ -269,7 +269,9 @@ async fn health_tells_everybody_only_that_it_is_well() {
         let answer = client.request(method.clone(), format!("http://{at}{path}")).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), status, "{method} {path}");
         let text = answer.text().await.expect("text");
-        assert!(!text.contains("ada"), "{method} {path} names a person: {text}");
+        // As a word: the number of a request may hold these letters.
+        let mut words = text.split(|c: char| !c.is_alphanumeric());
+        assert!(words.all(|word| word != "ada"), "{method} {path} names a person: {text}");
     }
     // And nothing of it on the portal.
     let ada = Person::stranger(&gateway, "nobody");
