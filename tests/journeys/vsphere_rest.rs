@@ -416,7 +416,7 @@ async fn a_session_is_its_tokens_and_no_request_means_two_things() {
     }
     // A body where none is expected, one that names another machine, and one in another form.
     let off = format!("/api/vcenter/vm/{web}/power?action=stop");
-    for body in [r#"{"vm": "vm-1"}"#, r#"{"spec": {"vm": "vm-1"}}"#, "[1]", "{", "null", r#"{"a": 1, "a": 2}"#] {
+    for body in [r#"{"vm": "vm-1"}"#, r#"{"spec": {"vm": "vm-1"}}"#, "[1]", "{", r#"{"a": 1, "a": 2}"#] {
         let request = tool.ask(&session, "POST", &off).header(header::CONTENT_TYPE, "application/json").body(body);
         let (status, said) = told(request).await;
         assert!([400, 403].contains(&status), "{body}: {status} {said}");
