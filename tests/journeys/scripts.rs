@@ -4,6 +4,7 @@
 use crate::support::{Person, TestGateway, page};
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
+use std::{fs::File, process::Stdio};
 
 const LAB: &str = "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"vm-1\"\n\
                    tags = [\"web\"]\nvnc = \"127.0.0.1:9\"\n";
@@ -137,4 +138,34 @@ async fn requests_locks_and_effective_access_are_asked_and_answered_in_json() {
         zoe.browser.post(format!("{}/api/v1/requests", gateway.url())).json(&wish).send().await.expect("an answer");
     assert_eq!(bare.status(), StatusCode::FORBIDDEN);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verb_whose_output_nobody_hears_does_all_that_it_does_and_says_so_by_its_exit_code() {
+    let gateway = TestGateway::start(LAB).await;
+    Person::first_administrator(&gateway, "ada").await;
+    // A reader that has gone (`| head`), and a disk that is full.
+    let gone = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("a full disk"));
+    let verbs: [(&str, &[&str]); 3] = [
+        ("zoe", &["user", "service", "zoe"]),
+        ("max", &["user", "service", "max"]),
+        ("ivy", &["user", "service", "ivy", "--json"]),
+    ];
+    for (name, verb) in verbs {
+        let (code, said) = gateway.shell_into(verb, if name == "zoe" { gone() } else { full() }).await;
+        assert_eq!(code, Some(2), "{name}: {said}");
+        assert!(!said.contains("panicked"), "{name}: {said}");
+        assert_eq!(said.contains("could not all be printed"), name != "zoe", "{name}: {said}");
+        let (_, list) = gateway.shell(&["user", "list", "--json"]);
+        assert!(list.contains(&format!("\"{name}\"")), "{name} was not added: {list}");
+    }
+    for verb in [&["user", "list"][..], &["audit", "verify"], &["audit", "search"]] {
+        let (code, said) = gateway.shell_into(verb, gone()).await;
+        assert_eq!((code, said.as_str()), (Some(2), ""), "{verb:?}");
+    }
 }

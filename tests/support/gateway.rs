@@ -262,6 +262,16 @@ impl TestGateway {
         command.spawn().expect("the program runs")
     }
 
+    /// The same, with what it prints going elsewhere: exit code, and what it complains of.
+    #[expect(clippy::disallowed_methods, reason = "tests run the program")]
+    pub(crate) async fn shell_into(&self, verb: &[&str], out: impl Into<Stdio>) -> (Option<i32>, String) {
+        let config = self.dir.path().join("portcullis.toml").display().to_string();
+        let mut command = Command::new(super::peers::program_path());
+        command.args(verb).args(["--config", &config]).stdout(out).stderr(Stdio::piped()).kill_on_drop(true);
+        let done = command.spawn().expect("the program runs").wait_with_output().await.expect("it ends");
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    }
+
     /// Another node of the same installation: with the same keys, on the same store.
     pub(crate) async fn beside(&self, hypervisors: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");

@@ -2,7 +2,7 @@
 //! The verbs of `portcullis user` that are about accounts which nobody signs in to every day, about locks and trainings,
 //! and about the list of stolen passwords.
 
-use super::{Answer, At, Out};
+use super::{Answer, At, Out, say::say};
 use anyhow::Context as _;
 use clap::Args;
 use portcullis_domain::{Conditions, MailAddress, RoleName, Selector};
@@ -126,15 +126,15 @@ impl BreakGlass {
         let codes = Box::pin(desk.act("break-glass", &self.name, words, make)).await?;
         if self.at.out.json {
             let codes: Vec<&str> = codes.iter().map(|c| c.as_str()).collect();
-            println!(
+            say!(
                 "{}",
                 json!({ "user": self.name, "codes": codes, "address": format!("{}/break-glass", desk.config.portal.origin()) })
             );
         } else {
             for (number, code) in codes.iter().enumerate() {
-                println!("Code {}: {}", number + 1, code.as_str());
+                say!("Code {}: {}", number + 1, code.as_str());
             }
-            println!(
+            say!(
                 "Each works once, for an hour, at {}/break-glass. Write each on paper, seal it, and lock it away in \
                  another place. They are not shown again.",
                 desk.config.portal.origin()

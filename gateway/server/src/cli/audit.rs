@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis audit`: the trail, read and checked from a shell.
 
-use super::{Answer, At, Desk};
+use super::{
+    Answer, At, Desk,
+    say::{complain, say},
+};
 use crate::{
     logs::{self, Survey, Told},
     state::{LogOf, trail_keys},
@@ -239,7 +242,7 @@ async fn list(at: &At, filter: TrailFilter, limit: u32) -> anyhow::Result<Answer
     at.print(&lines, COLUMNS)?;
     let wrong = lines.iter().filter(|l| l.source == "mismatch").count();
     if wrong > 0 {
-        eprintln!("{wrong} of these events do not stand in the log as the index says. Run: portcullis audit verify");
+        complain!("{wrong} of these events do not stand in the log as the index says. Run: portcullis audit verify");
     }
     Ok(if lines.is_empty() || wrong > 0 { Answer::No } else { Answer::Yes })
 }
@@ -252,7 +255,7 @@ async fn acknowledge(at: &At, reason: &str) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
     let losses = Survey::make(&desk.config, &desk.store).await?.losses;
     if losses.is_empty() {
-        println!("Nothing is missing.");
+        say!("Nothing is missing.");
         return Ok(Answer::No);
     }
     // What is said about it is written into a whole log, so one that was cut goes first.
@@ -264,7 +267,7 @@ async fn acknowledge(at: &At, reason: &str) -> anyhow::Result<Answer> {
         Ok(desk.store.acknowledge_trail(&logs::acknowledged(&losses), &place, SystemClock.now()).await?)
     };
     Box::pin(desk.note("audit", "gateway:audit", &words, deed)).await?;
-    println!("Acknowledged: {}.", logs::tell(&losses));
+    say!("Acknowledged: {}.", logs::tell(&losses));
     Ok(Answer::Yes)
 }
 
@@ -286,7 +289,7 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
             what: f.what.clone(),
         }));
         if !at.out.json {
-            println!(
+            say!(
                 "{}: {} in {}, {}, root {}",
                 log.dir.display(),
                 counted(report.events, "event", "events"),
@@ -308,7 +311,7 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
     if !at.out.json {
         for log in &survey.elsewhere {
             let known = counted(log.known, "event", "events");
-            println!("{}: {known} of node {}, not here", log.place.as_deref().unwrap_or("?"), log.node);
+            say!("{}: {known} of node {}, not here", log.place.as_deref().unwrap_or("?"), log.node);
         }
     }
     let broken = findings.iter().any(|f| f.grade == "broken");
@@ -317,10 +320,10 @@ async fn verify(at: &At) -> anyhow::Result<Answer> {
             at.print(&findings, FOUND)?;
         }
         if at.out.json {
-            println!("{}", json!({ "whole": true, "events": events, "logs": survey.found.len() }));
+            say!("{}", json!({ "whole": true, "events": events, "logs": survey.found.len() }));
         } else {
             let all = counted(events, "event", "events");
-            println!("The trail is whole: {all}, nothing cut, edited, reordered or swapped.");
+            say!("The trail is whole: {all}, nothing cut, edited, reordered or swapped.");
         }
         return Ok(Answer::Yes);
     }

@@ -16,6 +16,7 @@ mod policy;
 mod recording;
 mod request;
 mod rotation;
+mod say;
 mod secrets;
 mod serve;
 mod taken;
@@ -32,6 +33,7 @@ use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemCloc
 use portcullis_governance::{By, Change, Grants};
 use portcullis_policy::Engine;
 use portcullis_store::{AddedHypervisor, Keys, Store};
+use say::{complain, say};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use uuid::Uuid;
@@ -134,10 +136,11 @@ pub fn run() -> ExitCode {
         }
     };
     match dispatch(cli.verb) {
+        Ok(_) if !say::is_heard() => ExitCode::from(2),
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("portcullis: {}", one_line(&chain(&error)));
+            complain!("portcullis: {}", one_line(&chain(&error)));
             ExitCode::from(2)
         }
     }
@@ -233,9 +236,9 @@ impl Out {
     /// Prints what was done, in words or as JSON.
     fn tell(&self, json: &serde_json::Value, words: &str) {
         if self.json {
-            println!("{json}");
+            say!("{json}");
         } else {
-            println!("{words}");
+            say!("{words}");
         }
     }
 
@@ -243,7 +246,7 @@ impl Out {
     fn print<T: Serialize>(&self, rows: &[T], columns: &[&str]) -> anyhow::Result<()> {
         if self.json {
             for row in rows {
-                println!("{}", serde_json::to_string(row)?);
+                say!("{}", serde_json::to_string(row)?);
             }
             return Ok(());
         }
@@ -257,7 +260,7 @@ impl Out {
             .collect();
         for row in &table {
             let line: Vec<String> = row.iter().zip(&widths).map(|(c, w)| format!("{c:w$}", w = *w)).collect();
-            println!("{}", line.join("  ").trim_end());
+            say!("{}", line.join("  ").trim_end());
         }
         Ok(())
     }

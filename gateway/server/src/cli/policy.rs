@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis policy`: what the roles may do, and why.
 
-use super::{Answer, At, Out, files, machine::asked};
+use super::{Answer, At, Out, files, machine::asked, say};
 use clap::Subcommand;
 use portcullis_domain::{
     Action, Actor, Assurance, Clock as _, Effect, Factor, Operation, OwnObject, Resource, SystemClock, Via,
@@ -98,7 +98,7 @@ impl Policy {
                 if out.json {
                     out.print(&engine.roles(), &[])?;
                 } else {
-                    print!("{}", engine.matrix());
+                    say::out(format_args!("{}", engine.matrix()));
                 }
                 Ok(Answer::Yes)
             }

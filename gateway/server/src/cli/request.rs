@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis request`: access requests, from a shell on the gateway's own machine.
 
-use super::{Answer, At, Desk};
+use super::{Answer, At, Desk, say::say};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use portcullis_domain::{AccessId, Inventory, SystemClock};
@@ -132,7 +132,7 @@ impl Request {
                     .map(|s| History { at: when(s.at), what: s.what, by: s.by_name, words: s.words })
                     .collect();
                 if at.out.json {
-                    println!("{}", json!({ "request": row, "history": history }));
+                    say!("{}", json!({ "request": row, "history": history }));
                 } else {
                     at.print(&[row], &["who", "role", "on", "state", "asked", "until", "reason", "id"])?;
                     at.print(&history, &["at", "what", "by", "words"])?;

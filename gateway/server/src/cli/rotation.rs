@@ -16,6 +16,7 @@
 use super::{
     Desk, chain,
     claim::{alone, by},
+    say,
     taken::{Used, used},
 };
 use crate::secrets::{self, kept};
@@ -24,7 +25,7 @@ use portcullis_domain::{Clock as _, Secret, SystemClock};
 use portcullis_store::{Claim, HypervisorSecret};
 use portcullis_upstream::{Fleet, Form, Rotation, SecretName, new_password};
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -420,8 +421,7 @@ fn ask(words: &str) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!("nothing was changed: {words}. If that is meant, say --yes");
     }
-    print!("This does more than change what the gateway shows: {words}. Is that meant? [yes/no] ");
-    std::io::stdout().flush()?;
+    say::ask(format_args!("This does more than change what the gateway shows: {words}. Is that meant? [yes/no] "))?;
     let mut said = String::new();
     std::io::stdin().read_line(&mut said)?;
     if said.trim().eq_ignore_ascii_case("yes") { Ok(()) } else { bail!("nothing was changed") }

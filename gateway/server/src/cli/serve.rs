@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portcullis serve`: runs the gateway until it is told to stop.
 
-use super::Answer;
+use super::{Answer, say::complain};
 use crate::{
     config::Config,
     start::{Running, Transport},
@@ -72,7 +72,7 @@ impl Serve {
                 None => Answer::Yes,
                 // Not 2, which says that nothing was done and that a start again does not help.
                 Some(why) => {
-                    eprintln!("portcullis: {why}");
+                    complain!("portcullis: {why}");
                     Answer::No
                 }
             })
