@@ -227,6 +227,115 @@ async fn its_api_passes_by_its_host_name_and_removing_it_cuts_what_is_open() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_is_moved_to_another_address_and_certificate_with_its_credential_said_anew_and_stays_until_then() {
+    let (old, new) = (FakePve::start(None).await, FakePve::start(None).await);
+    let file = "[[hypervisors]]\nname = \"lab\"\nkind = \"qemu\"\n[[hypervisors.guests]]\nid = \"vm-1\"\nvnc = \"127.0.0.1:9\"\n";
+    let gateway = TestGateway::start(&format!("{LOCAL}{file}")).await;
+    let ada = Person::first_administrator(&gateway, "ada").await;
+    let zoe = ada.invite("zoe").await;
+    add(&ada, "pve", &old.address()).await;
+    let before = told(&ada, "pve").await.expect("it is there");
+    let id = before["id"].as_str().expect("an id").to_owned();
+    // Whoever may not add one changes none, and the file's are the file's.
+    for path in ["/new-hypervisor?change=pve", "/new-hypervisor?change=lab", "/new-hypervisor?change=nothing"] {
+        let status = zoe.get(path).await.status().as_u16();
+        assert!(status == 403 || status == 404, "{path}: {status}");
+    }
+    assert_eq!(ada.get("/new-hypervisor?change=lab").await.status().as_u16(), 404);
+    let form = ada.page("/new-hypervisor?change=pve").await;
+    assert_eq!(field(&form, "address"), old.address());
+    assert_eq!((field(&form, "replaces"), field(&form, "api_host")), (id.clone(), "pve.test.example".to_owned()));
+    // Who answers there now, and what goes wrong: the one before goes on, and is in use as it was.
+    let moved = |name: &str, replaces: &str| json!({ "kind": "proxmox", "name": name, "address": new.address(), "api": true, "api_host": format!("{name}.test.example"), "replaces": replaces });
+    let (status, met) = send(&ada, "/api/v1/new-hypervisor", &moved("pve", &id)).await;
+    assert_eq!(status, StatusCode::OK, "{met}");
+    let sha = met["sha256"].as_str().expect("a certificate").to_owned();
+    assert_ne!(before["sha256"], met["sha256"]);
+    let with = |mut wish: Value, sha256: &str, secret: Option<&str>| {
+        wish["sha256"] = sha256.into();
+        if let Some(secret) = secret {
+            wish["secret"] = secret.into();
+        }
+        wish
+    };
+    let other = "0198c1a0-0000-7000-8000-000000000001";
+    let old_sha = before["sha256"].as_str().expect("a certificate");
+    let tries = [
+        // The kept credential goes nowhere: neither to a new address nor to a new certificate.
+        ("no credential", with(moved("pve", &id), &sha, None), 400),
+        ("the certificate of before", with(moved("pve", &id), old_sha, Some(TOKEN)), 409),
+        ("nobody's name", with(moved("new", &id), &sha, Some(TOKEN)), 409),
+        ("the file's name", with(moved("lab", &id), &sha, Some(TOKEN)), 400),
+        ("another adding", with(moved("pve", other), &sha, Some(TOKEN)), 409),
+        ("no id", with(moved("pve", "first"), &sha, Some(TOKEN)), 409),
+        ("a wrong credential", with(moved("pve", &id), &sha, Some("gateway@pve!portcullis=wrong")), 502),
+    ];
+    for (what, wish, expected) in tries {
+        let came = new.came("").len();
+        let (status, said) = send(&ada, "/api/v1/hypervisors", &wish).await;
+        assert_eq!(status.as_u16(), expected, "{what}: {said}");
+        let is_shown = new.came("").len() > came;
+        assert_eq!(
+            is_shown,
+            wish["secret"].is_string() && !matches!(expected, 400) && wish["sha256"] == sha.as_str(),
+            "{what}"
+        );
+        let now = told(&ada, "pve").await.expect("it is there");
+        assert_eq!(
+            (&now["id"], &now["address"], &now["state"]),
+            (&before["id"], &before["address"], &before["state"]),
+            "{what}"
+        );
+        assert!(told(&ada, "new").await.is_none(), "{what}");
+    }
+    // By pages, to the end: under the same name and host name, and nothing of the one before is asked any more.
+    let place = [
+        ("kind", "proxmox"),
+        ("name", "pve"),
+        ("address", &new.address()),
+        ("api", "on"),
+        ("api_host", "pve.test.example"),
+        ("replaces", &id),
+    ];
+    let html = ada.submit("/new-hypervisor", &place).await.text().await.expect("a page");
+    assert_eq!((field(&html, "sha256"), field(&html, "replaces")), (sha.clone(), id.clone()));
+    let done = [("sha256", sha.as_str()), ("agree", "on"), ("secret", TOKEN)];
+    let answer = ada.submit("/hypervisors", &[&place[..], &done].concat()).await;
+    assert_eq!(location(&answer), "/hypervisors/pve", "{}", answer.text().await.unwrap_or_default());
+    until(&ada, "pve", |now| answers(now) && now.is_some_and(|n| n["id"] != id.as_str())).await;
+    let now = told(&ada, "pve").await.expect("it is there");
+    assert_eq!((now["sha256"].as_str(), now["from"].as_str()), (Some(sha.as_str()), Some("store")));
+    assert!(now["address"].as_str().is_some_and(|a| new.address().ends_with(a)), "{now}");
+    let asked = old.came("").len();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(old.came("").len(), asked, "the one before is asked no more");
+    // Who looked at the one before changes nothing of the one that is there now.
+    let (status, said) = send(&ada, "/api/v1/hypervisors", &with(moved("pve", &id), &sha, Some(TOKEN))).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{said}");
+    let said = |event: &Value, words: &str| event["reason"].as_str().is_some_and(|r| r.contains(words));
+    gateway.find_event(&["--kind", "hypervisor"], |e| said(e, "another takes its place")).await;
+    // And back by a shell.
+    let secret = old.token_file();
+    let address = old.address();
+    let shell = |name: &'static str, pin: &str| {
+        let all =
+            ["hypervisor", "add", name, "--kind", "proxmox", "--address", &address, "--api-host", "pve.test.example"];
+        gateway.shell(&[&all[..], &["--secret-file", &secret, "--pin", pin, "--replace"]].concat())
+    };
+    let (code, words) = shell("nothing", old_sha);
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("no hypervisor called nothing was added"), "{words}");
+    let (code, words) = shell("pve", &sha);
+    assert_eq!(code, Some(2), "{words}");
+    let (code, words) = shell("pve", old_sha);
+    assert_eq!(code, Some(0), "{words}");
+    assert!(words.contains("pve is changed"), "{words}");
+    until(&ada, "pve", |n| answers(n) && n.is_some_and(|n| n["sha256"] == old_sha)).await;
+    assert_eq!(old.wrongs(), Vec::<String>::new());
+    assert_eq!(new.wrongs(), ["invalid token value!"], "the one wrong credential, and nothing else");
+}
+
 async fn told_machine(person: &Person<'_>) -> String {
     let all: Value = person.get("/api/v1/machines").await.json().await.expect("JSON");
     let of = |m: &Value| m["name"] == "web-1";

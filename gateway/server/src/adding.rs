@@ -17,6 +17,7 @@ use portcullis_store::{Changed, Keys, NewHypervisor, Store};
 use portcullis_upstream::{Addable, Dial, Draft, Shown, Tried, Wrong, briefly};
 use std::{collections::BTreeMap, sync::Arc};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
 /// What somebody asks for, as it was written.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Wish {
     /// What the kind asks for, by key.
     pub(crate) given: BTreeMap<String, String>,
     pub(crate) api: ApiWish,
+    /// In whose place it is to come: the adding that somebody looked at.
+    pub(crate) replaces: Option<Uuid>,
 }
 
 /// Whether clients of its API reach it through the gateway.
@@ -62,7 +65,7 @@ impl Wish {
         if ground.config.hypervisors.iter().any(|h| *h.name() == name) {
             return Err(wrong("name", "That name stands in the configuration file already."));
         }
-        if ground.roll.has(&name) || ground.roll.added(&name).is_some() {
+        if self.replaces.is_none() && (ground.roll.has(&name) || ground.roll.added(&name).is_some()) {
             return Err(wrong("name", "There is a hypervisor of that name already."));
         }
         let mut draft = Draft::read(name, of, &self.given, ground.dial)?;
@@ -101,7 +104,7 @@ fn own_host(text: &str, name: &HypervisorName, ground: &Ground<'_>) -> Result<St
     let domain = &ground.config.portal.api_domain;
     let of_domain = host.strip_suffix(domain.as_str()).and_then(|rest| rest.strip_suffix('.'));
     let is_others = !domain.is_empty() && of_domain.is_some_and(|label| label != name.as_str());
-    if host == portal || ground.roll.by_host(&host).is_some() || is_others {
+    if host == portal || ground.roll.by_host(&host).is_some_and(|owner| owner != name) || is_others {
         return Err(wrong("api_host", "That host name is another one’s already."));
     }
     Ok(host)
@@ -190,8 +193,15 @@ pub(crate) struct Keeper<'a> {
 
 impl Keeper<'_> {
     /// Tries the credential with whoever holds the certificates that were agreed to, and keeps the hypervisor when all went
-    /// well. Nothing is kept otherwise.
-    pub(crate) async fn add(&self, draft: &Draft, said: &str, secret: Secret) -> Result<Done, NotAdded> {
+    /// well. Nothing is kept otherwise, and one whose place it was to take stays. The credential is given anew in any case:
+    /// whoever could have the kept one shown to another address or certificate would have it.
+    pub(crate) async fn add(
+        &self,
+        draft: &Draft,
+        said: &str,
+        secret: Secret,
+        replaces: Option<Uuid>,
+    ) -> Result<Done, NotAdded> {
         draft.check_secret(&secret).map_err(NotAdded::Wrong)?;
         let agreed = meet(draft).await?;
         if !is_agreed(said, &agreed) {
@@ -212,6 +222,7 @@ impl Keeper<'_> {
             tried: &text(serde_json::to_string(&short(found)))?,
             by: self.by,
             at: self.clock.now(),
+            replaces,
         };
         match self.store.add_hypervisor(self.keys, &new, &secret).await.map_err(NotAdded::Store)? {
             Changed::Done => Ok(Done { agreed, tried }),
@@ -235,7 +246,9 @@ fn short(mut found: Found) -> Found {
 pub(crate) fn refused(name: &HypervisorName, changed: &Changed) -> String {
     match changed {
         Changed::Done => String::new(),
-        Changed::Nothing => format!("There is a hypervisor called {name} already, or none any more. Look again."),
+        Changed::Nothing => {
+            format!("There is a hypervisor called {name} already, or it was changed or removed meanwhile. Look again.")
+        }
         Changed::Claimed(by) => format!(
             "{} changes the secret of {name} since {} UTC. Try again when that is done.",
             by.by,
@@ -268,7 +281,7 @@ mod tests {
 
     fn wish(name: &str, api: ApiWish) -> Wish {
         let given = [("address".to_owned(), "https://pve.example.org:8006".to_owned())].into();
-        Wish { name: name.to_owned(), kind: "proxmox".to_owned(), given, api }
+        Wish { name: name.to_owned(), kind: "proxmox".to_owned(), given, api, replaces: None }
     }
 
     #[test]

@@ -288,7 +288,9 @@ impl House {
             roll.added.values().filter(is_gone).cloned().collect()
         };
         for added in gone {
-            self.let_go(&added, left).await;
+            let is_replaced = ids.iter().any(|(name, _)| *name == added.row.name);
+            let why = if is_replaced { "another takes its place" } else { "it was removed" };
+            self.let_go(&added, why, left).await;
         }
         let known = self.roster.now.load_full();
         let rows = self.store.added_hypervisors().await?.into_iter();
@@ -298,8 +300,9 @@ impl House {
         Ok(())
     }
 
-    /// Serves one no more. Refused first, so that nothing begins while it goes.
-    async fn let_go(&self, added: &Added, left: &mut Left) {
+    /// Serves one no more, which was removed or whose place another takes. Refused first, so that nothing begins while it
+    /// goes.
+    async fn let_go(&self, added: &Added, why: &str, left: &mut Left) {
         let name = &added.row.name;
         let is_own = added.trouble.is_none();
         self.roster.put(self.roster.now.load().with(|configs, all| {
@@ -316,8 +319,8 @@ impl House {
         if let Some(work) = ending {
             self.tasks.spawn(work);
         }
-        tracing::info!(hypervisor = %name, "a hypervisor was removed: it is not served any more");
-        self.note_about("hypervisor", &format!("hypervisor {name}"), "it was removed: it is not served here any more")
+        tracing::info!(hypervisor = %name, why, "a hypervisor is not served any more");
+        self.note_about("hypervisor", &format!("hypervisor {name}"), &format!("{why}: it is not served here any more"))
             .await;
     }
 

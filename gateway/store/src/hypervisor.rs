@@ -54,6 +54,8 @@ pub struct NewHypervisor<'a> {
     pub by: &'a str,
     /// When.
     pub at: OffsetDateTime,
+    /// In whose place it comes: the adding that goes in the same transaction.
+    pub replaces: Option<Uuid>,
 }
 
 /// What came of adding or removing one.
@@ -61,7 +63,7 @@ pub struct NewHypervisor<'a> {
 pub enum Changed {
     /// It is done.
     Done,
-    /// None of that name is there to be removed, or one is there already.
+    /// None of that name is there to be removed or replaced, or one is there already.
     Nothing,
     /// Somebody changes its secret at the moment.
     Claimed(Claimant),
@@ -178,18 +180,26 @@ impl Store {
         rows.into_iter().map(|(name, id)| Ok((parse(T, "name", &name)?, parse(T, "id", &id)?))).collect()
     }
 
-    /// Adds one with its credential.
+    /// Adds one with its credential. Where it comes in the place of another, that one goes with its credential and whatever
+    /// rotations kept of it, or nothing is changed.
     pub async fn add_hypervisor(
         &self,
         keys: &Keys,
         new: &NewHypervisor<'_>,
         secret: &Secret,
     ) -> Result<Changed, Error> {
-        let NewHypervisor { name, kind, settings, trust, tried, by, at } = *new;
+        let NewHypervisor { name, kind, settings, trust, tried, by, at, replaces } = *new;
         let id = Uuid::new_v4();
         let row = row_of(name, &id, kind, settings, trust);
         let sealed = keys.seal(&Place { table: T, row: &row, column: "sealed" }, secret)?;
         let mut tx = self.begin().await?;
+        if let Some(was) = replaces {
+            let was = was.simple().to_string();
+            let gone = execute!(tx, "delete from hypervisors where name = $1 and id = $2", name.as_str(), was)?;
+            if gone == 0 {
+                return Ok(Changed::Nothing);
+            }
+        }
         let added = execute!(
             tx,
             "insert into hypervisors (name, id, kind, settings, trust, tried, sealed, added_at, added_by) \
@@ -209,8 +219,9 @@ impl Store {
         }
         match forget(&mut tx, name, at).await? {
             Err(claimant) => return Ok(Changed::Claimed(claimant)),
-            Ok(true) => return Ok(Changed::InUse),
-            Ok(false) => {}
+            // That of the one whose place it takes is its own.
+            Ok(true) if replaces.is_none() => return Ok(Changed::InUse),
+            Ok(_) => {}
         }
         tx.commit().await?;
         Ok(Changed::Done)
@@ -241,7 +252,7 @@ mod tests {
     use portcullis_domain::NodeId;
 
     fn new<'a>(name: &'a HypervisorName, settings: &'a str) -> NewHypervisor<'a> {
-        NewHypervisor { name, kind: "proxmox", settings, trust: "[]", tried: "{}", by: "ada", at: NOON }
+        NewHypervisor { name, kind: "proxmox", settings, trust: "[]", tried: "{}", by: "ada", at: NOON, replaces: None }
     }
 
     fn secret(text: &str) -> Secret {
@@ -275,6 +286,48 @@ mod tests {
             assert_eq!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Done);
             assert_eq!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Nothing);
             assert!(store.added_hypervisors().await.unwrap().is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn one_comes_in_the_place_of_the_one_that_was_looked_at_and_of_no_other() {
+        on_both(async |b| {
+            let (store, keys) = (b.open().await, Keys::for_tests());
+            let lab: HypervisorName = "lab".parse().unwrap();
+            let put = async |settings: &str, text: &str, replaces| {
+                let new = NewHypervisor { replaces, ..new(&lab, settings) };
+                store.add_hypervisor(&keys, &new, &secret(text)).await.unwrap()
+            };
+            let now = async || {
+                let all = store.added_hypervisors().await.unwrap();
+                all.into_iter().map(|a| (a.id, a.open(&keys).unwrap().expose().to_vec())).collect::<Vec<_>>()
+            };
+            assert_eq!(put("{}", "s0", Some(Uuid::new_v4())).await, Changed::Nothing, "there is none");
+            assert_eq!(put("{}", "s1", None).await, Changed::Done);
+            let first = now().await[0].0;
+            assert_eq!(put("{}", "s2", Some(Uuid::new_v4())).await, Changed::Nothing, "that is another one");
+            assert_eq!(now().await, [(first, b"s1".to_vec())], "nothing was changed");
+            // What a rotation keeps under its name, and shows now, is forgotten with it; not while somebody is at it.
+            let ends = NOON + Duration::MINUTE;
+            let Claimed::Ours(claim) = store.claim_secret(&lab, "default", "ada", (NOON, ends)).await.unwrap() else {
+                panic!("nobody has it")
+            };
+            let version = store.keep_secret(&keys, &claim, &secret("r1"), None, ("ada", NOON)).await.unwrap();
+            store.secrets_used(&[(&lab, "default")], NOON).await.unwrap();
+            assert!(version > 0);
+            assert!(matches!(put("{}", "s2", Some(first)).await, Changed::Claimed(_)));
+            assert_eq!(now().await, [(first, b"s1".to_vec())], "nothing was changed");
+            store.release_claim(claim).await.unwrap();
+            assert_eq!(put("{}", "s2", Some(first)).await, Changed::Done);
+            let second = now().await;
+            assert!(second[0].0 != first && second[0].1 == b"s2" && second.len() == 1, "{second:?}");
+            let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
+            assert!(
+                row.open(&keys).unwrap().is_none(),
+                "the rotated secret of the one before is not shown by this one"
+            );
+            assert_eq!(put("{}", "s3", Some(first)).await, Changed::Nothing, "it was replaced meanwhile");
         })
         .await;
     }

@@ -92,6 +92,22 @@ try {
   }
   expect('it answers within seconds', await isUp());
   await look('hypervisor');
+  await go(page.getByRole('link', { name: 'Change address, certificate or credential' }));
+  expect('what is known of it stands there', await page.getByLabel('Address', { exact: true }).inputValue() === given.address
+    && await page.getByLabel('Host name for tools').inputValue() === 'pve-1.hv.example.org');
+  await look('change');
+  await press('See who answers there');
+  await look('change-certificate');
+  await page.getByLabel('That is what it shows').check();
+  await page.getByLabel('API token').fill(given.secret);
+  await press('Try it and change');
+  expect('it is changed', (await page.locator('main').innerText()).includes('pve-1 is changed'));
+  await look('changed');
+  for (let turn = 0; turn < 60 && !(await isUp()); turn += 1) {
+    await page.waitForTimeout(250);
+    await page.reload();
+  }
+  expect('it answers again within seconds', await isUp());
   await page.goto(`${given.url}/hypervisors`);
   await look('list');
   await go(page.getByRole('link', { name: 'pve-1' }));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Adding a hypervisor while the gateway runs, and removing one: pages, and the same for scripts.
+//! Adding a hypervisor while the gateway runs, putting another in the place of one that was added, and removing one: pages,
+//! and the same for scripts.
 //!
 //! What somebody typed goes from step to step in the form; the credential comes with the last one, and never back.
 
-use super::hypervisors::{api_word, certificates, trust};
+use super::hypervisors::{certificates, stored};
 use crate::{
     adding::{self, ApiWish, Done, Ground, Keeper, NotAdded, Wish, prints, words},
     guest::{Guest, Step},
@@ -19,16 +20,19 @@ use axum::{
     response::IntoResponse as _,
 };
 use portcullis_domain::{HypervisorName, Outcome, Secret, counted};
-use portcullis_store::Changed;
+use portcullis_store::{AddedHypervisor, Changed};
 use portcullis_upstream::{Addable, Ask, AskForm, Draft, Wrong};
 use serde::Deserialize;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
+use uuid::Uuid;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Prefill {
     kind: String,
+    /// The one that is to be changed.
+    change: String,
 }
 
 /// What is typed in both steps.
@@ -48,6 +52,7 @@ pub(crate) struct Typed {
     project_domain: Option<String>,
     application_credential: Option<String>,
     screen_hosts: Option<String>,
+    replaces: Option<String>,
     api: Option<String>,
     api_host: Option<String>,
     sha256: Option<String>,
@@ -80,7 +85,55 @@ impl Typed {
             (true, None) => ApiWish::ByName,
             (true, Some(host)) => ApiWish::ByHost(host.to_owned()),
         };
-        Wish { name: self.name.clone(), kind: self.kind.clone(), given, api }
+        Wish { name: self.name.clone(), kind: self.kind.clone(), given, api, replaces: self.replaces() }
+    }
+
+    /// In whose place it is to come. What is no id is that of nobody.
+    fn replaces(&self) -> Option<Uuid> {
+        self.replaces.as_deref().map(|text| text.trim().parse().unwrap_or_default())
+    }
+
+    /// What is known of one that was added, as if it had been typed. Nothing of it is a secret.
+    fn of(row: &AddedHypervisor) -> Self {
+        let mut settings: BTreeMap<String, serde_json::Value> = serde_json::from_str(&row.settings).unwrap_or_default();
+        let api = settings.remove("api");
+        let host = api.as_ref().and_then(|api| api["host"].as_str()).map(str::to_owned);
+        let mut take = |key: &str| match settings.remove(key)? {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Array(all) => {
+                Some(all.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(", "))
+            }
+            _ => None,
+        };
+        Self {
+            kind: row.kind.clone(),
+            name: row.name.to_string(),
+            replaces: Some(row.id.to_string()),
+            address: take("address"),
+            identity: take("identity"),
+            compute: take("compute"),
+            console: take("console"),
+            username: take("username"),
+            user: take("user"),
+            user_domain: take("user_domain"),
+            project: take("project"),
+            project_domain: take("project_domain"),
+            application_credential: take("application_credential"),
+            screen_hosts: take("screen_hosts"),
+            api: api.map(|_| "on".to_owned()),
+            api_host: host,
+            ..Self::default()
+        }
+    }
+
+    /// Where it begins.
+    fn begins(&self) -> String {
+        let word =
+            |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect::<String>();
+        match self.replaces {
+            Some(_) => format!("/new-hypervisor?change={}", word(&self.name)),
+            None => format!("/new-hypervisor?kind={}", word(&self.kind)),
+        }
     }
 
     fn value(&self, key: &str) -> String {
@@ -103,7 +156,20 @@ fn row(of: &'static Addable) -> KindRow {
 }
 
 pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(prefill): Query<Prefill>) -> Answer {
-    asked(&house, &guest, &Typed { kind: prefill.kind, ..Typed::default() }, Problems::none()).await
+    let typed = match prefill.change.as_str() {
+        "" => Typed { kind: prefill.kind, ..Typed::default() },
+        name => {
+            let row = kept(&house, name).await?.ok_or(Refusal::NotFound)?;
+            Typed::of(&row)
+        }
+    };
+    asked(&house, &guest, &typed, Problems::none()).await
+}
+
+/// One that was added, as the store has it.
+async fn kept(house: &House, name: &str) -> Result<Option<Arc<AddedHypervisor>>, Refusal> {
+    let Ok(name) = name.trim().parse::<HypervisorName>() else { return Ok(None) };
+    Ok(stored(house, &name).await?.map(|added| added.row))
 }
 
 /// The first steps: what it is, and where.
@@ -132,6 +198,8 @@ async fn asked(house: &House, guest: &Guest, typed: &Typed, mut problems: Proble
             host: typed.api_host.clone().unwrap_or_default().chars().filter(|c| !c.is_control()).take(253).collect(),
         }),
         domain: house.config.portal.api_domain.clone(),
+        replaces: typed.replaces().map(|id| id.to_string()),
+        back: typed.begins(),
         problems,
     };
     if shown.problems.is_empty() { page(&shown) } else { again(&shown) }
@@ -230,6 +298,13 @@ async fn agree(
 ) -> Answer {
     let of = draft.of;
     let mut hidden: Vec<(&'static str, String)> = of.places.iter().map(|ask| (ask.key, typed.value(ask.key))).collect();
+    let mut before = Typed::default();
+    if let Some(id) = typed.replaces() {
+        hidden.push(("replaces", id.to_string()));
+        if let Some(row) = kept(house, &typed.name).await?.filter(|row| row.id == id && row.kind == of.kind.word()) {
+            before = Typed::of(&row);
+        }
+    }
     if typed.api.is_some() {
         hidden.push(("api", "on".to_owned()));
         hidden.push(("api_host", typed.api_host.clone().unwrap_or_default()));
@@ -242,7 +317,16 @@ async fn agree(
         hidden,
         shown: certificates(house, shown),
         prints: prints(shown),
-        fields: of.more.iter().map(|ask| field(ask, typed.value(ask.key))).collect(),
+        replaces: typed.replaces.is_some(),
+        back: typed.begins(),
+        fields: of
+            .more
+            .iter()
+            .map(|ask| {
+                let said = typed.given().contains_key(ask.key);
+                field(ask, if said { typed.value(ask.key) } else { before.value(ask.key) })
+            })
+            .collect(),
         secret: field(&of.secret, String::new()),
         problems,
     };
@@ -272,14 +356,15 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(mut 
         return anew(&house, &guest, &typed, Wrong { key: "agree", why: why.to_owned() }).await;
     }
     let told = format!("{} at {}, SHA-256 {}", draft.of.kind.word(), draft.address(), plain(&said));
-    guest.intend(&house, &about, &format!("is to be tried and added: {told}")).await?;
-    guest.say(&Step::done(&about, &format!("was tried and added: {told}")))?;
+    let what = if typed.replaces.is_some() { "put in the place of the one before" } else { "added" };
+    guest.intend(&house, &about, &format!("is to be tried and {what}: {told}")).await?;
+    guest.say(&Step::done(&about, &format!("was tried and {what}: {told}")))?;
     let by = actor.name.to_string();
     let keeper = Keeper { store: &house.store, keys: &house.keys, clock: Arc::clone(&house.clock), by: &by };
-    match keeper.add(&draft, &said, secret).await {
+    match keeper.add(&draft, &said, secret, typed.replaces()).await {
         Ok(done) => {
             house.roster.hurry();
-            added(&guest, &draft, done).await
+            added(&guest, &draft, done, typed.replaces.is_some()).await
         }
         Err(NotAdded::Wrong(wrong)) => {
             failed(&guest, &about, &wrong.why)?;
@@ -329,7 +414,7 @@ async fn anew(house: &House, guest: &Guest, typed: &Typed, wrong: Wrong) -> Answ
     }
 }
 
-async fn added(guest: &Guest, draft: &Draft, done: Done) -> Answer {
+async fn added(guest: &Guest, draft: &Draft, done: Done, is_changed: bool) -> Answer {
     let Done { agreed, tried } = done;
     let name = &draft.name;
     let many = counted(tried.machines, "machine", "machines");
@@ -345,7 +430,13 @@ async fn added(guest: &Guest, draft: &Draft, done: Done) -> Answer {
         }))
         .into_response());
     }
-    let words = format!("{name} is added, with {many}. Every gateway uses it within seconds.");
+    let words = if is_changed {
+        format!(
+            "{name} is changed, with {many}. What was open of it before is being cut; every gateway uses it as it is now within seconds."
+        )
+    } else {
+        format!("{name} is added, with {many}. Every gateway uses it within seconds.")
+    };
     go_with(guest, &format!("/hypervisors/{name}"), Tone::Good, words).await
 }
 
@@ -381,39 +472,4 @@ fn certificates_json(shown: &[Agreed]) -> Vec<serde_json::Value> {
         })
     };
     shown.iter().map(of).collect()
-}
-
-/// One as scripts read it.
-fn line(house: &House, name: &HypervisorName, health: &portcullis_upstream::Health) -> serde_json::Value {
-    let roll = house.roster.load();
-    let added = roll.added(name).filter(|a| a.trouble.is_none());
-    let (state, why) = api_word(&health.state);
-    json!({
-        "name": name.as_str(), "kind": health.kind, "address": health.address, "from": if added.is_some() { "store" } else { "file" },
-        "state": state, "why": why, "machines": health.machines, "notes": health.notes, "trust": trust(&roll, name),
-        "api": house.api_address(name), "added_by": added.map(|a| a.row.by.clone()),
-        "added_at": added.and_then(|a| a.row.at.format(&time::format_description::well_known::Rfc3339).ok()),
-        "sha256": added.map(|a| prints(&a.agreed())),
-    })
-}
-
-/// All of them, for scripts.
-pub(crate) async fn list_json(State(house): State<Arc<House>>, _guest: Guest) -> Answer {
-    let mut all: Vec<_> = house.fleet.health().iter().map(|h| line(&house, &h.name, h)).collect();
-    let roll = house.roster.load();
-    all.extend(roll.troubled().map(|a| {
-        json!({
-            "name": a.row.name.as_str(), "kind": a.row.kind, "address": "", "from": "store", "state": "not used",
-            "why": a.trouble, "machines": 0, "notes": [], "trust": "", "api": null, "added_by": a.row.by,
-            "added_at": a.row.at.format(&time::format_description::well_known::Rfc3339).ok(),
-            "sha256": prints(&a.agreed()),
-        })
-    }));
-    Ok(Json(json!({ "hypervisors": all })).into_response())
-}
-
-/// One of them, for scripts.
-pub(crate) async fn show_json(State(house): State<Arc<House>>, _guest: Guest, Path(name): Path<String>) -> Answer {
-    let found = house.fleet.health().into_iter().find(|h| h.name.as_str() == name).ok_or(Refusal::NotFound)?;
-    Ok(Json(line(&house, &found.name, &found)).into_response())
 }

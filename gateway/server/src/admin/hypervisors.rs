@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hypervisors in use and how they answer; the page of one.
+//! The hypervisors in use and how they answer; the page of one; the same for scripts.
 
 use crate::{
+    adding::prints,
     guest::Guest,
     pages::{Answer, page},
     reply::Refusal,
@@ -9,9 +10,14 @@ use crate::{
     state::House,
     view::{AddedFacts, CertificateRow, HypervisorPage, HypervisorRow, HypervisorState, Hypervisors, When},
 };
-use axum::extract::{Path, State};
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::IntoResponse as _,
+};
 use portcullis_domain::{Action, HypervisorName, OwnObject, Resource, counted};
 use portcullis_upstream::{Addable, Health, HealthState, Reach, Verify};
+use serde_json::json;
 use std::sync::Arc;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -56,7 +62,7 @@ fn state(house: &House, health: &Health) -> HypervisorState {
 }
 
 /// The same as one word, and why.
-pub(super) fn api_word(state: &HealthState) -> (&'static str, Option<&str>) {
+fn api_word(state: &HealthState) -> (&'static str, Option<&str>) {
     match state {
         HealthState::Ok => ("answers", None),
         HealthState::Down { why, .. } => ("down", Some(why)),
@@ -69,7 +75,7 @@ fn address_of(added: &Added) -> String {
 }
 
 /// Whose word is taken for it.
-pub(super) fn trust(roll: &Roll, name: &HypervisorName) -> String {
+fn trust(roll: &Roll, name: &HypervisorName) -> String {
     let Some(hypervisor) = roll.config(name) else { return String::new() };
     let trust = hypervisor.trust();
     let words = match hypervisor.reach() {
@@ -169,7 +175,42 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(nam
 }
 
 /// One that stands in the store and that this node has not taken into use yet.
-async fn stored(house: &House, name: &HypervisorName) -> Result<Option<Added>, Refusal> {
+pub(super) async fn stored(house: &House, name: &HypervisorName) -> Result<Option<Added>, Refusal> {
     let rows = house.store.added_hypervisors().await.map_err(|e| house.unavailable(&e))?;
     Ok(rows.into_iter().find(|row| row.name == *name).map(|row| Added { row: Arc::new(row), trouble: None }))
+}
+
+/// One as scripts read it.
+fn line(house: &House, name: &HypervisorName, health: &Health) -> serde_json::Value {
+    let roll = house.roster.load();
+    let added = roll.added(name).filter(|a| a.trouble.is_none());
+    let (state, why) = api_word(&health.state);
+    json!({
+        "name": name.as_str(), "kind": health.kind, "address": health.address, "from": if added.is_some() { "store" } else { "file" },
+        "state": state, "why": why, "machines": health.machines, "notes": health.notes, "trust": trust(&roll, name),
+        "api": house.api_address(name), "id": added.map(|a| a.row.id.to_string()), "added_by": added.map(|a| a.row.by.clone()),
+        "added_at": added.and_then(|a| a.row.at.format(&Rfc3339).ok()),
+        "sha256": added.map(|a| prints(&a.agreed())),
+    })
+}
+
+/// All of them, for scripts.
+pub(crate) async fn list_json(State(house): State<Arc<House>>, _guest: Guest) -> Answer {
+    let mut all: Vec<_> = house.fleet.health().iter().map(|h| line(&house, &h.name, h)).collect();
+    let roll = house.roster.load();
+    all.extend(roll.troubled().map(|a| {
+        json!({
+            "name": a.row.name.as_str(), "kind": a.row.kind, "address": "", "from": "store", "state": "not used",
+            "why": a.trouble, "machines": 0, "notes": [], "trust": "", "api": null, "id": a.row.id.to_string(), "added_by": a.row.by,
+            "added_at": a.row.at.format(&Rfc3339).ok(),
+            "sha256": prints(&a.agreed()),
+        })
+    }));
+    Ok(Json(json!({ "hypervisors": all })).into_response())
+}
+
+/// One of them, for scripts.
+pub(crate) async fn show_json(State(house): State<Arc<House>>, _guest: Guest, Path(name): Path<String>) -> Answer {
+    let found = house.fleet.health().into_iter().find(|h| h.name.as_str() == name).ok_or(Refusal::NotFound)?;
+    Ok(Json(line(&house, &found.name, &found)).into_response())
 }

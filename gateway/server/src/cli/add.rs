@@ -3,7 +3,12 @@
 //! machines, and keeps it in the store, or writes its section into the configuration. Nothing is written before all of
 //! that went well, and the credential is shown only to whoever holds the certificate that was agreed to.
 
-use super::{Answer, At, Desk, claim::by, secrets::given};
+use super::{
+    Answer, At, Desk,
+    claim::by,
+    say::{self, say},
+    secrets::given,
+};
 use crate::{
     adding::{ApiWish, Done, Ground, Keeper, NotAdded, Wish, agreed, prints, words},
     config::{Config, ConfigError},
@@ -24,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use uuid::Uuid;
 
 #[derive(Debug, Args)]
 pub(super) struct Add {
@@ -60,6 +66,10 @@ pub(super) struct Add {
     /// shows several
     #[arg(long)]
     pin: Option<String>,
+    /// In the place of the one of that name that was added: all is said anew, the credential too, and the one before stays
+    /// until the new one was tried
+    #[arg(long, conflicts_with = "file")]
+    replace: bool,
     /// Write its section into the configuration file, which a restart takes over; the credential stays in its own file
     #[arg(long)]
     file: bool,
@@ -101,7 +111,7 @@ fn said(wrong: &Wrong) -> anyhow::Error {
 }
 
 impl Add {
-    fn wish(&self) -> anyhow::Result<Wish> {
+    fn wish(&self, replaces: Option<Uuid>) -> anyhow::Result<Wish> {
         let mut given = BTreeMap::new();
         for pair in &self.set {
             let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write KEY=VALUE"))?;
@@ -114,7 +124,7 @@ impl Add {
             (None, true) => ApiWish::ByName,
             (None, false) => ApiWish::Closed,
         };
-        Ok(Wish { name: self.name.to_string(), kind: self.kind.clone(), given, api })
+        Ok(Wish { name: self.name.to_string(), kind: self.kind.clone(), given, api, replaces })
     }
 
     /// What it shows: the certificate in front of the key, where the kind knows the gateway by one.
@@ -177,8 +187,9 @@ impl Add {
             let pin = all.replace(' ', ",");
             bail!("it shows a certificate with SHA-256 {all}: compare it there, and say --pin {pin}");
         }
-        print!("Is that what it shows on its own screen? Its credential goes to whoever holds it. [yes/no] ");
-        std::io::stdout().flush()?;
+        say::ask(format_args!(
+            "Is that what it shows on its own screen? Its credential goes to whoever holds it. [yes/no] "
+        ))?;
         let mut said = String::new();
         std::io::stdin().read_line(&mut said)?;
         Ok(said.trim().eq_ignore_ascii_case("yes"))
@@ -189,23 +200,19 @@ impl Add {
             return;
         }
         for Agreed { address, subject, issuer, from, until, sha256 } in shown {
-            println!("{address} shows a certificate of {subject}\n  signed by {issuer}");
-            println!("  good from {from} until {until}\n  SHA-256 {sha256}");
+            say!("{address} shows a certificate of {subject}\n  signed by {issuer}");
+            say!("  good from {from} until {until}\n  SHA-256 {sha256}");
         }
     }
 
     fn tell(&self, draft: &Draft, tried: &Tried, shown: &[Agreed], closing: &str) {
         if !self.at.out.json {
-            println!(
-                "It knows the gateway as {}, and has {}:",
-                tried.who,
-                counted(tried.machines, "machine", "machines")
-            );
+            say!("It knows the gateway as {}, and has {}:", tried.who, counted(tried.machines, "machine", "machines"));
             for machine in &tried.first {
-                println!("  {}  {}  {}", machine.at.machine, machine.name, machine.state.word());
+                say!("  {}  {}  {}", machine.at.machine, machine.name, machine.state.word());
             }
             for word in &tried.beyond {
-                println!("It may also do what it need not: {word}");
+                say!("It may also do what it need not: {word}");
             }
         }
         let told = json!({
@@ -218,11 +225,12 @@ impl Add {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
         let desk = self.at.open().await?;
         let file = self.at.read()?;
+        let replaces = self.replaced(&desk).await?;
         let draft = {
             let roster = Roster::of_file(&desk.config);
             // Whoever has a shell here could write a section as well: any address may be dialled.
             let ground = Ground { config: &file, dial: Dial::Anywhere, roll: &roster.load() };
-            self.wish()?.read(&ground).map_err(|wrong| said(&wrong))?
+            self.wish(replaces)?.read(&ground).map_err(|wrong| said(&wrong))?
         };
         let about = format!("hypervisor {}", self.name);
         let meeting = async { Ok(agreed(&draft.meet().await?)) };
@@ -237,15 +245,38 @@ impl Add {
         if self.file {
             self.write(&desk, &draft, &shown, secret).await
         } else {
-            self.keep(&desk, &draft, &shown, secret).await
+            self.keep(&desk, &draft, &shown, secret, replaces).await
         }
     }
 
+    /// The adding whose place it is to take.
+    async fn replaced(&self, desk: &Desk) -> anyhow::Result<Option<Uuid>> {
+        if !self.replace {
+            return Ok(None);
+        }
+        let ids = desk.store.added_hypervisor_ids().await?;
+        let found = ids.into_iter().find(|(name, _)| *name == self.name).map(|(_, id)| id);
+        let none = || {
+            format!(
+                "--replace: no hypervisor called {} was added; leave it out, or look: portcullis hypervisor list",
+                self.name
+            )
+        };
+        found.with_context(none).map(Some)
+    }
+
     /// Into the store: every gateway uses it within seconds.
-    async fn keep(&self, desk: &Desk, draft: &Draft, shown: &[Agreed], secret: Secret) -> anyhow::Result<Answer> {
+    async fn keep(
+        &self,
+        desk: &Desk,
+        draft: &Draft,
+        shown: &[Agreed],
+        secret: Secret,
+        replaces: Option<Uuid>,
+    ) -> anyhow::Result<Answer> {
         let keeper = Keeper { store: &desk.store, keys: &desk.keys, clock: Arc::new(SystemClock), by: &by() };
         let deed = async {
-            keeper.add(draft, &prints(shown), secret).await.map_err(|why| match why {
+            keeper.add(draft, &prints(shown), secret, replaces).await.map_err(|why| match why {
                 NotAdded::Wrong(wrong) => said(&wrong),
                 NotAdded::Other(now) => anyhow!("it shows another certificate now, SHA-256 {}", prints(&now)),
                 NotAdded::Unusable(_, detail) => anyhow!("its credential was tried, and nothing was changed: {detail}"),
@@ -253,10 +284,12 @@ impl Add {
                 NotAdded::Store(error) => error.into(),
             })
         };
-        let words = format!("is tried and added: {}", words(draft, shown));
+        let what = if self.replace { "put in the place of the one before" } else { "added" };
+        let words = format!("is tried and {what}: {}", words(draft, shown));
         let about = format!("hypervisor {}", self.name);
         let Done { tried, .. } = Box::pin(desk.act("hypervisor", &about, &words, deed)).await?;
-        let closing = format!("{} is added: every gateway that runs uses it within seconds.", self.name);
+        let done = if self.replace { "changed" } else { "added" };
+        let closing = format!("{} is {done}: every gateway that runs uses it within seconds.", self.name);
         self.tell(draft, &tried, shown, &closing);
         Ok(Answer::Yes)
     }

@@ -355,7 +355,13 @@ async fn certificate(fleet: &Fleet, name: &HypervisorName, all: &mut Findings) {
                 all.well(&what, found);
             }
         }
-        Err(why) => all.add(Is::Wrong, &what, why.to_string(), "see that it runs, and what answers at its address"),
+        Err(why) => all.add(
+            Is::Wrong,
+            &what,
+            why.to_string(),
+            "see that it runs, and what answers at its address; where it has another certificate now, take that over: \
+             its new pin, or portcullis hypervisor add --replace",
+        ),
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct ApiDraft {
     pub(crate) host: String,
 }
 
-/// What to add, at `/new-hypervisor`; `?kind=` when one was chosen. Posts what was typed to `/new-hypervisor`.
+/// What to add, at `/new-hypervisor`; `?kind=` when one was chosen, `?change=` for one that was added. Posts what was typed to `/new-hypervisor`.
 #[derive(Template)]
 #[template(path = "pages/new_hypervisor.html")]
 pub(crate) struct NewHypervisor {
@@ -68,6 +68,10 @@ pub(crate) struct NewHypervisor {
     pub(crate) api: Option<ApiDraft>,
     /// The domain under which APIs have names; empty where there is none.
     pub(crate) domain: String,
+    /// Which adding it takes the place of, where it is a change.
+    pub(crate) replaces: Option<String>,
+    /// Where it begins.
+    pub(crate) back: String,
     /// What is wrong.
     pub(crate) problems: Problems,
 }
@@ -110,6 +114,10 @@ pub(crate) struct AgreeHypervisor {
     pub(crate) shown: Vec<CertificateRow>,
     /// What is agreed to.
     pub(crate) prints: String,
+    /// Whether it takes the place of one that was added.
+    pub(crate) replaces: bool,
+    /// Where it began.
+    pub(crate) back: String,
     /// As whom the gateway is known there.
     pub(crate) fields: Vec<Field>,
     /// What it shows.

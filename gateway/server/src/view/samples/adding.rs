@@ -28,7 +28,7 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         if w.fill == Fill::Hostile { Problems::one(key, w.text("That is no address.")) } else { Problems::none() }
     };
     let kinds = || vec![KindRow { word: "proxmox", title: "Proxmox VE" }, KindRow { word: "lxd", title: "LXD" }];
-    let new = |chosen: bool, problem| NewHypervisor {
+    let new = |chosen: bool, changed: bool, problem| NewHypervisor {
         shell: w.shell(),
         kinds: kinds(),
         chosen: chosen.then_some(KindRow { word: "proxmox", title: "Proxmox VE" }),
@@ -36,9 +36,11 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         fields: vec![field("address", "Address", w.text("https://10.0.0.7:8006"), Written::Line)],
         api: full.then(|| ApiDraft { open: true, host: w.text("pve-1.example.org") }),
         domain: if full { "hv.example.org".to_owned() } else { String::new() },
+        replaces: changed.then(|| w.text("0198c1a0-0000-7000-8000-000000000001")),
+        back: "/new-hypervisor?kind=proxmox".to_owned(),
         problems: wrong(problem),
     };
-    let agree = AgreeHypervisor {
+    let agree = |replaces| AgreeHypervisor {
         shell: w.shell(),
         title: "Proxmox VE",
         kind: "proxmox",
@@ -46,6 +48,8 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         hidden: vec![("address", w.text("https://10.0.0.7:8006"))],
         shown: vec![certificate(w, ""), certificate(w, "it has ended")],
         prints: "ab".repeat(32),
+        replaces,
+        back: "/new-hypervisor?kind=proxmox".to_owned(),
         fields: vec![field("username", "User name", w.text("root"), Written::Line)],
         secret: field("secret", "API token", String::new(), if full { Written::Hidden } else { Written::Lines }),
         problems: wrong("secret"),
@@ -71,9 +75,11 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         may_remove: full,
     };
     vec![
-        ("new-hypervisor-kinds", new(false, "").render()),
-        ("new-hypervisor", new(true, "address").render()),
-        ("agree-hypervisor", agree.render()),
+        ("new-hypervisor-kinds", new(false, false, "").render()),
+        ("new-hypervisor", new(true, false, "address").render()),
+        ("changed-hypervisor", new(true, true, "address").render()),
+        ("agree-hypervisor", agree(false).render()),
+        ("agree-changed-hypervisor", agree(true).render()),
         ("hypervisor", one.render()),
     ]
 }
