@@ -158,14 +158,19 @@ async fn a_verb_whose_output_nobody_hears_does_all_that_it_does_and_says_so_by_i
     ];
     for (name, verb) in verbs {
         let (code, said) = gateway.shell_into(verb, if name == "zoe" { gone() } else { full() }).await;
-        assert_eq!(code, Some(2), "{name}: {said}");
+        assert_eq!(code, Some(3), "{name}: {said}");
         assert!(!said.contains("panicked"), "{name}: {said}");
         assert_eq!(said.contains("could not all be printed"), name != "zoe", "{name}: {said}");
         let (_, list) = gateway.shell(&["user", "list", "--json"]);
         assert!(list.contains(&format!("\"{name}\"")), "{name} was not added: {list}");
     }
+    // No stays no, and what could not be done could not.
+    for (verb, expected) in [(&["hypervisor", "remove", "nothing"][..], 1), (&["user", "disable", "nobody"], 2)] {
+        let (code, _) = gateway.shell_into(verb, gone()).await;
+        assert_eq!(code, Some(expected), "{verb:?}");
+    }
     for verb in [&["user", "list"][..], &["audit", "verify"], &["audit", "search"]] {
         let (code, said) = gateway.shell_into(verb, gone()).await;
-        assert_eq!((code, said.as_str()), (Some(2), ""), "{verb:?}");
+        assert_eq!((code, said.as_str()), (Some(3), ""), "{verb:?}");
     }
 }

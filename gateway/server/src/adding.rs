@@ -13,7 +13,7 @@ use crate::{
     state::chain,
 };
 use portcullis_domain::{Clock, HypervisorName, Secret};
-use portcullis_store::{Changed, Keys, NewHypervisor, Store};
+use portcullis_store::{AddedHypervisor, Changed, Keys, NewHypervisor, Store};
 use portcullis_upstream::{Addable, Dial, Draft, Shown, Tried, Wrong, briefly};
 use std::{collections::BTreeMap, sync::Arc};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -150,6 +150,13 @@ pub(crate) fn words(draft: &Draft, agreed: &[Agreed]) -> String {
     format!("{} at {}, SHA-256 {}", draft.of.kind.word(), draft.address(), prints(agreed))
 }
 
+/// The same of one that comes in the place of another: which one goes.
+pub(crate) fn in_place_of(row: &AddedHypervisor) -> String {
+    let agreed: Vec<Agreed> = serde_json::from_str(&row.trust).unwrap_or_default();
+    let at = agreed.first().map_or("", |a| a.address.as_str());
+    format!("put in the place of the one at {at}, SHA-256 {}, whose credential is forgotten", prints(&agreed))
+}
+
 /// Why one was not added.
 #[derive(Debug)]
 pub(crate) enum NotAdded {
@@ -224,11 +231,23 @@ impl Keeper<'_> {
             at: self.clock.now(),
             replaces,
         };
+        // Another node may have added one a moment ago, or one has the name that is let go at the moment.
+        let host = host_of(new.settings);
+        let rows = self.store.added_hypervisors().await.map_err(NotAdded::Store)?;
+        if host.is_some() && rows.iter().any(|row| row.name != draft.name && host_of(&row.settings) == host) {
+            return Err(NotAdded::Conflict("That host name is another one’s by now.".to_owned()));
+        }
         match self.store.add_hypervisor(self.keys, &new, &secret).await.map_err(NotAdded::Store)? {
             Changed::Done => Ok(Done { agreed, tried }),
             other => Err(NotAdded::Conflict(refused(&draft.name, &other))),
         }
     }
+}
+
+/// The host name of its own that settings give to its API.
+fn host_of(settings: &str) -> Option<String> {
+    let settings: serde_json::Value = serde_json::from_str(settings).ok()?;
+    settings.pointer("/api/host").and_then(serde_json::Value::as_str).map(str::to_owned)
 }
 
 /// A hypervisor may tell of thousands of rights: the row has room for some, and says how many there are.

@@ -392,7 +392,8 @@ async fn kept_of(
         Err(cut) => return Err(cut.close(open)),
     };
     // It may have taken long: what may not be read now is not shown. A change is done, and says so.
-    let pulled = leash.pulled().filter(|_| permit.operation().effect == Effect::Safe);
+    // Nothing of it is noted for another one that has the name by now.
+    let pulled = leash.pulled().filter(|_| leash.is_anothers() || permit.operation().effect == Effect::Safe);
     if let Some(why) = pulled {
         return Err(Cut::Pulled(why).close(open));
     }

@@ -3,22 +3,31 @@
 //! the permit again every second and whenever a session, grant or policy changes, and cuts what would not be let through
 //! now.
 
-use crate::{passage::end, reply::Refusal, state::House};
+use crate::{locks, passage::end, reply::Refusal, state::House};
 use portcullis_audit::OpenEntry;
 use portcullis_domain::{Actor, Outcome, Via};
 use portcullis_policy::Permit;
 use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// What holds a stream or a long answer: it goes on for as long as its permit would be given again.
 pub(crate) struct Leash {
     house: Arc<House>,
     permit: Permit,
     actor: Arc<Actor>,
+    /// Which adding the hypervisor was when it began.
+    adding: Option<Uuid>,
 }
 
 impl Leash {
     pub(crate) fn new(house: &Arc<House>, permit: Permit, actor: Arc<Actor>) -> Self {
-        Self { house: Arc::clone(house), permit, actor }
+        let adding = adding(house, &permit);
+        Self { house: Arc::clone(house), permit, actor, adding }
+    }
+
+    /// Whether another hypervisor has the name by now: whoever did not ask in between learns it here.
+    pub(crate) fn is_anothers(&self) -> bool {
+        adding(&self.house, &self.permit) != self.adding
     }
 
     pub(crate) const fn permit(&self) -> &Permit {
@@ -41,6 +50,9 @@ impl Leash {
         };
         if self.actor.pass.is_some_and(|pass| self.house.identity.is_pass_ended(&pass)) {
             return Some("the session of this API was ended".into());
+        }
+        if self.is_anothers() {
+            return Some(locks::REMOVED.to_owned());
         }
         self.house.pulled(&self.permit, &now)
     }
@@ -68,6 +80,11 @@ impl Leash {
             }
         }
     }
+}
+
+/// Which adding the hypervisor of a permit is.
+fn adding(house: &House, permit: &Permit) -> Option<Uuid> {
+    permit.operation().resource.hypervisor().and_then(|name| house.adding(name))
 }
 
 /// Why something was not brought to its end.

@@ -12,8 +12,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks that failed it is not known what is locked.
 const LOST: u32 = 4;
 
-/// What whoever has something open reads whose hypervisor was removed.
-pub(crate) const REMOVED: &str = "the hypervisor was removed from this gateway";
+/// What whoever has something open reads whose hypervisor was removed, or is another one now.
+pub(crate) const REMOVED: &str = "the hypervisor was removed from this gateway, or changed";
 
 impl House {
     /// Why something that is open may not go on, if so: a lock stands against any of what it asks, or the permit for that

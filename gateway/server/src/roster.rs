@@ -33,6 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 /// How often the store is asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -225,7 +226,7 @@ pub(crate) fn configured(row: &AddedHypervisor, keys: &Keys) -> Result<Hyperviso
         return Err("no certificate of it was agreed to".to_owned());
     }
     let draft = Draft::kept(row.name.clone(), &row.kind, &row.settings).map_err(|e| chain(&e))?;
-    draft.config(&pins, secret).map_err(|e| chain(&e))
+    draft.config(&pins, secret).map(|config| config.as_adding(row.id)).map_err(|e| chain(&e))
 }
 
 /// What a name in both places is told.
@@ -273,6 +274,11 @@ pub(crate) enum Drive<'a> {
 pub(crate) type Left = HashMap<HypervisorName, Instant>;
 
 impl House {
+    /// Which adding a hypervisor in use is; none where the file names it.
+    pub(crate) fn adding(&self, name: &HypervisorName) -> Option<Uuid> {
+        self.roster.load().config(name).and_then(HypervisorConfig::adding)
+    }
+
     /// Takes over what the store says: at the start and each second.
     pub(crate) async fn take_roster(&self, left: &mut Left, drive: &Drive<'_>) -> Result<(), portcullis_store::Error> {
         left.retain(|_, at| at.elapsed() < APART);
@@ -316,6 +322,8 @@ impl House {
         }
         left.insert(name.clone(), Instant::now());
         let (_, ending) = self.fleet.let_go(name);
+        // Who looked between the two has its connections still.
+        self.roster.changed.send_replace(());
         if let Some(work) = ending {
             self.tasks.spawn(work);
         }
@@ -326,14 +334,18 @@ impl House {
 
     async fn take_in(&self, row: AddedHypervisor, drive: &Drive<'_>) -> Result<(), portcullis_store::Error> {
         let name = row.name.clone();
-        let kept = secrets::kept(&self.keys, &self.store).await;
         let in_file = self.config.hypervisors.iter().any(|h| *h.name() == name);
         let made = if in_file { Err(twice(&row)) } else { configured(&row, &self.keys) };
-        let taken = made.and_then(|config| {
-            let kept = kept.map_err(|e| format!("a rotated secret: {}", chain(&e)))?;
-            self.fleet.take_in(config.clone(), &kept).map_err(|e| chain(&e))?;
-            Ok(config)
-        });
+        let taken = match made {
+            Ok(config) => {
+                let kept = secrets::kept(&self.keys, &self.store, std::slice::from_ref(&config)).await;
+                let taken = kept
+                    .map_err(|e| format!("a rotated secret: {}", chain(&e)))
+                    .and_then(|kept| self.fleet.take_in(config.clone(), &kept).map_err(|e| chain(&e)));
+                taken.map(|()| config)
+            }
+            Err(why) => Err(why),
+        };
         let (by, row) = (row.by.clone(), Arc::new(row));
         let about = format!("hypervisor {name}");
         match taken {

@@ -9,7 +9,7 @@ use crate::{
 };
 use portcullis_domain::Clock;
 use portcullis_store::{HypervisorSecret, Keys, Store};
-use portcullis_upstream::{Fleet, Kept, Refreshed, SecretName, Vault};
+use portcullis_upstream::{Fleet, HypervisorConfig, Kept, Refreshed, SecretName, Vault};
 use std::{
     collections::HashMap,
     sync::{
@@ -38,11 +38,14 @@ pub(crate) fn name_of(row: &HypervisorSecret) -> SecretName {
     SecretName { hypervisor: row.hypervisor.clone(), credential: row.credential.clone() }
 }
 
-/// What was rotated.
-pub(crate) async fn kept(keys: &Keys, store: &Store) -> Result<Kept, portcullis_store::Error> {
+/// What was rotated of some hypervisors.
+pub(crate) async fn kept(keys: &Keys, store: &Store, of: &[HypervisorConfig]) -> Result<Kept, portcullis_store::Error> {
     let rows = store.hypervisor_secrets().await?;
-    let opened = rows.iter().filter_map(|row| row.open(keys).transpose().map(|s| s.map(|s| (name_of(row), s))));
-    opened.collect()
+    let open = |row: &HypervisorSecret| {
+        let config = of.iter().find(|h| *h.name() == row.hypervisor)?;
+        row.open(keys, config.adding()).transpose().map(|s| s.map(|s| (name_of(row), s)))
+    };
+    rows.iter().filter_map(open).collect()
 }
 
 /// Reads every secret. What a vault holds and cannot be had now is fetched later: its hypervisor says why until then.
@@ -53,7 +56,9 @@ pub(crate) async fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<Opened, ConfigError> {
     let wrong = |why: String| ConfigError::new(&config.file, why);
-    let kept = kept(keys, store).await.map_err(|e| wrong(format!("store.url: a rotated secret: {}", chain(&e))))?;
+    let kept = kept(keys, store, &config.hypervisors)
+        .await
+        .map_err(|e| wrong(format!("store.url: a rotated secret: {}", chain(&e))))?;
     let fleet = Fleet::with(config.hypervisors.clone(), &kept, Arc::clone(&clock)).map_err(|e| wrong(chain(&e)))?;
     let vault = config.vault.clone().map(Vault::new).transpose().map_err(|e| wrong(chain(&e)))?;
     match &vault {
@@ -88,7 +93,7 @@ async fn keep_rotated(house: &House, anew: &AtomicBool) {
         if anew.swap(false, Ordering::AcqRel) {
             taken.clear();
         }
-        match house.store.hypervisor_secrets().await {
+        match rotated(house).await {
             Ok(rows) => {
                 for row in rows {
                     take(house, &mut taken, &row).await;
@@ -111,20 +116,39 @@ async fn keep_rotated(house: &House, anew: &AtomicBool) {
     }
 }
 
+/// What the store says of secrets, without those of names under which it has another adding than the one that is in use
+/// here: the one is let go in a moment, and the other one's secrets are looked at when it is taken in.
+async fn rotated(house: &House) -> Result<Vec<HypervisorSecret>, portcullis_store::Error> {
+    let mut rows = house.store.hypervisor_secrets().await?;
+    let ids = house.store.added_hypervisor_ids().await?;
+    let roll = house.roster.load();
+    rows.retain(|row| {
+        let stored = ids.iter().find(|(name, _)| *name == row.hypervisor).map(|(_, id)| *id);
+        stored == roll.added(&row.hypervisor).map(|a| a.row.id)
+    });
+    Ok(rows)
+}
+
 /// Takes over what a row says, if it is new.
 async fn take(house: &House, taken: &mut Taken, row: &HypervisorSecret) {
     let name = name_of(row);
-    // It was rotated for another one than the one that is in use here under that name.
-    if house.roster.load().is_contested(&name.hypervisor) {
-        return;
-    }
+    let adding = {
+        let roll = house.roster.load();
+        // It was rotated for another one than the one that is in use here under that name.
+        if roll.is_contested(&name.hypervisor) {
+            return;
+        }
+        roll.config(&name.hypervisor).map(HypervisorConfig::adding)
+    };
     // What there was when the house was opened is in use.
     let is_first = !taken.contains_key(&name);
     if taken.insert(name.clone(), row.version) == Some(row.version) {
         return;
     }
     let secrets = house.fleet.secrets();
-    let refused = match (row.open(&house.keys), &row.made) {
+    // One of which nothing is in use here has nothing to be opened for.
+    let opened = adding.map_or(Ok(None), |adding| row.open(&house.keys, adding));
+    let refused = match (opened, &row.made) {
         (Ok(Some(secret)), Some((at, by))) => match secrets.take(&name, &secret, *at) {
             Ok(true) => {
                 note(house, "secret", &name, &format!("a new secret is in use, made by {by}")).await;

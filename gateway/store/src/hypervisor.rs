@@ -227,10 +227,19 @@ impl Store {
         Ok(Changed::Done)
     }
 
-    /// Removes one, with its credential and whatever rotations kept of it.
-    pub async fn remove_hypervisor(&self, name: &HypervisorName, now: OffsetDateTime) -> Result<Changed, Error> {
+    /// Removes one, with its credential and whatever rotations kept of it; where it is said which adding is meant, that
+    /// one only.
+    pub async fn remove_hypervisor(
+        &self,
+        name: &HypervisorName,
+        adding: Option<Uuid>,
+        now: OffsetDateTime,
+    ) -> Result<Changed, Error> {
         let mut tx = self.begin().await?;
-        let removed = execute!(tx, "delete from hypervisors where name = $1", name.as_str())?;
+        let removed = match adding.map(|id| id.simple().to_string()) {
+            Some(id) => execute!(tx, "delete from hypervisors where name = $1 and id = $2", name.as_str(), id)?,
+            None => execute!(tx, "delete from hypervisors where name = $1", name.as_str())?,
+        };
         if removed == 0 {
             return Ok(Changed::Nothing);
         }
@@ -283,8 +292,8 @@ mod tests {
             ] {
                 assert!(matches!(changed.open(&keys), Err(Error::Sealed)), "{changed:?}");
             }
-            assert_eq!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Done);
-            assert_eq!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Nothing);
+            assert_eq!(store.remove_hypervisor(&lab, None, NOON).await.unwrap(), Changed::Done);
+            assert_eq!(store.remove_hypervisor(&lab, None, NOON).await.unwrap(), Changed::Nothing);
             assert!(store.added_hypervisors().await.unwrap().is_empty());
         })
         .await;
@@ -310,12 +319,12 @@ mod tests {
             assert_eq!(now().await, [(first, b"s1".to_vec())], "nothing was changed");
             // What a rotation keeps under its name, and shows now, is forgotten with it; not while somebody is at it.
             let ends = NOON + Duration::MINUTE;
-            let Claimed::Ours(claim) = store.claim_secret(&lab, "default", "ada", (NOON, ends)).await.unwrap() else {
+            let Claimed::Ours(claim) = store.claim_secret((&lab, None), "default", "ada", (NOON, ends)).await.unwrap()
+            else {
                 panic!("nobody has it")
             };
-            let version = store.keep_secret(&keys, &claim, &secret("r1"), None, ("ada", NOON)).await.unwrap();
+            store.keep_secret(&keys, &claim, &secret("r1"), None, ("ada", NOON)).await.unwrap();
             store.secrets_used(&[(&lab, "default")], NOON).await.unwrap();
-            assert!(version > 0);
             assert!(matches!(put("{}", "s2", Some(first)).await, Changed::Claimed(_)));
             assert_eq!(now().await, [(first, b"s1".to_vec())], "nothing was changed");
             store.release_claim(claim).await.unwrap();
@@ -324,7 +333,7 @@ mod tests {
             assert!(second[0].0 != first && second[0].1 == b"s2" && second.len() == 1, "{second:?}");
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
             assert!(
-                row.open(&keys).unwrap().is_none(),
+                row.open(&keys, None).unwrap().is_none(),
                 "the rotated secret of the one before is not shown by this one"
             );
             assert_eq!(put("{}", "s3", Some(first)).await, Changed::Nothing, "it was replaced meanwhile");
@@ -340,7 +349,7 @@ mod tests {
             store.node_began(node, "a", NOON).await.unwrap();
             assert_eq!(store.add_hypervisor(&keys, &new(&lab, "{}"), &secret("s1")).await.unwrap(), Changed::Done);
             let ends = NOON + Duration::MINUTE;
-            let claim = async |now, until| match store.claim_secret(&lab, "default", "ada", (now, until)).await.unwrap()
+            let claim = async |now, until| match store.claim_secret((&lab, None), "default", "ada", (now, until)).await.unwrap()
             {
                 Claimed::Ours(claim) => claim,
                 Claimed::By(by) => panic!("{by:?}"),
@@ -348,7 +357,7 @@ mod tests {
             let first = claim(NOON, ends).await;
             // Not under somebody's hands.
             assert!(
-                matches!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Claimed(by) if by.by == "ada")
+                matches!(store.remove_hypervisor(&lab, None, NOON).await.unwrap(), Changed::Claimed(by) if by.by == "ada")
             );
             assert_eq!(store.added_hypervisors().await.unwrap().len(), 1);
             let mut version = 0;
@@ -357,12 +366,12 @@ mod tests {
             }
             store.secret_taken(node, &lab, "default", version).await.unwrap();
             store.release_claim(first).await.unwrap();
-            assert_eq!(store.remove_hypervisor(&lab, NOON).await.unwrap(), Changed::Done);
+            assert_eq!(store.remove_hypervisor(&lab, None, NOON).await.unwrap(), Changed::Done);
             // A node that has not heard yet says it once more.
             store.secret_taken(node, &lab, "default", version).await.unwrap();
             assert_eq!(store.add_hypervisor(&keys, &new(&lab, "{}"), &secret("s4")).await.unwrap(), Changed::Done);
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
-            assert!(row.open(&keys).unwrap().is_none(), "the earlier one's secret is not shown to the later one");
+            assert!(row.open(&keys, None).unwrap().is_none(), "the earlier one's secret is not shown to the later one");
             assert!(row.version > version);
             let again = claim(NOON, ends).await;
             let now = store.keep_secret(&keys, &again, &secret("s5"), None, ("ada", NOON)).await.unwrap();
@@ -378,7 +387,7 @@ mod tests {
             let (store, keys) = (b.open().await, Keys::for_tests());
             let lab: HypervisorName = "lab".parse().unwrap();
             let Claimed::Ours(claim) =
-                store.claim_secret(&lab, "default", "ada", (NOON, NOON + Duration::SECOND)).await.unwrap()
+                store.claim_secret((&lab, None), "default", "ada", (NOON, NOON + Duration::SECOND)).await.unwrap()
             else {
                 panic!("nobody has it")
             };
@@ -391,11 +400,11 @@ mod tests {
             };
             assert_eq!(add(NOON + Duration::MINUTE).await, Changed::InUse);
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
-            assert_eq!(row.open(&keys).unwrap().unwrap().expose(), b"s1", "it goes on");
+            assert_eq!(row.open(&keys, None).unwrap().unwrap().expose(), b"s1", "it goes on");
             // Nobody has used it for long: it is left from one that is gone.
             assert_eq!(add(NOON + Duration::HOUR).await, Changed::Done);
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
-            assert!(row.open(&keys).unwrap().is_none());
+            assert!(row.open(&keys, None).unwrap().is_none());
         })
         .await;
     }

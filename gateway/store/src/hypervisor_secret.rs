@@ -9,6 +9,9 @@
 //!
 //! Only who holds a claim changes a secret: each change is one statement on the condition that the claim is still there, so
 //! the database decides, whatever clocks say. The end of a claim only says when somebody else may have it.
+//!
+//! A secret is sealed to its hypervisor's name and, where that was added, to the adding: whoever still works with one adding
+//! makes nothing that another one of the same name shows, and shows nothing that was made for another.
 
 use crate::{
     Error, Store, from_micros,
@@ -55,6 +58,8 @@ pub struct Claimant {
 pub struct Claim {
     hypervisor: HypervisorName,
     credential: String,
+    /// Which adding the hypervisor is, if it was added.
+    adding: Option<Uuid>,
     id: String,
     /// What the claim is called when it is fenced: nothing is put in use under that name.
     fenced: String,
@@ -113,25 +118,27 @@ impl TryFrom<Row> for HypervisorSecret {
     }
 }
 
-/// A name holds no slash, so no two secrets are sealed to one place.
-fn row_of(hypervisor: &HypervisorName, credential: &str) -> String {
-    format!("{hypervisor}/{credential}")
+/// A name holds neither slash nor colon, so no two secrets are sealed to one place.
+fn row_of(hypervisor: &HypervisorName, adding: Option<Uuid>, credential: &str) -> String {
+    let adding = adding.map(|id| format!(":{}", id.simple())).unwrap_or_default();
+    format!("{hypervisor}{adding}/{credential}")
 }
 
 impl HypervisorSecret {
-    /// The secret in use, if it was rotated. An error where it was sealed for another place or under other keys.
-    pub fn open(&self, keys: &Keys) -> Result<Option<Secret>, Error> {
-        self.open_column(keys, "sealed", self.sealed.as_deref())
+    /// The secret in use, if it was rotated. An error where it was sealed for another place, for another adding of that name
+    /// or under other keys.
+    pub fn open(&self, keys: &Keys, adding: Option<Uuid>) -> Result<Option<Secret>, Error> {
+        self.open_column(keys, adding, "sealed", self.sealed.as_deref())
     }
 
     /// One that a rotation was about to put in place and did not finish.
-    pub fn open_next(&self, keys: &Keys) -> Result<Option<Secret>, Error> {
-        self.open_column(keys, "next", self.next.as_deref())
+    pub fn open_next(&self, keys: &Keys, adding: Option<Uuid>) -> Result<Option<Secret>, Error> {
+        self.open_column(keys, adding, "next", self.next.as_deref())
     }
 
     /// The one before, which counts at the hypervisor until it is taken away there.
-    pub fn open_former(&self, keys: &Keys) -> Result<Option<Secret>, Error> {
-        self.open_column(keys, "former", self.former.as_deref())
+    pub fn open_former(&self, keys: &Keys, adding: Option<Uuid>) -> Result<Option<Secret>, Error> {
+        self.open_column(keys, adding, "former", self.former.as_deref())
     }
 
     /// Whether the one before may count at the hypervisor still.
@@ -144,15 +151,21 @@ impl HypervisorSecret {
         self.next.is_some()
     }
 
-    fn open_column(&self, keys: &Keys, column: &str, sealed: Option<&[u8]>) -> Result<Option<Secret>, Error> {
-        let row = row_of(&self.hypervisor, &self.credential);
+    fn open_column(
+        &self,
+        keys: &Keys,
+        adding: Option<Uuid>,
+        column: &str,
+        sealed: Option<&[u8]>,
+    ) -> Result<Option<Secret>, Error> {
+        let row = row_of(&self.hypervisor, adding, &self.credential);
         sealed.map(|sealed| keys.open(&Place { table: T, row: &row, column }, sealed)).transpose()
     }
 }
 
 impl Claim {
     fn seal(&self, keys: &Keys, column: &str, secret: &Secret) -> Result<Vec<u8>, Error> {
-        let row = row_of(&self.hypervisor, &self.credential);
+        let row = row_of(&self.hypervisor, self.adding, &self.credential);
         keys.seal(&Place { table: T, row: &row, column }, secret)
     }
 }
@@ -183,13 +196,13 @@ impl Store {
     /// its end go by has it no more.
     pub async fn claim_secret(
         &self,
-        hypervisor: &HypervisorName,
+        (hypervisor, adding): (&HypervisorName, Option<Uuid>),
         credential: &str,
         by: &str,
         (now, until): (OffsetDateTime, OffsetDateTime),
     ) -> Result<Claimed, Error> {
         let [id, fenced] = [0; 2].map(|_| Uuid::new_v4().simple().to_string());
-        let claim = Claim { hypervisor: hypervisor.clone(), credential: credential.to_owned(), id, fenced };
+        let claim = Claim { hypervisor: hypervisor.clone(), credential: credential.to_owned(), adding, id, fenced };
         // Who held it may let it go between the two statements.
         for _ in 0..3 {
             let mut tx = self.begin().await?;
@@ -397,7 +410,7 @@ mod tests {
 
     async fn claim(store: &Store, hypervisor: &HypervisorName, credential: &str) -> Claim {
         let for_a_minute = (NOON, NOON + Duration::MINUTE);
-        match store.claim_secret(hypervisor, credential, "ada", for_a_minute).await.unwrap() {
+        match store.claim_secret((hypervisor, None), credential, "ada", for_a_minute).await.unwrap() {
             Claimed::Ours(claim) => claim,
             Claimed::By(other) => panic!("{other:?}"),
         }
@@ -412,8 +425,8 @@ mod tests {
             store.keep_next_secret(&keys, &own, &secret("begun")).await.unwrap();
             let all = store.hypervisor_secrets().await.unwrap();
             assert_eq!((all.len(), all[0].version, all[0].made.clone()), (1, 0, None));
-            assert_eq!(text(all[0].open(&keys).unwrap()), None, "it is not in use");
-            assert_eq!(text(all[0].open_next(&keys).unwrap()).as_deref(), Some("begun"));
+            assert_eq!(text(all[0].open(&keys, None).unwrap()), None, "it is not in use");
+            assert_eq!(text(all[0].open_next(&keys, None).unwrap()).as_deref(), Some("begun"));
             assert_eq!(store.keep_secret(&keys, &own, &secret("one"), None, ("ada", NOON)).await.unwrap(), 1);
             let later = NOON + Duration::HOUR;
             let (before, two) = (secret("one"), secret("two"));
@@ -422,17 +435,19 @@ mod tests {
             let other = claim(&store, &pve, "console").await;
             store.keep_secret(&keys, &other, &secret("other"), None, ("bob", later)).await.unwrap();
             let all = store.hypervisor_secrets().await.unwrap();
-            assert_eq!(text(all[0].open(&keys).unwrap()).as_deref(), Some("two"));
-            assert_eq!(text(all[0].open_next(&keys).unwrap()), None, "what was begun is done");
-            assert_eq!(text(all[0].open_former(&keys).unwrap()).as_deref(), Some("one"));
+            assert_eq!(text(all[0].open(&keys, None).unwrap()).as_deref(), Some("two"));
+            assert_eq!(text(all[0].open_next(&keys, None).unwrap()), None, "what was begun is done");
+            assert_eq!(text(all[0].open_former(&keys, None).unwrap()).as_deref(), Some("one"));
             assert_eq!(all[0].made, Some((later, "bob".to_owned())));
             // Moved to another row, or read with other keys, it does not open.
             let mut moved = all[0].clone();
             moved.hypervisor = pve.clone();
-            assert!(moved.open(&keys).is_err() && all[0].open(&Keys::for_tests()).is_err());
+            assert!(moved.open(&keys, None).is_err() && all[0].open(&Keys::for_tests(), None).is_err());
             moved = all[0].clone();
             moved.next = moved.sealed.clone();
-            assert!(moved.open_next(&keys).is_err(), "nor in another column");
+            assert!(moved.open_next(&keys, None).is_err(), "nor in another column");
+            // Nor for a hypervisor of the same name that was added.
+            assert!(all[0].open(&keys, Some(Uuid::new_v4())).is_err());
             let bytes = all[0].sealed.clone().unwrap();
             assert!(!bytes.windows(3).any(|w| w == b"two"), "it is sealed");
             store.drop_former_secret(&own).await.unwrap();
@@ -456,7 +471,7 @@ mod tests {
             assert!(store.forget_secret(&own).await.unwrap());
             let back = of("default").await;
             assert_eq!((back.version, back.made.clone(), back.has_former()), (version + 1, None, false));
-            assert!(back.open(&keys).unwrap().is_none());
+            assert!(back.open(&keys, None).unwrap().is_none());
             assert_eq!(of("console").await.used_at, Some(NOON));
         })
         .await;
@@ -468,7 +483,7 @@ mod tests {
             let (store, other, keys) = (b.open().await, b.open().await, Keys::for_tests());
             let lab: HypervisorName = "lab".parse().unwrap();
             let ask = async |store: &Store, by: &str, now: OffsetDateTime| {
-                store.claim_secret(&lab, "default", by, (now, now + Duration::MINUTE)).await.unwrap()
+                store.claim_secret((&lab, None), "default", by, (now, now + Duration::MINUTE)).await.unwrap()
             };
             // Both at the same moment, ten times: one of them has it, and the other one reads who.
             for _ in 0..10 {
@@ -500,7 +515,7 @@ mod tests {
             assert_eq!(store.fence_claim(&first).await.unwrap(), None);
             store.release_claim(first).await.unwrap();
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
-            assert_eq!(text(row.open_next(&keys).unwrap()).as_deref(), Some("of-ada"), "bob finds it");
+            assert_eq!(text(row.open_next(&keys, None).unwrap()).as_deref(), Some("of-ada"), "bob finds it");
             assert_eq!(row.claimant.map(|c| c.by).as_deref(), Some("bob"));
             store.keep_secret(&keys, &second, &secret("of-bob"), None, ("bob", NOON)).await.unwrap();
         })
@@ -517,7 +532,7 @@ mod tests {
             store.keep_next_secret(&keys, &own, &secret("two")).await.unwrap();
             for _ in 0..2 {
                 let row = store.fence_claim(&own).await.unwrap().unwrap();
-                assert_eq!(text(row.open(&keys).unwrap()).as_deref(), Some("one"));
+                assert_eq!(text(row.open(&keys, None).unwrap()).as_deref(), Some("one"));
             }
             let late = store.keep_secret(&keys, &own, &secret("two"), None, ("ada", NOON)).await;
             assert!(late.is_err(), "a statement that comes late changes nothing");
@@ -526,7 +541,7 @@ mod tests {
             assert!(store.renew_claim(&own, NOON + Duration::HOUR).await.unwrap());
             store.release_claim(own).await.unwrap();
             let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
-            assert_eq!((text(row.open_next(&keys).unwrap()), row.claimant), (None, None));
+            assert_eq!((text(row.open_next(&keys, None).unwrap()), row.claimant), (None, None));
         })
         .await;
     }

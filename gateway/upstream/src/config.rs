@@ -24,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// The largest secret, key or certificate file, bytes.
@@ -36,6 +37,8 @@ pub struct HypervisorConfig {
     pub(crate) own: Own,
     /// The same with another credential, and what that is for. What is in none of them is for the first.
     pub(crate) others: Vec<(Vec<Duty>, Own)>,
+    /// Which adding it is; none where a file names it.
+    adding: Option<Uuid>,
 }
 
 /// What hypervisors of several kinds have in common. Which of these keys a kind takes says its row in `kinds!`.
@@ -138,7 +141,7 @@ impl<'de> Deserialize<'de> for HypervisorConfig {
             keys.extend(login);
             others.push((duties, read(keys)?));
         }
-        Ok(Self { common, own, others })
+        Ok(Self { common, own, others, adding: None })
     }
 }
 
@@ -202,6 +205,18 @@ impl HypervisorConfig {
     /// Its name.
     pub const fn name(&self) -> &HypervisorName {
         &self.common.name
+    }
+
+    /// Which adding it is; none where a file names it. Nothing that is kept for one adding counts for another of the name.
+    pub const fn adding(&self) -> Option<Uuid> {
+        self.adding
+    }
+
+    /// The same as that adding.
+    #[must_use]
+    pub fn as_adding(mut self, id: Uuid) -> Self {
+        self.adding = Some(id);
+        self
     }
 
     /// Its kind.

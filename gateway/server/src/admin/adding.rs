@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Adding a hypervisor while the gateway runs, putting another in the place of one that was added, and removing one: pages,
-//! and the same for scripts.
+//! Adding a hypervisor while the gateway runs, and putting another in the place of one that was added: pages, and the same
+//! for scripts.
 //!
 //! What somebody typed goes from step to step in the form; the credential comes with the last one, and never back.
 
@@ -16,11 +16,11 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     response::IntoResponse as _,
 };
 use portcullis_domain::{HypervisorName, Outcome, Secret, counted};
-use portcullis_store::{AddedHypervisor, Changed};
+use portcullis_store::AddedHypervisor;
 use portcullis_upstream::{Addable, Ask, AskForm, Draft, Wrong};
 use serde::Deserialize;
 use serde_json::json;
@@ -90,14 +90,15 @@ impl Typed {
 
     /// In whose place it is to come. What is no id is that of nobody.
     fn replaces(&self) -> Option<Uuid> {
-        self.replaces.as_deref().map(|text| text.trim().parse().unwrap_or_default())
+        let said = self.replaces.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        said.map(|text| text.parse().unwrap_or_default())
     }
 
     /// What is known of one that was added, as if it had been typed. Nothing of it is a secret.
     fn of(row: &AddedHypervisor) -> Self {
         let mut settings: BTreeMap<String, serde_json::Value> = serde_json::from_str(&row.settings).unwrap_or_default();
         let api = settings.remove("api");
-        let host = api.as_ref().and_then(|api| api["host"].as_str()).map(str::to_owned);
+        let host = api.as_ref().and_then(|api| api.get("host").and_then(serde_json::Value::as_str)).map(str::to_owned);
         let mut take = |key: &str| match settings.remove(key)? {
             serde_json::Value::String(text) => Some(text),
             serde_json::Value::Array(all) => {
@@ -130,7 +131,7 @@ impl Typed {
     fn begins(&self) -> String {
         let word =
             |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect::<String>();
-        match self.replaces {
+        match self.replaces() {
             Some(_) => format!("/new-hypervisor?change={}", word(&self.name)),
             None => format!("/new-hypervisor?kind={}", word(&self.kind)),
         }
@@ -160,7 +161,7 @@ pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(pr
         "" => Typed { kind: prefill.kind, ..Typed::default() },
         name => {
             let row = kept(&house, name).await?.ok_or(Refusal::NotFound)?;
-            Typed::of(&row)
+            known(&house, &row)
         }
     };
     asked(&house, &guest, &typed, Problems::none()).await
@@ -170,6 +171,24 @@ pub(crate) async fn form(State(house): State<Arc<House>>, guest: Guest, Query(pr
 async fn kept(house: &House, name: &str) -> Result<Option<Arc<AddedHypervisor>>, Refusal> {
     let Ok(name) = name.trim().parse::<HypervisorName>() else { return Ok(None) };
     Ok(stored(house, &name).await?.map(|added| added.row))
+}
+
+/// What is known of one: nothing but its name where somebody changed the row in the database, or a form would lead whoever
+/// trusts it, and types the credential, to an address that nobody agreed to.
+fn known(house: &House, row: &AddedHypervisor) -> Typed {
+    let all = Typed::of(row);
+    match row.open(&house.keys) {
+        Ok(_) => all,
+        Err(_) => Typed { kind: all.kind, name: all.name, replaces: all.replaces, ..Typed::default() },
+    }
+}
+
+/// The one whose place is to be taken, if one is named, as it is now.
+async fn replaced(house: &House, typed: &Typed) -> Result<Option<Arc<AddedHypervisor>>, Refusal> {
+    let Some(id) = typed.replaces() else { return Ok(None) };
+    let row = kept(house, &typed.name).await?.filter(|row| row.id == id);
+    let why = || Refusal::Conflict("It was changed or removed meanwhile, or was never added: look at it again.".into());
+    row.map(Some).ok_or_else(why)
 }
 
 /// The first steps: what it is, and where.
@@ -236,7 +255,7 @@ fn draft(house: &House, typed: &Typed, much: Much) -> Result<Draft, Wrong> {
 }
 
 /// Says in the trail what came of it, and to the person.
-fn failed(guest: &Guest, about: &str, why: &str) -> Result<(), Refusal> {
+pub(super) fn failed(guest: &Guest, about: &str, why: &str) -> Result<(), Refusal> {
     guest.say(&Step { about, outcome: Outcome::Failed, words: why, user: None })
 }
 
@@ -259,6 +278,7 @@ pub(crate) async fn meet(State(house): State<Arc<House>>, guest: Guest, Form(typ
             return asked(&house, &guest, &typed, Problems::one(key, why)).await;
         }
     };
+    replaced(&house, &typed).await?;
     guest.intend(&house, &about, &format!("is to be met at {}", draft.address())).await?;
     let shown = match adding::meet(&draft).await {
         Ok(shown) => shown,
@@ -299,11 +319,9 @@ async fn agree(
     let of = draft.of;
     let mut hidden: Vec<(&'static str, String)> = of.places.iter().map(|ask| (ask.key, typed.value(ask.key))).collect();
     let mut before = Typed::default();
-    if let Some(id) = typed.replaces() {
-        hidden.push(("replaces", id.to_string()));
-        if let Some(row) = kept(house, &typed.name).await?.filter(|row| row.id == id && row.kind == of.kind.word()) {
-            before = Typed::of(&row);
-        }
+    if let Some(row) = replaced(house, typed).await? {
+        hidden.push(("replaces", row.id.to_string()));
+        before = known(house, &row);
     }
     if typed.api.is_some() {
         hidden.push(("api", "on".to_owned()));
@@ -317,7 +335,7 @@ async fn agree(
         hidden,
         shown: certificates(house, shown),
         prints: prints(shown),
-        replaces: typed.replaces.is_some(),
+        replaces: typed.replaces().is_some(),
         back: typed.begins(),
         fields: of
             .more
@@ -356,7 +374,8 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(mut 
         return anew(&house, &guest, &typed, Wrong { key: "agree", why: why.to_owned() }).await;
     }
     let told = format!("{} at {}, SHA-256 {}", draft.of.kind.word(), draft.address(), plain(&said));
-    let what = if typed.replaces.is_some() { "put in the place of the one before" } else { "added" };
+    let before = replaced(&house, &typed).await?;
+    let what = before.as_deref().map_or_else(|| "added".to_owned(), adding::in_place_of);
     guest.intend(&house, &about, &format!("is to be tried and {what}: {told}")).await?;
     guest.say(&Step::done(&about, &format!("was tried and {what}: {told}")))?;
     let by = actor.name.to_string();
@@ -364,7 +383,7 @@ pub(crate) async fn add(State(house): State<Arc<House>>, guest: Guest, Form(mut 
     match keeper.add(&draft, &said, secret, typed.replaces()).await {
         Ok(done) => {
             house.roster.hurry();
-            added(&guest, &draft, done, typed.replaces.is_some()).await
+            added(&guest, &draft, done, before.is_some()).await
         }
         Err(NotAdded::Wrong(wrong)) => {
             failed(&guest, &about, &wrong.why)?;
@@ -438,30 +457,6 @@ async fn added(guest: &Guest, draft: &Draft, done: Done, is_changed: bool) -> An
         format!("{name} is added, with {many}. Every gateway uses it within seconds.")
     };
     go_with(guest, &format!("/hypervisors/{name}"), Tone::Good, words).await
-}
-
-/// Removes one that was added.
-pub(crate) async fn remove(State(house): State<Arc<House>>, guest: Guest, Path(name): Path<String>) -> Answer {
-    let name: HypervisorName = name.parse().map_err(|_| Refusal::NotFound)?;
-    let about = format!("hypervisor {name}");
-    if house.config.hypervisors.iter().any(|h| *h.name() == name) && house.roster.load().added(&name).is_none() {
-        return Err(Refusal::Conflict(format!("{name} stands in the configuration file: take it out there.")));
-    }
-    let ids = house.store.added_hypervisor_ids().await.map_err(|e| house.unavailable(&e))?;
-    if !ids.iter().any(|(added, _)| *added == name) {
-        return Err(Refusal::NotFound);
-    }
-    guest.intend(&house, &about, "is to be removed, with its credential").await?;
-    guest.say(&Step::done(&about, "was removed, with its credential"))?;
-    let done = house.store.remove_hypervisor(&name, house.clock.now()).await.map_err(|e| house.unavailable(&e))?;
-    if done != Changed::Done {
-        let why = adding::refused(&name, &done);
-        failed(&guest, &about, &why)?;
-        return Err(Refusal::Conflict(why));
-    }
-    house.roster.hurry();
-    let words = format!("{name} is removed; what is open of it is being cut.");
-    go_with(&guest, "/hypervisors", Tone::Good, words).await
 }
 
 fn certificates_json(shown: &[Agreed]) -> Vec<serde_json::Value> {

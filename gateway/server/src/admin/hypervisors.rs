@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hypervisors in use and how they answer; the page of one; the same for scripts.
+//! The hypervisors in use and how they answer; the page of one, and removing one that was added; the same for scripts.
 
+use super::adding::failed;
 use crate::{
-    adding::prints,
-    guest::Guest,
-    pages::{Answer, page},
+    adding::{prints, refused},
+    guest::{Guest, Step},
+    pages::{Answer, Form, go_with, page},
     reply::Refusal,
     roster::{Added, Agreed, Roll},
     state::House,
-    view::{AddedFacts, CertificateRow, HypervisorPage, HypervisorRow, HypervisorState, Hypervisors, When},
+    view::{AddedFacts, CertificateRow, HypervisorPage, HypervisorRow, HypervisorState, Hypervisors, Tone, When},
 };
 use axum::{
     Json,
@@ -16,7 +17,9 @@ use axum::{
     response::IntoResponse as _,
 };
 use portcullis_domain::{Action, HypervisorName, OwnObject, Resource, counted};
+use portcullis_store::Changed;
 use portcullis_upstream::{Addable, Health, HealthState, Reach, Verify};
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -161,6 +164,7 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(nam
         added: added.map(|added| {
             let found = added.found();
             AddedFacts {
+                id: added.row.id.to_string(),
                 at: house.when(added.row.at),
                 by: added.row.by.clone(),
                 shown: certificates(&house, &added.agreed()),
@@ -178,6 +182,44 @@ pub(crate) async fn show(State(house): State<Arc<House>>, guest: Guest, Path(nam
 pub(super) async fn stored(house: &House, name: &HypervisorName) -> Result<Option<Added>, Refusal> {
     let rows = house.store.added_hypervisors().await.map_err(|e| house.unavailable(&e))?;
     Ok(rows.into_iter().find(|row| row.name == *name).map(|row| Added { row: Arc::new(row), trouble: None }))
+}
+
+/// Which adding is meant.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Meant {
+    id: Option<String>,
+}
+
+/// Removes one that was added; the one that somebody looked at, where that is said.
+pub(crate) async fn remove(
+    State(house): State<Arc<House>>,
+    guest: Guest,
+    Path(name): Path<String>,
+    Form(meant): Form<Meant>,
+) -> Answer {
+    let name: HypervisorName = name.parse().map_err(|_| Refusal::NotFound)?;
+    let about = format!("hypervisor {name}");
+    if house.config.hypervisors.iter().any(|h| *h.name() == name) && house.roster.load().added(&name).is_none() {
+        return Err(Refusal::Conflict(format!("{name} stands in the configuration file: take it out there.")));
+    }
+    let ids = house.store.added_hypervisor_ids().await.map_err(|e| house.unavailable(&e))?;
+    let Some((_, id)) = ids.into_iter().find(|(added, _)| *added == name) else { return Err(Refusal::NotFound) };
+    if meant.id.is_some_and(|said| said.trim().parse() != Ok(id)) {
+        return Err(Refusal::Conflict("It was changed meanwhile: look at it again.".into()));
+    }
+    guest.intend(&house, &about, "is to be removed, with its credential").await?;
+    guest.say(&Step::done(&about, "was removed, with its credential"))?;
+    let done =
+        house.store.remove_hypervisor(&name, Some(id), house.clock.now()).await.map_err(|e| house.unavailable(&e))?;
+    if done != Changed::Done {
+        let why = refused(&name, &done);
+        failed(&guest, &about, &why)?;
+        return Err(Refusal::Conflict(why));
+    }
+    house.roster.hurry();
+    let words = format!("{name} is removed; what is open of it is being cut.");
+    go_with(&guest, "/hypervisors", Tone::Good, words).await
 }
 
 /// One as scripts read it.

@@ -284,7 +284,9 @@ impl Add {
                 NotAdded::Store(error) => error.into(),
             })
         };
-        let what = if self.replace { "put in the place of the one before" } else { "added" };
+        let rows = if replaces.is_some() { desk.store.added_hypervisors().await? } else { Vec::new() };
+        let before = rows.iter().find(|row| Some(row.id) == replaces);
+        let what = before.map_or_else(|| "added".to_owned(), crate::adding::in_place_of);
         let words = format!("is tried and {what}: {}", words(draft, shown));
         let about = format!("hypervisor {}", self.name);
         let Done { tried, .. } = Box::pin(desk.act("hypervisor", &about, &words, deed)).await?;

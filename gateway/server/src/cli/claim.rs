@@ -3,11 +3,12 @@
 
 use super::{Desk, caller};
 use anyhow::bail;
-use portcullis_domain::{Clock as _, SystemClock};
+use portcullis_domain::{Clock as _, HypervisorName, SystemClock};
 use portcullis_store::{Claim, Claimed};
 use portcullis_upstream::SecretName;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
 /// How long a claim lasts when it is not renewed, and how often it is.
 const CLAIM: time::Duration = time::Duration::seconds(20);
@@ -20,7 +21,9 @@ pub(super) async fn alone<T>(
     work: impl AsyncFnOnce(&Claim) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let now = SystemClock.now();
-    let asked = desk.store.claim_secret(&name.hypervisor, &name.credential, &claimant(), (now, now + CLAIM)).await?;
+    let adding = desk.adding(&name.hypervisor);
+    let whose = (&name.hypervisor, adding);
+    let asked = desk.store.claim_secret(whose, &name.credential, &claimant(), (now, now + CLAIM)).await?;
     let claim = match asked {
         Claimed::Ours(claim) => claim,
         Claimed::By(other) => bail!(
@@ -32,13 +35,27 @@ pub(super) async fn alone<T>(
         ),
     };
     let done = tokio::select! {
-        done = work(&claim) => done,
+        done = async {
+            // From here on nobody puts another in its place; before, somebody may have.
+            is_still(desk, &name.hypervisor, adding).await?;
+            work(&claim).await
+        } => done,
         never = renew(desk, &claim) => match never {},
     };
     if let Err(error) = desk.store.release_claim(claim).await {
         tracing::warn!(%error, "the claim on the secret runs out by itself");
     }
     done
+}
+
+/// Refuses where another adding has the name by now: what was read belongs to the one before.
+async fn is_still(desk: &Desk, name: &HypervisorName, adding: Option<Uuid>) -> anyhow::Result<()> {
+    let ids = desk.store.added_hypervisor_ids().await?;
+    let stored = ids.into_iter().find(|(added, _)| added == name).map(|(_, id)| id);
+    if stored != adding {
+        bail!("nothing was changed: {name} was changed, added or removed just now; look at it, and try again");
+    }
+    Ok(())
 }
 
 /// Keeps a claim. One that is lost is found out by the next change.

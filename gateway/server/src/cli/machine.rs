@@ -113,8 +113,8 @@ impl Hypervisor {
 
 async fn remove(name: &HypervisorName, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
-    let is_added = desk.store.added_hypervisor_ids().await?.iter().any(|(added, _)| added == name);
-    if !is_added {
+    let ids = desk.store.added_hypervisor_ids().await?;
+    let Some((_, id)) = ids.into_iter().find(|(added, _)| added == name) else {
         if desk.config.hypervisors.iter().any(|h| h.name() == name) {
             bail!("{name} stands in {}: take its section out there, and restart", desk.config.file.display());
         }
@@ -123,9 +123,9 @@ async fn remove(name: &HypervisorName, at: &At) -> anyhow::Result<Answer> {
             &format!("No hypervisor called {name} was added."),
         );
         return Ok(Answer::No);
-    }
+    };
     let deed = async {
-        match desk.store.remove_hypervisor(name, SystemClock.now()).await? {
+        match desk.store.remove_hypervisor(name, Some(id), SystemClock.now()).await? {
             Changed::Done => Ok(()),
             other => bail!("{}", adding::refused(name, &other)),
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command line: one verb a job. Exit codes: 0 yes, 1 no, 2 could not.
+//! The command line: one verb a job. Exit codes: 0 yes, 1 no, 2 could not, 3 yes, and not all of it could be printed.
 
 mod account;
 mod add;
@@ -29,10 +29,11 @@ use crate::{
     state::{LogOf, open_trail},
 };
 use clap::{Args, Parser, Subcommand};
-use portcullis_domain::{Clock as _, Event, Outcome, Phase, RequestId, SystemClock, micros};
+use portcullis_domain::{Clock as _, Event, HypervisorName, Outcome, Phase, RequestId, SystemClock, micros};
 use portcullis_governance::{By, Change, Grants};
 use portcullis_policy::Engine;
 use portcullis_store::{AddedHypervisor, Keys, Store};
+use portcullis_upstream::HypervisorConfig;
 use say::{complain, say};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
@@ -136,7 +137,8 @@ pub fn run() -> ExitCode {
         }
     };
     match dispatch(cli.verb) {
-        Ok(_) if !say::is_heard() => ExitCode::from(2),
+        // What was done is done: whoever does it again because of a code makes it twice.
+        Ok(Answer::Yes) if !say::is_heard() => ExitCode::from(3),
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) => {
@@ -281,6 +283,11 @@ fn cell(value: Option<&serde_json::Value>) -> String {
 }
 
 impl Desk {
+    /// Which adding a hypervisor is, as it was read; none where the file names it.
+    fn adding(&self, name: &HypervisorName) -> Option<Uuid> {
+        self.config.hypervisors.iter().find(|h| h.name() == name).and_then(HypervisorConfig::adding)
+    }
+
     /// Does something privileged as two events of the command line's own log beside the server's (a log belongs to the
     /// process that writes it): that it begins is durable before anything happens, and how it came out before this
     /// returns.

@@ -22,13 +22,14 @@ use super::{
 use crate::secrets::{self, kept};
 use anyhow::{Context as _, bail};
 use portcullis_domain::{Clock as _, Secret, SystemClock};
-use portcullis_store::{Claim, HypervisorSecret};
+use portcullis_store::{Claim, HypervisorSecret, Keys};
 use portcullis_upstream::{Fleet, Form, Rotation, SecretName, new_password};
 use std::{
     io::IsTerminal as _,
     sync::Arc,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// How long the old one is left alone after every gateway uses the new one: what was begun with it ends, and whoever
 /// signs in with the new one has
@@ -73,9 +74,14 @@ impl Turn<'_> {
             let opened = secrets::open(&alone, keys, store, Arc::new(SystemClock)).await?;
             return Ok(opened.fleet);
         };
-        let mut kept = kept(keys, store).await?;
+        let mut kept = kept(keys, store, &alone.hypervisors).await?;
         kept.insert(self.name.clone(), other.clone());
         Ok(Fleet::with(alone.hypervisors, &kept, Arc::new(SystemClock))?)
+    }
+
+    /// Which adding it is whose secret is changed.
+    fn adding(&self) -> Option<Uuid> {
+        self.desk.adding(&self.name.hypervisor)
     }
 
     async fn row(&self) -> anyhow::Result<Option<HypervisorSecret>> {
@@ -201,9 +207,10 @@ impl Held<'_> {
     /// One of the secrets that the store keeps of a rotation.
     async fn kept(
         &self,
-        of: impl Fn(&HypervisorSecret, &portcullis_store::Keys) -> Result<Option<Secret>, portcullis_store::Error>,
+        of: impl Fn(&HypervisorSecret, &Keys, Option<Uuid>) -> Result<Option<Secret>, portcullis_store::Error>,
     ) -> anyhow::Result<Option<Secret>> {
-        Ok(self.turn.row().await?.map(|row| of(&row, &self.turn.desk.keys)).transpose()?.flatten())
+        let open = |row: HypervisorSecret| of(&row, &self.turn.desk.keys, self.turn.adding());
+        Ok(self.turn.row().await?.map(open).transpose()?.flatten())
     }
 
     /// Ends a rotation that broke off before its secret was in place: that one may be the one that counts, and is put in
@@ -281,7 +288,7 @@ impl Held<'_> {
         let Err(error) = store.keep_secret(keys, self.claim, new, former, (&made.0, made.1)).await else {
             return Ok(());
         };
-        match self.holds().await.map(|row| row.open(keys)) {
+        match self.holds().await.map(|row| row.open(keys, self.turn.adding())) {
             Some(Ok(Some(kept))) if kept.expose() == new.expose() => Ok(()),
             _ => Err(error.into()),
         }
@@ -307,7 +314,7 @@ impl Held<'_> {
     async fn undo(&self, way: Rotation, old: &Fleet, new: &Secret, was: &Secret) -> String {
         let Turn { desk, name } = self.turn;
         let label = old.label(name, new);
-        let in_use = self.holds().await.map(|row| row.open(&desk.keys));
+        let in_use = self.holds().await.map(|row| row.open(&desk.keys, self.turn.adding()));
         let is_in_use = match in_use {
             Some(Ok(kept)) => kept.is_some_and(|kept| kept.expose() == new.expose()),
             // The store does not answer, or somebody else holds the secret by now and may have put it in use.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What verbs print. Whoever reads it may go away (`| head`), and the disk below it may be full: a verb goes on to its
-//! end all the same, where `println!` would end it in the middle of what it does, and the exit code says that not all
-//! was heard.
+//! end all the same, where `println!` would end it in the middle of what it does, and an exit code of its own says
+//! that not all was heard.
 
 use std::{
     fmt,

@@ -129,6 +129,8 @@ pub(crate) struct AgreeHypervisor {
 /// How one was added.
 #[derive(Debug, Clone)]
 pub(crate) struct AddedFacts {
+    /// Which adding it is.
+    pub(crate) id: String,
     /// When.
     pub(crate) at: When,
     /// By whom.
@@ -143,7 +145,7 @@ pub(crate) struct AddedFacts {
     pub(crate) untold: Option<String>,
 }
 
-/// One hypervisor, at `/hypervisors/{name}`. Posts `csrf` to `/hypervisors/{name}/remove`.
+/// One hypervisor, at `/hypervisors/{name}`. Posts `csrf` and `id` to `/hypervisors/{name}/remove`.
 #[derive(Template)]
 #[template(path = "pages/hypervisor.html")]
 pub(crate) struct HypervisorPage {

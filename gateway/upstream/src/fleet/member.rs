@@ -45,7 +45,7 @@ impl Member {
         now: OffsetDateTime,
     ) -> Result<(Self, Vec<Arc<Held>>), Error> {
         let (name, kind) = (config.name().clone(), config.kind());
-        let HypervisorConfig { common, own, others } = config;
+        let HypervisorConfig { common, own, others, .. } = config;
         let mut held = Vec::new();
         let mut build = |credential: &str, own| {
             let mut site = Site { common: common.clone(), credential, kept, held: Vec::new() };

@@ -18,6 +18,7 @@ use portcullis_upstream::{ResponseBody, Step, Watched};
 use serde_json::{Value, json};
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
 
 /// The largest event, in bytes.
 const MAX_EVENT: usize = 4 * 1024 * 1024;
@@ -53,6 +54,8 @@ struct Watching {
     house: Arc<House>,
     actor: Arc<Actor>,
     hypervisor: HypervisorName,
+    /// Which adding it was when this began.
+    adding: Option<Uuid>,
     body: ResponseBody<Sent>,
     watched: Watched,
     early: BytesMut,
@@ -95,6 +98,7 @@ pub(super) fn begin(
         house: Arc::clone(house),
         actor,
         hypervisor: hypervisor.clone(),
+        adding: house.adding(hypervisor),
         body,
         watched: Watched::new(path.as_str(), asks.bookmarks, at_first, hidden),
         early: BytesMut::new(),
@@ -274,7 +278,7 @@ impl Watching {
             Arc::make_mut(&mut now).from = Some(from);
         }
         self.actor = now;
-        if !self.house.roster.load().has(&self.hypervisor) {
+        if !self.house.roster.load().has(&self.hypervisor) || self.house.adding(&self.hypervisor) != self.adding {
             return Some(crate::locks::REMOVED.to_owned());
         }
         let (at, cluster) = (self.house.clock.now(), Resource::Hypervisor(self.hypervisor.clone()));

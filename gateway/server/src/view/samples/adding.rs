@@ -65,6 +65,7 @@ pub(super) fn pages(w: &Words) -> Vec<Page> {
         trust: "pinned certificate".to_owned(),
         api: full.then(|| w.text("https://pve-1.hv.example.org")),
         added: full.then(|| AddedFacts {
+            id: "0198c1a0-0000-7000-8000-000000000001".to_owned(),
             at: when(-60 * 24),
             by: w.name("ada"),
             shown: vec![certificate(w, "")],
