@@ -92,7 +92,7 @@ try {
   }
   expect('it answers within seconds', await isUp());
   await look('hypervisor');
-  await go(page.getByRole('link', { name: 'Change address, certificate or credential' }));
+  await go(page.getByRole('link', { name: 'Change it' }));
   expect('what is known of it stands there', await page.getByLabel('Address', { exact: true }).inputValue() === given.address
     && await page.getByLabel('Host name for tools').inputValue() === 'pve-1.hv.example.org');
   await look('change');
