@@ -646,7 +646,7 @@ async fn a_real_browser_adds_one_and_removes_it() {
         peers::browser("adding.mjs", &about)
     });
     let said = said.await.expect("it ran");
-    assert_eq!(said.lines().filter(|l| l.starts_with('✓')).count(), 8, "{said}");
+    assert_eq!(said.lines().filter(|l| l.starts_with('✓')).count(), 12, "{said}");
     gateway.stop().await;
 }
 

@@ -103,6 +103,11 @@ try {
   await press('Try it and change');
   expect('it is changed', (await page.locator('main').innerText()).includes('pve-1 is changed'));
   await look('changed');
+  for (let turn = 0; turn < 20 && await isUp(); turn += 1) {
+    await page.waitForTimeout(250);
+    await page.reload();
+  }
+  expect('the one before is let go', !(await isUp()));
   for (let turn = 0; turn < 60 && !(await isUp()); turn += 1) {
     await page.waitForTimeout(250);
     await page.reload();
