@@ -336,6 +336,24 @@ mod tests {
                 row.open(&keys, None).unwrap().is_none(),
                 "the rotated secret of the one before is not shown by this one"
             );
+            // Whoever began with the one before makes a secret that counts for that one only.
+            let asked = store.claim_secret((&lab, Some(first)), "default", "ada", (NOON, ends)).await.unwrap();
+            let Claimed::Ours(late) = asked else { panic!("nobody has it") };
+            let [begun, made, left] = ["r2", "r3", "r4"].map(secret);
+            store.keep_secret(&keys, &late, &made, Some(&left), ("ada", NOON)).await.unwrap();
+            store.keep_next_secret(&keys, &late, &begun).await.unwrap();
+            store.release_claim(late).await.unwrap();
+            let row = store.hypervisor_secret(&lab, "default").await.unwrap().unwrap();
+            let text = |opened: Result<Option<Secret>, Error>| opened.unwrap().map(|s| s.expose().to_vec());
+            assert_eq!(text(row.open(&keys, Some(first))), Some(b"r3".to_vec()));
+            for other in [None, Some(second[0].0)] {
+                for opened in [row.open(&keys, other), row.open_next(&keys, other), row.open_former(&keys, other)] {
+                    assert!(matches!(opened, Err(Error::Sealed)), "{other:?}");
+                }
+            }
+            // Whoever looked at the one before does not remove this one either.
+            assert_eq!(store.remove_hypervisor(&lab, Some(first), NOON).await.unwrap(), Changed::Nothing);
+            assert_eq!(now().await, second);
             assert_eq!(put("{}", "s3", Some(first)).await, Changed::Nothing, "it was replaced meanwhile");
         })
         .await;
