@@ -195,6 +195,25 @@ async fn nothing_rides_behind_a_wish_to_upgrade() {
     door.gateway.stop().await;
 }
 
+/// A head has 64 lines at most, whoever counts them: the door, which is told of no limit, or hyper, whose own is 100. One
+/// with more of them goes no further.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_of_too_many_lines_goes_no_further() {
+    let door = Door::open().await;
+    // Two stand in each head already.
+    for (lines, expected) in [(0, 200), (62, 200), (63, 431), (98, 431), (99, 431), (400, 431)] {
+        let each: String = (0..lines).map(|n| format!("X-Filler-{n}: a\r\n")).collect();
+        for more in [each, "X-Filler: a\r\n".repeat(lines)] {
+            let before = door.lxd.asked(&format!("GET {OPEN}"));
+            let answers = door.send(format!("{}{more}\r\n", door.head("GET", OPEN)).as_bytes()).await;
+            assert_eq!(statuses(&answers), [expected], "{lines}: {answers}");
+            let came = door.lxd.asked(&format!("GET {OPEN}")) - before;
+            assert_eq!(came, usize::from(expected == 200), "{lines}");
+        }
+    }
+    door.gateway.stop().await;
+}
+
 /// SEC-046, SEC-048, SEC-051: no name of a tool, no way to ask and no form of the address is a way around.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tool_no_method_and_no_form_of_the_address_goes_around() {
