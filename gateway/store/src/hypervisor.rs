@@ -180,6 +180,12 @@ impl Store {
         rows.into_iter().map(|(name, id)| Ok((parse(T, "name", &name)?, parse(T, "id", &id)?))).collect()
     }
 
+    /// Which adding has a name now; none where none was added under it.
+    pub async fn added_hypervisor_id(&self, name: &HypervisorName) -> Result<Option<Uuid>, Error> {
+        let ids = self.added_hypervisor_ids().await?;
+        Ok(ids.into_iter().find(|(added, _)| added == name).map(|(_, id)| id))
+    }
+
     /// Adds one with its credential. Where it comes in the place of another, that one goes with its credential and whatever
     /// rotations kept of it, or nothing is changed.
     pub async fn add_hypervisor(

@@ -203,8 +203,8 @@ pub(crate) async fn remove(
     if house.config.hypervisors.iter().any(|h| *h.name() == name) && house.roster.load().added(&name).is_none() {
         return Err(Refusal::Conflict(format!("{name} stands in the configuration file: take it out there.")));
     }
-    let ids = house.store.added_hypervisor_ids().await.map_err(|e| house.unavailable(&e))?;
-    let Some((_, id)) = ids.into_iter().find(|(added, _)| *added == name) else { return Err(Refusal::NotFound) };
+    let id = house.store.added_hypervisor_id(&name).await.map_err(|e| house.unavailable(&e))?;
+    let id = id.ok_or(Refusal::NotFound)?;
     if meant.id.is_some_and(|said| said.trim().parse() != Ok(id)) {
         return Err(Refusal::Conflict("It was changed meanwhile: look at it again.".into()));
     }

@@ -254,8 +254,7 @@ impl Add {
         if !self.replace {
             return Ok(None);
         }
-        let ids = desk.store.added_hypervisor_ids().await?;
-        let found = ids.into_iter().find(|(name, _)| *name == self.name).map(|(_, id)| id);
+        let found = desk.store.added_hypervisor_id(&self.name).await?;
         let none = || {
             format!(
                 "--replace: no hypervisor called {} was added; leave it out, or look: portcullis hypervisor list",

@@ -50,9 +50,7 @@ pub(super) async fn alone<T>(
 
 /// Refuses where another adding has the name by now: what was read belongs to the one before.
 async fn is_still(desk: &Desk, name: &HypervisorName, adding: Option<Uuid>) -> anyhow::Result<()> {
-    let ids = desk.store.added_hypervisor_ids().await?;
-    let stored = ids.into_iter().find(|(added, _)| added == name).map(|(_, id)| id);
-    if stored != adding {
+    if desk.store.added_hypervisor_id(name).await? != adding {
         bail!("nothing was changed: {name} was changed, added or removed just now; look at it, and try again");
     }
     Ok(())

@@ -113,8 +113,7 @@ impl Hypervisor {
 
 async fn remove(name: &HypervisorName, at: &At) -> anyhow::Result<Answer> {
     let desk = at.open().await?;
-    let ids = desk.store.added_hypervisor_ids().await?;
-    let Some((_, id)) = ids.into_iter().find(|(added, _)| added == name) else {
+    let Some(id) = desk.store.added_hypervisor_id(name).await? else {
         if desk.config.hypervisors.iter().any(|h| h.name() == name) {
             bail!("{name} stands in {}: take its section out there, and restart", desk.config.file.display());
         }
